@@ -1,0 +1,35 @@
+"""Moving Shapes: an endless generated world of captioned clips whose content is known exactly.
+
+Not a collection on disk: scenes are drawn from a seed and an index, rendered and captioned on the fly.
+Use `draw_scene`, `render` and `caption` directly, or `MovingShapes` as a torch dataset.
+"""
+
+from latent_shift.data.moving_shapes.captions import (
+    ThingWords,
+    caption,
+    image_caption,
+    image_paraphrase,
+    paraphrase,
+    parse_caption,
+    vocabulary,
+)
+from latent_shift.data.moving_shapes.dataset import MovingShapes
+from latent_shift.data.moving_shapes.render import render
+from latent_shift.data.moving_shapes.scene import Scene, Thing, draw_scene, draw_scenes, generator
+
+__all__ = [
+    "MovingShapes",
+    "Scene",
+    "Thing",
+    "ThingWords",
+    "caption",
+    "draw_scene",
+    "draw_scenes",
+    "generator",
+    "image_caption",
+    "image_paraphrase",
+    "paraphrase",
+    "parse_caption",
+    "render",
+    "vocabulary",
+]

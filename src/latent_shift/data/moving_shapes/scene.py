@@ -1,0 +1,283 @@
+"""What is in one clip: a background and one or two things, each with its look, its motion and its place.
+
+A scene is a description, not pixels (`render.py` draws it) and not words (`captions.py` writes them).
+`draw_scene(seed, index)` makes scene number `index` of an endless series: it depends on its arguments alone,
+on every machine and in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from latent_shift.data.moving_shapes import digits, shapes, world
+from latent_shift.data.moving_shapes.motion import frame_times, track
+
+Split = Literal["seen", "held-out", "any"]
+Scans = Literal["train", "test"]
+Choice = TypeVar("Choice")
+
+_ALL_TIMES = frame_times(np.arange(world.FRAMES))
+_PLACEMENTS = 40  # placements tried for a pair of things before another pair is drawn
+_DIGIT_SHARE = 1 / 3
+_TWO_OBJECTS_SHARE = 0.5
+_LEEWAY = 0.1  # how much the start of a travel that cannot stay inside may vary
+_LARGEST_STEP = 0.42  # of a symmetric shape's repeat, turned from frame to frame; half would look still
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object. Names are those of `world.py`; "" where a size or speed is not said.
+
+    radius: the plain radius (growing and shrinking scale it). x, y: the start of a travel, else the middle
+    of the motion. amount: length of a travel on each axis it moves along, height of a bounce, radius of the
+    circling, turns of a spin, half width of a swing, all before the speed word; else 0. phase: of a bounce,
+    a circling or a swing, 0 to 1 of a cycle. scan: which handwritten digit, -1 for drawn shapes.
+    """
+
+    colour: str
+    shape: str
+    motion: str
+    size_word: str
+    speed_word: str
+    radius: float
+    x: float
+    y: float
+    amount: float
+    phase: float
+    bounces: int
+    scan: int
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this combination of colour, shape and motion is never trained on."""
+        return world.is_held_out(
+            list(world.COLOURS).index(self.colour),
+            world.SHAPES.index(self.shape),
+            world.MOTIONS.index(self.motion),
+        )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One clip's content: a background's name and one or two things, the later drawn over the earlier."""
+
+    background: str
+    things: tuple[Thing, ...]
+
+    @property
+    def held_out(self) -> bool:
+        """Whether any of its things is held out."""
+        return any(thing.held_out for thing in self.things)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a caption would say of a thing, apart from its size."""
+
+    colour: str
+    shape: str
+    motion: str
+    speed_word: str
+
+
+def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
+    """The random numbers of one item: the same for the same seed, index and stream, everywhere.
+
+    Raises ValueError for a number that is not a whole number from 0 up to 2**63 - 1.
+    """
+    for name, value in (("seed", seed), ("index", index), ("stream", stream)):
+        if not 0 <= value < 2**63:
+            raise ValueError(f"{name} is {value}; it must be a whole number from 0 to 2**63 - 1")
+    key = np.array([seed, index], dtype=np.uint64)
+    return np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
+    )
+
+
+def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
+    """One of the choices, all equally likely."""
+    return choices[int(rng.random() * len(choices))]
+
+
+def between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between low and high."""
+    return low + (high - low) * float(rng.random())
+
+
+def reach(shape: str) -> float:
+    """Distance of a shape's farthest point from its centre, in units of its radius."""
+    return digits.REACH if world.is_digit(shape) else shapes.REACH[shape]
+
+
+def _draw_words(rng: np.random.Generator, level: int) -> _Words:
+    """Colour, shape, motion and speed word, evenly among those that go together."""
+    kind = world.DIGITS if level == 2 and rng.random() < _DIGIT_SHARE else world.DRAWN_SHAPES
+    while True:
+        colour, shape, motion = pick(rng, tuple(world.COLOURS)), pick(rng, kind), pick(rng, world.MOTIONS)
+        if world.can_move(shape, motion):
+            break
+    speed = pick(rng, ("", "", "slowly", "quickly")) if level == 2 and world.takes_speed(motion) else ""
+    return _Words(colour, shape, motion, speed)
+
+
+def _draw_cast(rng: np.random.Generator, level: int, count: int, split: Split) -> tuple[str, list[_Words]]:
+    """A background and the words of each thing that keep all rules on colours and on the split."""
+    while True:
+        background = pick(rng, tuple(world.BACKGROUNDS))
+        cast = [_draw_words(rng, level) for _ in range(count)]
+        if len({words.colour for words in cast}) < count:
+            continue
+        if not all(world.stands_out(words.colour, background) for words in cast):
+            continue
+        held_out = any(_is_held_out(words) for words in cast)
+        if split == "any" or held_out == (split == "held-out"):
+            return background, cast
+
+
+def _is_held_out(words: _Words) -> bool:
+    colour = list(world.COLOURS).index(words.colour)
+    return world.is_held_out(colour, world.SHAPES.index(words.shape), world.MOTIONS.index(words.motion))
+
+
+def _travel_axis(rng: np.random.Generator, way: int, length: float, room: float) -> float:
+    """Start on one axis of a travel: inside the frame, and so that the end is inside where that is possible."""
+    if way == 0:
+        return between(rng, -room, room)
+    latest = max(room - length, min(-room + _LEEWAY, 1.0 - length), -room)
+    return way * between(rng, -room, latest)
+
+
+def _draw_amount(rng: np.random.Generator, words: _Words, room: float) -> float:
+    """How far, how high, how wide or how often, by the motion's range."""
+    motion = words.motion
+    if motion in world.DIRECTIONS:
+        straight = 0 in world.DIRECTIONS[motion]
+        low, high = world.STRAIGHT_TRAVEL if straight else world.DIAGONAL_TRAVEL
+        return between(rng, low, min(high, 2.0 * room))
+    if motion in world.SPINNING:
+        low, high = world.SPIN_TURNS
+        if words.shape in world.SYMMETRY:
+            steps = (world.FRAMES - 1) / (world.SYMMETRY[words.shape] * world.SPEED[words.speed_word])
+            high = min(high, _LARGEST_STEP * steps)
+        return between(rng, low, high)
+    if motion == "bouncing":
+        return between(rng, *world.BOUNCE_HEIGHT)
+    if motion in world.CIRCLING:
+        return between(rng, *world.CIRCLING_RADIUS)
+    if motion == "swinging from side to side":
+        return between(rng, *world.SWING)
+    return 0.0
+
+
+def _place(rng: np.random.Generator, words: _Words, scan: int) -> Thing:
+    """Give a thing its size, its place and the rest that a caption does not say."""
+    motion = words.motion
+    sizes = ("", "large") if world.is_digit(words.shape) else ("", "small", "large")
+    size = pick(rng, sizes) if world.takes_size(motion) else ""
+    radius = between(rng, *world.RADIUS[size])
+    largest = radius if world.takes_size(motion) else radius * world.GROWTH[1]
+    room = 1.0 - reach(words.shape) * largest
+    amount = _draw_amount(rng, words, room)
+    way = world.DIRECTIONS.get(motion, (0, 0))
+    length = amount * world.SPEED[words.speed_word]
+    x, y = _travel_axis(rng, way[0], length, room), _travel_axis(rng, way[1], length, room)
+    if motion in world.CIRCLING:
+        x, y = 0.0, 0.0
+    elif motion == "swinging from side to side":
+        x = 0.0
+    return Thing(
+        words.colour, words.shape, motion, size, words.speed_word, radius, x, y, amount,
+        phase=float(rng.random()), bounces=pick(rng, world.BOUNCES), scan=scan,
+    )  # fmt: skip
+
+
+def _lens(d: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Area that two discs of radii a and b share, their centres d apart; all (F,)."""
+    d = np.clip(d, np.abs(a - b) + 1e-9, a + b)
+    first = (d * d + a * a - b * b) / (2.0 * d)
+    second = d - first
+    part_a = a * a * np.arccos(np.clip(first / a, -1.0, 1.0)) - first * np.sqrt(
+        np.maximum(a * a - first**2, 0.0)
+    )
+    part_b = b * b * np.arccos(np.clip(second / b, -1.0, 1.0)) - second * np.sqrt(
+        np.maximum(b * b - second**2, 0.0)
+    )
+    return part_a + part_b
+
+
+def _hides_too_much(under: Thing, over: Thing) -> bool:
+    """Whether the thing on top may hide over a fifth of the other in some frame, by their enclosing discs.
+
+    Where the lower thing touches the frame's edge, part of it may be out of sight already: no overlap there.
+    """
+    low, top = track(under, _ALL_TIMES), track(over, _ALL_TIMES)
+    a, b = low.radius * reach(under.shape), top.radius * reach(over.shape)
+    hidden = _lens(np.sqrt((low.x - top.x) ** 2 + (low.y - top.y) ** 2), a, b)
+    area = digits.AREA if world.is_digit(under.shape) else shapes.AREA[under.shape]
+    at_edge = np.maximum(np.abs(low.x), np.abs(low.y)) + a > 1.0
+    allowed = np.where(at_edge, 1e-6, world.HIDDEN_SHARE * area * low.radius**2)
+    return bool((hidden > allowed).any())
+
+
+def _draw_scan(rng: np.random.Generator, shape: str, scans: Scans) -> int:
+    if not world.is_digit(shape):
+        return -1
+    return pick(rng, digits.scan_indices()[world.DIGITS.index(shape)][scans == "test"])
+
+
+def _check(level: int, objects: int | None, split: str, scans: str) -> None:
+    if level not in (1, 2):
+        raise ValueError(f"level is {level!r}; Moving Shapes has the levels 1 and 2")
+    allowed = (None, 1) if level == 1 else (None, 1, 2)
+    if objects not in allowed:
+        raise ValueError(f"objects is {objects!r}; level {level} has {' or '.join(map(str, allowed))}")
+    if split not in ("seen", "held-out", "any"):
+        raise ValueError(f'split is {split!r}; choose "seen", "held-out" or "any"')
+    if scans not in ("train", "test"):
+        raise ValueError(f'scans is {scans!r}; choose "train" or "test"')
+
+
+def draw_scene(
+    seed: int,
+    index: int,
+    *,
+    level: int = 1,
+    objects: int | None = None,
+    split: Split = "seen",
+    scans: Scans = "train",
+) -> Scene:
+    """Scene number `index` of the series that `seed` names.
+
+    level 1: one object, drawn shapes, no speed words; level 2: digits, speed words, and one or two objects
+    (`objects` fixes how many). split: "seen" never holds a held-out combination, "held-out" holds at least
+    one, "any" ignores the rule. scans: which handwritten digits to use. Raises ValueError for other values.
+    """
+    _check(level, objects, split, scans)
+    rng = generator(seed, index)
+    count = objects or (1 + (level == 2 and rng.random() < _TWO_OBJECTS_SHARE))
+    while True:
+        background, cast = _draw_cast(rng, level, count, split)
+        handwriting = [_draw_scan(rng, words.shape, scans) for words in cast]
+        for _ in range(_PLACEMENTS):
+            things = tuple(_place(rng, words, scan) for words, scan in zip(cast, handwriting, strict=True))
+            if count == 1 or not _hides_too_much(*things):
+                return Scene(background, things)
+
+
+def draw_scenes(
+    seed: int,
+    indices: Iterable[int],
+    *,
+    level: int = 1,
+    objects: int | None = None,
+    split: Split = "seen",
+    scans: Scans = "train",
+) -> list[Scene]:
+    """The scenes with the given indices; see `draw_scene`."""
+    return [
+        draw_scene(seed, index, level=level, objects=objects, split=split, scans=scans) for index in indices
+    ]

@@ -1,0 +1,123 @@
+"""What exists in the Moving Shapes world: its colours, shapes, motions, ranges and rules.
+
+Only names, numbers and the rules between them; nothing is drawn or sampled here. The other files of this
+package build on these tables, and a scorer can be written from them alone. Coordinates run from -1 (left,
+top) to +1 (right, bottom), lengths are in the same unit, time t from 0 (first frame) to 1 (last frame).
+Every name is spelled as captions spell it, and the order of the tables numbers colours, shapes and motions
+for the held-out rule.
+"""
+
+RGB = tuple[int, int, int]
+
+FRAMES = 16
+SIZE = 64
+FPS = 8
+
+BACKGROUNDS: dict[str, RGB] = {
+    "black": (15, 15, 15),
+    "gray": (120, 120, 120),
+    "navy": (20, 25, 80),
+    "brown": (90, 60, 35),
+    "teal": (10, 75, 75),
+    "maroon": (80, 15, 30),
+}
+
+COLOURS: dict[str, RGB] = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 70),
+    "blue": (50, 80, 220),
+    "yellow": (235, 210, 50),
+    "purple": (150, 60, 190),
+    "orange": (240, 140, 40),
+    "white": (240, 240, 240),
+    "cyan": (60, 200, 210),
+    "pink": (245, 140, 185),
+}
+
+DRAWN_SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "heart")
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS = tuple(f"digit {word}" for word in NUMBER_WORDS)
+SHAPES = DRAWN_SHAPES + DIGITS
+
+# Direction of travel in (x, y), one unit an axis.
+DIRECTIONS: dict[str, tuple[int, int]] = {
+    "moving left": (-1, 0),
+    "moving right": (1, 0),
+    "moving up": (0, -1),
+    "moving down": (0, 1),
+    "moving up and to the left": (-1, -1),
+    "moving up and to the right": (1, -1),
+    "moving down and to the left": (-1, 1),
+    "moving down and to the right": (1, 1),
+}
+# +1 turns clockwise as seen on the screen.
+CIRCLING = {"circling clockwise": 1, "circling counterclockwise": -1}
+SPINNING = {"spinning clockwise": 1, "spinning counterclockwise": -1}
+
+MOTIONS = (
+    *DIRECTIONS,
+    "bouncing",
+    *CIRCLING,
+    *SPINNING,
+    "growing",
+    "shrinking",
+    "swinging from side to side",
+    "standing still",
+)
+
+Range = tuple[float, float]
+
+# Radius by size word; "" is the plain size, which captions do not name.
+RADIUS: dict[str, Range] = {"small": (0.14, 0.18), "": (0.20, 0.28), "large": (0.32, 0.40)}
+SPEED = {"": 1.0, "slowly": 0.5, "quickly": 1.5}
+
+STRAIGHT_TRAVEL: Range = (0.8, 1.1)
+DIAGONAL_TRAVEL: Range = (0.6, 0.9)
+BOUNCES = (3, 4)
+BOUNCE_HEIGHT: Range = (0.6, 1.0)
+FLOOR = 0.6
+CIRCLING_RADIUS: Range = (0.3, 0.45)
+SPIN_TURNS: Range = (0.75, 1.25)
+SWING: Range = (0.35, 0.5)
+SWING_PERIODS = 1.5
+GROWTH: Range = (0.5, 1.7)
+
+COLOUR_DISTANCE = 110.0
+HIDDEN_SHARE = 0.2
+TRAIN_SCANS = 0.8
+
+# Circles and rings look the same turned, so they never spin.
+UNTURNABLE = ("circle", "ring")
+# Turning by 1 / SYMMETRY of a full turn gives the same picture again.
+SYMMETRY = {"square": 4, "cross": 4, "star": 5, "triangle": 3}
+
+
+def is_digit(shape: str) -> bool:
+    """Whether a shape is one of the ten handwritten digits."""
+    return shape in DIGITS
+
+
+def takes_speed(motion: str) -> bool:
+    """Whether "slowly" and "quickly" can be said of a motion: travels, spins and circling only."""
+    return motion in DIRECTIONS or motion in SPINNING or motion in CIRCLING
+
+
+def takes_size(motion: str) -> bool:
+    """Whether "small" and "large" can be said with a motion: growing and shrinking start from the plain size."""
+    return motion not in ("growing", "shrinking")
+
+
+def can_move(shape: str, motion: str) -> bool:
+    """Whether a shape can show a motion: every pair but a spinning circle or ring."""
+    return not (shape in UNTURNABLE and motion in SPINNING)
+
+
+def stands_out(colour: str, background: str) -> bool:
+    """Whether a colour is at least 110 (Euclidean RGB) away from a background."""
+    pairs = zip(COLOURS[colour], BACKGROUNDS[background], strict=True)
+    return sum((a - b) ** 2 for a, b in pairs) >= COLOUR_DISTANCE**2
+
+
+def is_held_out(colour: int, shape: int, motion: int) -> bool:
+    """Whether a combination is never trained on; the arguments are positions in COLOURS, SHAPES and MOTIONS."""
+    return (3 * colour + 5 * shape + 7 * motion) % 10 == 0

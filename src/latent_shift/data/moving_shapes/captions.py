@@ -63,7 +63,9 @@ _VERBS = {
     "spin": (("spinning", "spins"), ("rotating", "rotates"), ("turning", "turns")),
     "grow": (("growing", "grows"), ("getting bigger", "gets bigger"), ("becoming larger", "becomes larger")),
     "shrink": (
-        ("shrinking", "shrinks"), ("getting smaller", "gets smaller"), ("becoming smaller", "becomes smaller"),
+        ("shrinking", "shrinks"),
+        ("getting smaller", "gets smaller"),
+        ("becoming smaller", "becomes smaller"),
     ),
     "swing": (
         ("swinging from side to side", "swings from side to side"),
@@ -71,9 +73,11 @@ _VERBS = {
         ("moving from side to side", "moves from side to side"),
     ),
     "stand": (
-        ("standing still", "stands still"), ("staying in place", "stays in place"), ("not moving", "does not move"),
+        ("standing still", "stands still"),
+        ("staying in place", "stays in place"),
+        ("not moving", "does not move"),
     ),
-}  # fmt: skip
+}
 _PLAIN_KINDS = {
     "bouncing": "bounce",
     "growing": "grow",
@@ -254,8 +258,9 @@ def vocabulary() -> list[str]:
     for table in (_SIZES, _COLOURS, _GROUNDS, _SHAPES, _SPEEDS, _WAYS, _TURNS):
         said += [word for words in table.values() for word in words]
     said += [form for forms in _VERBS.values() for pair in forms for form in pair]
-    patterns = _PATTERNS_ING + _PATTERNS_ING_BARE + _PATTERNS_FINITE + _PATTERNS_FINITE_BARE
-    patterns += _PATTERNS_IMAGE + _PATTERNS_IMAGE_BARE
-    said += [pattern.format(things="", ground="") for pattern in patterns]
+    for patterns in (_PATTERNS_ING, _PATTERNS_FINITE, _PATTERNS_IMAGE):
+        said += [pattern.format(things="", ground="") for pattern in patterns]
+    for bare in (_PATTERNS_ING_BARE, _PATTERNS_FINITE_BARE, _PATTERNS_IMAGE_BARE):
+        said += [pattern.format(things="") for pattern in bare]
     said += [*_JOINS_ING, *_JOINS_FINITE, *_ARTICLES, *_ARTICLE_WORDS, "that"]
     return sorted({word for text in said for word in re.findall(r"[a-z0-9]+", text)})

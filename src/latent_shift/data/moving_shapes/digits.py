@@ -13,16 +13,19 @@ from sklearn.datasets import load_digits
 
 from latent_shift.data.moving_shapes.world import TRAIN_SCANS
 
+Floats = NDArray[np.float32]
+
 REACH = 1.35
-AREA = 0.8
+AREA = 0.77
 
 _SCAN = 8
 _FINE = 4  # field samples per scan pixel
 _PAD = 2  # empty scan pixels around the scan
 _SIDE = (_SCAN + 2 * _PAD) * _FINE + 1
-_HALF_HEIGHT = np.float32(1.02)  # of the scan, in units of the shape's radius
-_EDGE = np.float32(0.45)
-_STEEPNESS = np.float32(0.6)  # radius units per unit of ink: the inverse of a stroke's usual slope
+_HALF_HEIGHT = np.float32(0.98)  # of the scan, in units of the shape's radius
+_EDGE = np.float32(0.5)
+_SHARPNESS = np.float32(0.5)
+_STEEPNESS = np.float32(0.5)  # radius units per unit of ink: the inverse of a stroke's usual slope
 
 
 @lru_cache(maxsize=1)
@@ -37,8 +40,14 @@ def scan_indices() -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     return tuple(split)
 
 
-def _refine(scans: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Quadratic spline through the last axis of (N, K, n), sampled _FINE times a pixel: (N, K, (n - 2) * _FINE)."""
+def _refine(scans: Floats) -> Floats:
+    """Spline along the last axis, _FINE samples a pixel: (N, K, n) to (N, K, (n - 2) * _FINE).
+
+    A quadratic spline alone would blur holes shut, so its weights come from sharpened pixels.
+    """
+    blurred = scans.copy()
+    blurred[..., 1:-1] = (scans[..., :-2] + scans[..., 2:]) * np.float32(0.5)
+    sharp = scans + (scans - blurred) * _SHARPNESS
     count = scans.shape[-1] - 2
     fine = np.zeros((*scans.shape[:-1], count, _FINE), dtype=np.float32)
     for step in range(_FINE):
@@ -46,21 +55,21 @@ def _refine(scans: NDArray[np.float32]) -> NDArray[np.float32]:
         before = np.float32(0.5) * (np.float32(0.5) - s) ** 2
         after = np.float32(0.5) * (np.float32(0.5) + s) ** 2
         here = np.float32(0.75) - s * s
-        fine[..., step] = scans[..., :-2] * before + scans[..., 1:-1] * here + scans[..., 2:] * after
+        fine[..., step] = sharp[..., :-2] * before + sharp[..., 1:-1] * here + sharp[..., 2:] * after
     return fine.reshape(*scans.shape[:-1], count * _FINE)
 
 
 @lru_cache(maxsize=1)
-def _ink() -> NDArray[np.float32]:
-    """Ink from 0 to 1 of every scan: (1797, _SIDE, _SIDE); sample k lies k / _FINE pixels into the padded scan."""
+def _ink() -> Floats:
+    """Ink of every scan, about 0 to 1: (1797, _SIDE, _SIDE); sample k is k / _FINE pixels in."""
     scans = load_digits().images.astype(np.float32) / np.float32(16)
     padded = np.pad(scans, ((0, 0), (_PAD + 1, _PAD + 1), (_PAD + 1, _PAD + 1)))
     fine = _refine(_refine(padded).transpose(0, 2, 1)).transpose(0, 2, 1)
     return np.ascontiguousarray(np.pad(fine, ((0, 0), (0, 1), (0, 1))))
 
 
-def outline(u: NDArray[np.float32], v: NDArray[np.float32], scans: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Distance to the stroke's edge, negative inside, in units of the radius (near the edge; coarse elsewhere).
+def outline(u: Floats, v: Floats, scans: NDArray[np.int64]) -> Floats:
+    """Distance to the stroke's edge in units of the radius, negative inside; coarse away from the edge.
 
     u, v: (N, P, P) coordinates to the right and down in units of the radius; scans: (N,) indices.
     """

@@ -60,7 +60,7 @@ def _frame_indices(frames: Sequence[int] | None) -> NDArray[np.int64]:
 def _by_shape(
     things: list[tuple[int, Thing]], frames: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], str, NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]]:
-    """Gather things of one outline: their pages (N,), outline, tracks (5, N), colours (N, 3) and scans (N,)."""
+    """Gather things of one outline: pages (N,), the outline, tracks (5, N), colours (N, 3), scans (N,)."""
     groups: dict[str, list[tuple[int, Thing]]] = defaultdict(list)
     for scene, thing in things:
         groups["digit" if world.is_digit(thing.shape) else thing.shape].append((scene, thing))
@@ -111,7 +111,7 @@ def _draw(
 def _coverage(
     shape: str, path: NDArray[np.float32], scans: NDArray[np.int64], side: int, size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint16]]:
-    """Rows (N, P) and columns (N, P) of each patch, and how much of each pixel is covered, 0 to 256 (N, P, P)."""
+    """Rows (N, P) and columns (N, P) of each patch, and its pixels' coverage, 0 to 256 (N, P, P)."""
     x, y, radius, cos, sin = path
     pixels = np.float32(size / 2)
     offsets = np.arange(side)

@@ -144,7 +144,7 @@ def _is_held_out(words: _Words) -> bool:
 
 
 def _travel_axis(rng: np.random.Generator, way: int, length: float, room: float) -> float:
-    """Start on one axis of a travel: inside the frame, and so that the end is inside where that is possible."""
+    """Start on one axis of a travel: inside the frame, and the end inside too where that is possible."""
     if way == 0:
         return between(rng, -room, room)
     latest = max(room - length, min(-room + _LEEWAY, 1.0 - length), -room)

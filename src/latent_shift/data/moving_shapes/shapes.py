@@ -90,8 +90,20 @@ OUTLINES: dict[str, Callable[[Plane, Plane], Plane]] = {
 
 # Farthest point from the centre, and area, of each drawn shape of radius 1.
 REACH = {
-    "circle": 1.0, "square": 1.245, "triangle": 1.25, "star": 1.25, "ring": 1.05, "cross": 1.14, "heart": 1.15,
-}  # fmt: skip
+    "circle": 1.0,
+    "square": 1.245,
+    "triangle": 1.25,
+    "star": 1.25,
+    "ring": 1.05,
+    "cross": 1.14,
+    "heart": 1.15,
+}
 AREA = {
-    "circle": 3.14, "square": 3.09, "triangle": 2.03, "star": 1.94, "ring": 2.58, "cross": 2.59, "heart": 2.73,
-}  # fmt: skip
+    "circle": 3.14,
+    "square": 3.09,
+    "triangle": 2.03,
+    "star": 1.94,
+    "ring": 2.58,
+    "cross": 2.59,
+    "heart": 2.73,
+}

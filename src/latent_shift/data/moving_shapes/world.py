@@ -103,7 +103,7 @@ def takes_speed(motion: str) -> bool:
 
 
 def takes_size(motion: str) -> bool:
-    """Whether "small" and "large" can be said with a motion: growing and shrinking start from the plain size."""
+    """Whether "small" and "large" go with a motion: growing and shrinking always have the plain size."""
     return motion not in ("growing", "shrinking")
 
 
@@ -119,5 +119,5 @@ def stands_out(colour: str, background: str) -> bool:
 
 
 def is_held_out(colour: int, shape: int, motion: int) -> bool:
-    """Whether a combination is never trained on; the arguments are positions in COLOURS, SHAPES and MOTIONS."""
+    """Whether a combination, given by its positions in COLOURS, SHAPES, MOTIONS, is never trained on."""
     return (3 * colour + 5 * shape + 7 * motion) % 10 == 0

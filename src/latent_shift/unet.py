@@ -1,0 +1,171 @@
+"""Puts the temporal shift into a diffusers `UNet2DConditionModel`, and takes it out again.
+
+No layer is added and no key of the state dict changes: each ResNet block of the U-Net keeps its weights and
+gets another forward, by exchanging its class. The autoencoder, whose blocks are of the same class, is never
+touched. Not a model of its own: what comes out is the image model, with the stock call and the stock files.
+
+    enable_temporal_shift(unet, num_frames=16)   # called again, it changes the options
+    unet(sample, timestep, text)                 # sample (B*F, C, H, W), text (B*F, L, D)
+    with frames_per_clip(unet, 1): ...           # the image model for a while
+    disable_temporal_shift(unet)
+
+Shapes: B videos, F frames, C channels, H x W latent pixels, L tokens of width D; the frames of one clip are
+adjacent in the batch. A batch stacked for guidance, (2*B*F, C, H, W), holds whole clips as well.
+Source: Latent-Shift (arXiv 2304.08477).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor
+
+from latent_shift.shift import ShiftOptions, check_num_frames, shifted_add, temporal_shift
+
+
+class _SharedShift:
+    """What the blocks of one U-Net share: changed once, it changes for all; a deep copy has its own."""
+
+    def __init__(self, num_frames: int, options: ShiftOptions) -> None:
+        self.num_frames = num_frames
+        self.options = options
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The options as `temporal_shift` and `shifted_add` take them."""
+        options = self.options
+        return {
+            "padding": options.padding,
+            "direction": options.direction,
+            "fold": options.fold,
+            "single_frame": options.single_frame,
+        }
+
+
+class ShiftedResnetBlock2D(ResnetBlock2D):
+    """A diffusers ResNet block that shifts over frames; `enable_temporal_shift` makes it, no constructor."""
+
+    shared_shift: _SharedShift
+
+    def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """input_tensor (B*F, C, H, W), temb (B*F, T). A bypassed single frame takes the stock forward."""
+        shift = self.shared_shift
+        if shift.num_frames == 1 and shift.options.single_frame == "bypass":
+            return super().forward(input_tensor, temb, *args, **kwargs)
+        skip, hidden = self._enter(input_tensor)
+        if shift.options.place == "input":
+            hidden = temporal_shift(hidden, shift.num_frames, **shift.keywords)
+        branch = self._convolve(hidden, temb)
+        if self.conv_shortcut is not None:
+            skip = self.conv_shortcut(skip.contiguous() if self.training else skip)
+        if shift.options.place == "input":
+            total = skip + branch
+        else:
+            total = shifted_add(skip, branch, shift.num_frames, **shift.keywords)
+        return total if self.output_scale_factor == 1 else total / self.output_scale_factor
+
+    def _enter(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The skip, and the normalised input of the first convolution; resized where the block resizes."""
+        hidden = self.nonlinearity(self.norm1(input_tensor))
+        if self.upsample is not None:
+            if hidden.shape[0] >= 64:  # as in the stock block: large channels-last batches fail to upsample
+                input_tensor, hidden = input_tensor.contiguous(), hidden.contiguous()
+            return self.upsample(input_tensor), self.upsample(hidden)
+        if self.downsample is not None:
+            return self.downsample(input_tensor), self.downsample(hidden)
+        return input_tensor, hidden
+
+    def _convolve(self, hidden: Tensor, temb: Tensor | None) -> Tensor:
+        """Both convolutions; between them the time embedding, added or as scale and offset of the norm."""
+        hidden = self.conv1(hidden)
+        if self.time_emb_proj is not None and temb is not None:
+            temb = temb if self.skip_time_act else self.nonlinearity(temb)
+            temb = self.time_emb_proj(temb)[:, :, None, None]
+        if temb is not None and self.time_embedding_norm == "scale_shift":
+            scale, offset = torch.chunk(temb, 2, dim=1)
+            hidden = self.norm2(hidden) * (1 + scale) + offset
+        else:
+            hidden = self.norm2(hidden if temb is None else hidden + temb)
+        return self.conv2(self.dropout(self.nonlinearity(hidden)))
+
+
+def enable_temporal_shift(
+    unet: UNet2DConditionModel,
+    num_frames: int,
+    *,
+    place: str = "output",
+    padding: str = "zeros",
+    direction: str = "both",
+    fold: int = 3,
+    single_frame: str = "bypass",
+) -> None:
+    """Let every ResNet block of the U-Net shift over clips of `num_frames` frames, in place.
+
+    Called again, it changes frames and options. Adds no parameter, buffer, config entry or state-dict key.
+    Options as in `ShiftOptions`. Under gradient checkpointing the blocks run again in the backward pass, so
+    `num_frames` must not change between a forward pass and its backward pass.
+    Raises ValueError for an unknown option, num_frames < 1, or a model that is no `UNet2DConditionModel`.
+    """
+    check_num_frames(num_frames)
+    shared = _SharedShift(num_frames, ShiftOptions(place, padding, direction, fold, single_frame))
+    for block in _resnet_blocks(unet):
+        block.__class__ = ShiftedResnetBlock2D
+        block.shared_shift = shared
+
+
+def disable_temporal_shift(unet: UNet2DConditionModel) -> None:
+    """Give every ResNet block its stock class back, in place; nothing of the shift stays behind."""
+    for block in _resnet_blocks(unet):
+        if isinstance(block, ShiftedResnetBlock2D):
+            block.__class__ = ResnetBlock2D
+            del block.shared_shift
+
+
+def set_num_frames(unet: UNet2DConditionModel, num_frames: int) -> None:
+    """Change the frames a clip, keeping the options. Raises ValueError where no shift is enabled."""
+    check_num_frames(num_frames)
+    shared = _shared_shift(unet)
+    if shared is None:
+        raise ValueError("this U-Net has no shift: call enable_temporal_shift(unet, num_frames) first")
+    shared.num_frames = num_frames
+
+
+@contextmanager
+def frames_per_clip(unet: UNet2DConditionModel, num_frames: int) -> Iterator[None]:
+    """Within the `with` block the U-Net shifts over `num_frames` frames, then over as many as before."""
+    shared = _shared_shift(unet)
+    before = None if shared is None else shared.num_frames
+    set_num_frames(unet, num_frames)
+    try:
+        yield
+    finally:
+        if before is not None:
+            set_num_frames(unet, before)
+
+
+def shift_options(unet: UNet2DConditionModel) -> ShiftOptions | None:
+    """The options of the enabled shift, or None where there is none."""
+    shared = _shared_shift(unet)
+    return None if shared is None else shared.options
+
+
+def _shared_shift(unet: UNet2DConditionModel) -> _SharedShift | None:
+    shifted = (block for block in _resnet_blocks(unet) if isinstance(block, ShiftedResnetBlock2D))
+    block = next(shifted, None)
+    return None if block is None else block.shared_shift
+
+
+def _resnet_blocks(unet: Any) -> list[Any]:
+    """Every ResNet block of the U-Net, stock or shifted; a compiled U-Net is looked into."""
+    model = getattr(unet, "_orig_mod", unet)
+    if not isinstance(model, UNet2DConditionModel):
+        raise ValueError(f"the shift goes into a UNet2DConditionModel, not into a {type(model).__name__}")
+    blocks = [module for module in model.modules() if type(module) in (ResnetBlock2D, ShiftedResnetBlock2D)]
+    if not blocks:
+        raise ValueError("this UNet2DConditionModel has no ResnetBlock2D that could shift")
+    return blocks

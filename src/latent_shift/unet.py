@@ -120,10 +120,9 @@ def enable_temporal_shift(
 
 def disable_temporal_shift(unet: UNet2DConditionModel) -> None:
     """Give every ResNet block its stock class back, in place; nothing of the shift stays behind."""
-    for block in _resnet_blocks(unet):
-        if isinstance(block, ShiftedResnetBlock2D):
-            block.__class__ = ResnetBlock2D
-            del block.shared_shift
+    for block in _shifted_blocks(unet):
+        block.__class__ = ResnetBlock2D
+        del block.shared_shift
 
 
 def set_num_frames(unet: UNet2DConditionModel, num_frames: int) -> None:
@@ -155,15 +154,18 @@ def shift_options(unet: UNet2DConditionModel) -> ShiftOptions | None:
 
 
 def _shared_shift(unet: UNet2DConditionModel) -> _SharedShift | None:
-    shifted = (block for block in _resnet_blocks(unet) if isinstance(block, ShiftedResnetBlock2D))
-    block = next(shifted, None)
-    return None if block is None else block.shared_shift
+    blocks = _shifted_blocks(unet)
+    return blocks[0].shared_shift if blocks else None
+
+
+def _shifted_blocks(unet: Any) -> list[Any]:
+    return [block for block in _resnet_blocks(unet) if isinstance(block, ShiftedResnetBlock2D)]
 
 
 def _resnet_blocks(unet: Any) -> list[Any]:
     """Every ResNet block of the U-Net, stock or shifted; a compiled U-Net is looked into."""
-    model = getattr(unet, "_orig_mod", unet)
-    if not isinstance(model, UNet2DConditionModel):
+    model: torch.nn.Module = getattr(unet, "_orig_mod", unet)
+    if not issubclass(type(model), UNet2DConditionModel):
         raise ValueError(f"the shift goes into a UNet2DConditionModel, not into a {type(model).__name__}")
     blocks = [module for module in model.modules() if type(module) in (ResnetBlock2D, ShiftedResnetBlock2D)]
     if not blocks:

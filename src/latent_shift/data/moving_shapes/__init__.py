@@ -13,9 +13,10 @@ from latent_shift.data.moving_shapes.captions import (
     parse_caption,
     vocabulary,
 )
+from latent_shift.data.moving_shapes.chance import generator
 from latent_shift.data.moving_shapes.dataset import MovingShapes
 from latent_shift.data.moving_shapes.render import render
-from latent_shift.data.moving_shapes.scene import Scene, Thing, draw_scene, draw_scenes, generator
+from latent_shift.data.moving_shapes.scene import Scene, Thing, draw_scene, draw_scenes
 
 __all__ = [
     "MovingShapes",

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from latent_shift.data.moving_shapes import world
-from latent_shift.data.moving_shapes.scene import Scene, Thing, pick
+from latent_shift.data.moving_shapes.chance import pick
+from latent_shift.data.moving_shapes.scene import Scene, Thing
 
 MAX_WORDS = 36
 
@@ -57,7 +58,13 @@ _WAYS = {
 }
 _TURNS = {1: ("clockwise",), -1: ("counterclockwise", "anticlockwise")}
 _VERBS = {
-    "travel": (("moving", "moves"), ("moving", "moves"), ("going", "goes"), ("travelling", "travels")),
+    "travel": (
+        ("moving", "moves"),
+        ("moving", "moves"),
+        ("going", "goes"),
+        ("travelling", "travels"),
+        ("traveling", "travels"),
+    ),
     "bounce": (("bouncing", "bounces"), ("bouncing up and down", "bounces up and down")),
     "circle": (("circling", "circles"), ("going around in a circle", "goes around in a circle")),
     "spin": (("spinning", "spins"), ("rotating", "rotates"), ("turning", "turns")),
@@ -100,7 +107,7 @@ _PATTERNS_FINITE = (
     "{things} on a {ground} background",
     "{things} in front of a {ground} background",
     "the background is {ground} and {things}",
-    "against a {ground} backdrop {things}",
+    "against a {ground} backdrop, {things}",
 )
 _PATTERNS_FINITE_BARE = ("{things}", "in this video {things}")
 _PATTERNS_IMAGE = (
@@ -114,7 +121,7 @@ _PATTERNS_IMAGE = (
 _PATTERNS_IMAGE_BARE = ("{things}", "a picture of {things}", "there is {things}")
 _JOINS_ING = (" and ", " and ", ", ", " with ")
 _JOINS_FINITE = (" and ", " while ", ", ")
-_ARTICLES = ("a", "a", "the", "one", "")
+_ARTICLES = ("a", "a", "the", "")
 _GROUND_UNSAID = 0.2
 _ARTICLE_WORDS = ("a", "an")
 
@@ -229,7 +236,7 @@ def parse_caption(text: str) -> tuple[list[ThingWords], str]:
     """What a canonical caption says: its objects in order, and the background.
 
     Capitals, outer spaces and a full stop do not matter, nor "a" or "an". Raises ValueError naming the
-    caption where it is not of the canonical form, or says a size or speed that does not go with a motion.
+    caption where it is not of the canonical form, or says a speed of a motion that takes none.
     """
     line = text.strip().rstrip(".").lower()
     things: list[ThingWords] = []

@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from latent_shift.data.moving_shapes import captions, world
+from latent_shift.data.moving_shapes.chance import generator, pick
 from latent_shift.data.moving_shapes.render import render
-from latent_shift.data.moving_shapes.scene import Scans, Split, draw_scene, generator, pick
+from latent_shift.data.moving_shapes.scene import Scans, Split, draw_scene
 
 _WORDING_STREAM = 1  # separate from the stream that draws the scene
 

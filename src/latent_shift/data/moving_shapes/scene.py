@@ -7,18 +7,18 @@ on every machine and in every process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
 from latent_shift.data.moving_shapes import digits, shapes, world
+from latent_shift.data.moving_shapes.chance import between, generator, pick
 from latent_shift.data.moving_shapes.motion import frame_times, track
 
 Split = Literal["seen", "held-out", "any"]
 Scans = Literal["train", "test"]
-Choice = TypeVar("Choice")
 
 _ALL_TIMES = frame_times(np.arange(world.FRAMES))
 _PLACEMENTS = 40  # placements tried for a pair of things before another pair is drawn
@@ -54,11 +54,7 @@ class Thing:
     @property
     def held_out(self) -> bool:
         """Whether this combination of colour, shape and motion is never trained on."""
-        return world.is_held_out(
-            list(world.COLOURS).index(self.colour),
-            world.SHAPES.index(self.shape),
-            world.MOTIONS.index(self.motion),
-        )
+        return world.names_held_out(self.colour, self.shape, self.motion)
 
 
 @dataclass(frozen=True)
@@ -82,30 +78,6 @@ class _Words:
     shape: str
     motion: str
     speed_word: str
-
-
-def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
-    """The random numbers of one item: the same for the same seed, index and stream, everywhere.
-
-    Raises ValueError for a number that is not a whole number from 0 up to 2**63 - 1.
-    """
-    for name, value in (("seed", seed), ("index", index), ("stream", stream)):
-        if not 0 <= value < 2**63:
-            raise ValueError(f"{name} is {value}; it must be a whole number from 0 to 2**63 - 1")
-    key = np.array([seed, index], dtype=np.uint64)
-    return np.random.Generator(
-        np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
-    )
-
-
-def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
-    """One of the choices, all equally likely."""
-    return choices[int(rng.random() * len(choices))]
-
-
-def between(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number between low and high."""
-    return low + (high - low) * float(rng.random())
 
 
 def reach(shape: str) -> float:
@@ -133,21 +105,18 @@ def _draw_cast(rng: np.random.Generator, level: int, count: int, split: Split) -
             continue
         if not all(world.stands_out(words.colour, background) for words in cast):
             continue
-        held_out = any(_is_held_out(words) for words in cast)
+        held_out = any(world.names_held_out(words.colour, words.shape, words.motion) for words in cast)
         if split == "any" or held_out == (split == "held-out"):
             return background, cast
-
-
-def _is_held_out(words: _Words) -> bool:
-    colour = list(world.COLOURS).index(words.colour)
-    return world.is_held_out(colour, world.SHAPES.index(words.shape), world.MOTIONS.index(words.motion))
 
 
 def _travel_axis(rng: np.random.Generator, way: int, length: float, room: float) -> float:
     """Start on one axis of a travel: inside the frame, and the end inside too where that is possible."""
     if way == 0:
         return between(rng, -room, room)
-    latest = max(room - length, min(-room + _LEEWAY, 1.0 - length), -room)
+    latest = room - length
+    if latest < -room:
+        latest = max(-room, min(-room + _LEEWAY, 1.0 - length))
     return way * between(rng, -room, latest)
 
 

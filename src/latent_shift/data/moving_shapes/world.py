@@ -121,3 +121,8 @@ def stands_out(colour: str, background: str) -> bool:
 def is_held_out(colour: int, shape: int, motion: int) -> bool:
     """Whether a combination, given by its positions in COLOURS, SHAPES, MOTIONS, is never trained on."""
     return (3 * colour + 5 * shape + 7 * motion) % 10 == 0
+
+
+def names_held_out(colour: str, shape: str, motion: str) -> bool:
+    """Whether a combination, given by its names, is never trained on."""
+    return is_held_out(list(COLOURS).index(colour), SHAPES.index(shape), MOTIONS.index(motion))

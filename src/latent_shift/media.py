@@ -214,8 +214,8 @@ def read_clip(path: str | os.PathLike[str], *, max_frames: int | None = None) ->
 
     A still image is one frame at 1 frame a second. A gif or webp joins equal neighbours into one longer
     frame: they are repeated here on an even clock, that of the embedded settings ("fps", "frames") where they
-    are, else of the shortest frame. Raises ValueError naming the file for anything missing, broken, of another
-    kind, or too large to hold (4 GiB decoded). A video cut short gives the frames it still holds.
+    are, else of the shortest frame. Raises ValueError naming the file for anything missing, broken, of
+    another kind, or too large to hold (4 GiB decoded). A video cut short gives the frames it still holds.
     """
     path = Path(path)
     with _named_errors(path):

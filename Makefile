@@ -1,0 +1,37 @@
+# make install   set up .venv with everything (quick when nothing changed)
+# make video     render the example prompt into out/
+# make test      lint, types, import rules, tests
+# make lint      the checks without the tests
+# make clean     remove what the above made
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PROMPT ?= a large yellow star spinning clockwise on a navy background
+
+.PHONY: install video test lint clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install $$(grep '^torch==' constraints.txt)
+	$(PIP) install --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+video: install
+	$(BIN)/latent-shift generate "$(PROMPT)" --seed 1 --output out/example.mp4 --force
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

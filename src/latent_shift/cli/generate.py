@@ -1,0 +1,205 @@
+"""`latent-shift generate PROMPT...`: clips from sentences.
+
+Checks everything that was asked, then loads the model, then makes clip after clip and prints a line for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latent_shift import __version__, checkpoints
+from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, SCHEDULERS
+from latent_shift.cli.orders import SUFFIXES, Order, Wish, make_wish, plan, read_prompts
+from latent_shift.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from latent_shift.media import Frames
+    from latent_shift.pipeline import LatentShiftPipeline
+
+MAX_COUNT = 10_000
+MAX_SIDE = 4096  # pixels
+
+
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to show.")] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", metavar="FILE", help="A .txt (a prompt a line) or .jsonl (an object a line)."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="PATH", help=f"A file ({' '.join(SUFFIXES)}) or a folder. [out/]"
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A name, a folder, or a hub id (org/name).")] = DEFAULT_MODEL,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames a clip; 1 makes images. [the model's: 16]")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second. [the model's: 8]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. [the model's]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly the prompt steers. [the model's]")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="What not to show.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first clip of each prompt. [drawn]")] = None,
+    count: Annotated[int, typer.Option(help="Clips a prompt, with seeds one after the other.")] = 1,
+    height: Annotated[int | None, typer.Option(help="Pixels. [the model's]")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels. [the model's]")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"{', '.join(SCHEDULERS)}. [the model's]")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help=", ".join(DTYPES))] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help=", ".join(DEVICES))] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON line a clip, not its file's name.")
+    ] = False,
+) -> None:
+    """Make clips (or images) from prompts and print the files' names."""
+    shared = {"seed": seed, "frames": frames, "steps": steps, "guidance": guidance, "negative": negative}
+    wishes = _wishes(prompts or [], prompt_file, shared)
+    _check_choices(fps=fps, count=count, scheduler=scheduler, dtype=dtype, device=device)
+    folder = checkpoints.resolve(model)
+    _check_size(checkpoints.pixel_multiple(folder), height=height, width=width)
+    own = checkpoints.video_settings(folder)
+    defaults = {"frames": own.num_frames, "steps": own.num_inference_steps, "guidance": own.guidance_scale}
+    orders = plan(wishes, count=count, output=output, defaults=defaults)
+    _check_outputs(orders, force)
+    pipeline = _load(folder, device, dtype, scheduler)
+    size = {"height": height, "width": width}
+    facts = _facts(pipeline, model, checkpoints.weights_hash(folder), own.fps if fps is None else fps)
+    with progress_bar("denoising", sum(order.steps for order in orders)) as show_done:
+        done = 0
+        for order in orders:
+            began = time.perf_counter()
+            clip = _sample(pipeline, order, size, partial(_show_step, show_done, done))
+            done += order.steps
+            settings = _settings(order, clip, facts)
+            _write(order.file, clip, settings, force)
+            line = {"file": str(order.file), **settings, "seconds": round(time.perf_counter() - began, 3)}
+            print(json.dumps(line) if as_json else order.file, flush=True)
+
+
+def _wishes(arguments: list[str], file: Path | None, shared: dict[str, Any]) -> list[Wish]:
+    wishes = [make_wish(prompt=prompt, **shared) for prompt in arguments]
+    if file is not None:
+        make_wish(prompt="-", **shared)
+        wishes += [Wish(**{**shared, **values}) for values in read_prompts(file)]
+    if not wishes:
+        raise ValueError("nothing to make: give a PROMPT, or a file of them with --prompts")
+    return wishes
+
+
+def _check_choices(*, fps: float | None, count: int, scheduler: str | None, dtype: str, device: str) -> None:
+    if fps is not None and not 0.01 <= fps <= 1000:
+        raise ValueError(f"--fps {fps}: give 0.01 to 1000")
+    if not 1 <= count <= MAX_COUNT:
+        raise ValueError(f"--count {count}: give 1 to {MAX_COUNT}")
+    named = {"scheduler": (scheduler, SCHEDULERS), "dtype": (dtype, DTYPES), "device": (device, DEVICES)}
+    for option, (value, known) in named.items():
+        if value is not None and value not in known:
+            raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
+
+
+def _check_size(multiple: int, **sides: int | None) -> None:
+    for name, value in sides.items():
+        if value is not None and (not multiple <= value <= MAX_SIDE or value % multiple):
+            lower = min(max(value // multiple, 1) * multiple, MAX_SIDE - multiple)
+            mend = f"for example {lower} or {lower + multiple}"
+            raise ValueError(
+                f"--{name} {value}: this model makes multiples of {multiple} up to {MAX_SIDE}, {mend}"
+            )
+
+
+def _check_outputs(orders: list[Order], force: bool) -> None:
+    from latent_shift.media import check_output
+
+    for order in orders:
+        check_output(order.file, overwrite=force)
+
+
+def _load(folder: Path, device: str, dtype: str, scheduler: str | None) -> LatentShiftPipeline:
+    # Read when those libraries are imported: their log lines are for programmers.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    pipeline = checkpoints.load(folder, device=device, dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    if scheduler is not None:
+        checkpoints.use_scheduler(pipeline, scheduler)
+    return pipeline
+
+
+def _show_step(
+    show_done: Callable[[int], None],
+    before: int,
+    pipeline: Any,
+    step: int,
+    timestep: Any,
+    tensors: dict[str, Any],
+) -> dict[str, Any]:
+    """The pipeline's callback after each step; `before` steps were done in the clips before this one."""
+    show_done(before + step + 1)
+    return tensors
+
+
+def _sample(
+    pipeline: LatentShiftPipeline,
+    order: Order,
+    size: dict[str, Any],
+    step_ended: Callable[..., dict[str, Any]],
+) -> Frames:
+    """One clip (F, H, W, 3) uint8, its noise drawn on the CPU from its seed alone."""
+    import torch
+
+    try:
+        result: Any = pipeline(
+            order.prompt,
+            negative_prompt=order.negative,
+            num_frames=order.frames,
+            num_inference_steps=order.steps,
+            guidance_scale=order.guidance,
+            generator=torch.Generator("cpu").manual_seed(order.seed),
+            output_type="np",
+            callback_on_step_end=step_ended,
+            **size,
+        )
+    except torch.OutOfMemoryError as error:
+        mends = "fewer --frames, a smaller --height and --width, --dtype bf16, --device cpu"
+        raise ValueError(f"the device's memory does not hold this clip; try {mends}") from error
+    return (result.frames[0] * 255).round().astype("uint8")
+
+
+def _facts(pipeline: LatentShiftPipeline, model: str, weights: str, fps: float) -> dict[str, Any]:
+    """What all clips of one run have in common, for their settings."""
+    return {
+        "fps": fps,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "model": model,
+        "weights": weights,
+        "dtype": str(pipeline.unet.dtype).removeprefix("torch."),
+        "device": pipeline.device.type,
+        "version": __version__,
+    }
+
+
+def _settings(order: Order, clip: Frames, facts: dict[str, Any]) -> dict[str, Any]:
+    asked = {name: value for name, value in asdict(order).items() if name != "file"}
+    return {**asked, "height": clip.shape[1], "width": clip.shape[2], **facts}
+
+
+def _write(file: Path, clip: Frames, settings: dict[str, Any], force: bool) -> None:
+    from latent_shift.media import write_clip
+
+    write_clip(file, clip, settings["fps"], settings, overwrite=force)

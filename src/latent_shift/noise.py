@@ -1,0 +1,41 @@
+"""The initial noise of clips: a video's depends on its own seed alone, whatever batch it is made in.
+
+Not the noise of training, nor that of schedulers which add some in every step (`one_a_frame` serves those).
+Shapes: B videos, F frames, C latent channels, h x w latent pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+
+def draw_noise(
+    shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None, correlation: float = 0.0
+) -> Tensor:
+    """Gaussian noise (B*F, C, h, w) in float32 for clips of `shape` (B, F, C, h, w), clip after clip.
+
+    generator: one a clip, whose noise then depends on that seed alone; or one for all (None: torch's own).
+    correlation: the share a of the variance that the frames of a clip have in common, from 0 to 1:
+    noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. Drawn on the generator's device, by default the CPU.
+    """
+    videos, *clip = shape
+    generators = generator if isinstance(generator, Sequence) else [generator] * videos
+    clips = []
+    for each in generators:
+        device = "cpu" if each is None else each.device
+        noise = torch.randn(clip, generator=each, device=device)
+        if correlation > 0:
+            shared = torch.randn([1, *clip[1:]], generator=each, device=device)
+            noise = math.sqrt(1 - correlation) * noise + math.sqrt(correlation) * shared
+        clips.append(noise)
+    return torch.cat(clips)
+
+
+def one_a_frame(generator: Any, frames: int) -> Any:
+    """A clip's generator for each of its frames, as schedulers that add noise in every step want them."""
+    return [one for one in generator for _ in range(frames)] if isinstance(generator, list) else generator

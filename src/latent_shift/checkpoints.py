@@ -56,7 +56,7 @@ def resolve(name: str) -> Path:
         folder = Path(str(files("latent_shift"))) / "assets" / DEFAULT_MODEL
         if not folder.is_dir():
             raise ValueError(f"{name}: the built-in model is not installed; make it: make default-model")
-    elif path.is_dir():
+    elif name and path.is_dir():
         folder = path
     elif path.is_file():
         raise ValueError(f"{name}: is a single file, which cannot be loaded yet; expected {LAYOUT}")

@@ -26,15 +26,16 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
     except typer.TyperException as error:  # a wrong option or argument
         where = getattr(getattr(error, "ctx", None), "command_path", "latent-shift")
-        return _say(f"{error.format_message()} (see: {where} --help)") if str(error) else MISTAKE
+        return _say(f"{error.format_message()} (see: {where} --help)")
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; finished files are kept")
-        return INTERRUPTED
+        status = INTERRUPTED
     except BrokenPipeError:  # the reader of standard output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (ValueError, OSError) as error:
         return _say(str(error))
+    if status == INTERRUPTED:  # typer, too, returns this
+        _say("interrupted; finished files are kept")
     return status if isinstance(status, int) else DONE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 
 from latent_shift import __version__, checkpoints
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, SCHEDULERS
-from latent_shift.cli.orders import SUFFIXES, Order, Wish, make_wish, plan, read_prompts
+from latent_shift.cli.orders import SUFFIXES, Order, Wish, make_wish, names_file, plan, read_prompts
 from latent_shift.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -38,11 +38,9 @@ def generate(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="PATH", help=f"A file ({' '.join(SUFFIXES)}) or a folder. [out/]"
-        ),
-    ] = None,
+        str,
+        typer.Option("-o", "--output", metavar="PATH", help=f"A file ({' '.join(SUFFIXES)}) or a folder."),
+    ] = "out/",
     model: Annotated[str, typer.Option(help="A name, a folder, or a hub id (org/name).")] = DEFAULT_MODEL,
     frames: Annotated[
         int | None, typer.Option(help="Frames a clip; 1 makes images. [the model's: 16]")
@@ -70,26 +68,37 @@ def generate(
     """Make clips (or images) from prompts and print the files' names."""
     shared = {"seed": seed, "frames": frames, "steps": steps, "guidance": guidance, "negative": negative}
     wishes = _wishes(prompts or [], prompt_file, shared)
+    from latent_shift.media import check_output, write_clip
+
     _check_choices(fps=fps, count=count, scheduler=scheduler, dtype=dtype, device=device)
+    check_output(output if names_file(output) else Path(output) / "clip.mp4", overwrite=True)
     folder = checkpoints.resolve(model)
     _check_size(checkpoints.pixel_multiple(folder), height=height, width=width)
     own = checkpoints.video_settings(folder)
     defaults = {"frames": own.num_frames, "steps": own.num_inference_steps, "guidance": own.guidance_scale}
     orders = plan(wishes, count=count, output=output, defaults=defaults)
-    _check_outputs(orders, force)
+    for order in orders:
+        check_output(order.file, overwrite=force)
     pipeline = _load(folder, device, dtype, scheduler)
-    size = {"height": height, "width": width}
     facts = _facts(pipeline, model, checkpoints.weights_hash(folder), own.fps if fps is None else fps)
+    for order, clip, seconds in _clips(pipeline, orders, {"height": height, "width": width}):
+        settings = _settings(order, clip, facts)
+        write_clip(order.file, clip, settings["fps"], settings, overwrite=force)
+        line = {"file": str(order.file), **settings, "seconds": seconds}
+        print(json.dumps(line) if as_json else order.file, flush=True)
+
+
+def _clips(
+    pipeline: LatentShiftPipeline, orders: list[Order], size: dict[str, Any]
+) -> Iterator[tuple[Order, Frames, float]]:
+    """Each order with its clip and the seconds that took, under one progress bar for all."""
     with progress_bar("denoising", sum(order.steps for order in orders)) as show_done:
         done = 0
         for order in orders:
             began = time.perf_counter()
             clip = _sample(pipeline, order, size, partial(_show_step, show_done, done))
             done += order.steps
-            settings = _settings(order, clip, facts)
-            _write(order.file, clip, settings, force)
-            line = {"file": str(order.file), **settings, "seconds": round(time.perf_counter() - began, 3)}
-            print(json.dumps(line) if as_json else order.file, flush=True)
+            yield order, clip, round(time.perf_counter() - began, 3)
 
 
 def _wishes(arguments: list[str], file: Path | None, shared: dict[str, Any]) -> list[Wish]:
@@ -123,17 +132,8 @@ def _check_size(multiple: int, **sides: int | None) -> None:
             )
 
 
-def _check_outputs(orders: list[Order], force: bool) -> None:
-    from latent_shift.media import check_output
-
-    for order in orders:
-        check_output(order.file, overwrite=force)
-
-
 def _load(folder: Path, device: str, dtype: str, scheduler: str | None) -> LatentShiftPipeline:
-    # Read when those libraries are imported: their log lines are for programmers.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    _quiet_libraries()
     pipeline = checkpoints.load(folder, device=device, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     if scheduler is not None:
@@ -141,13 +141,19 @@ def _load(folder: Path, device: str, dtype: str, scheduler: str | None) -> Laten
     return pipeline
 
 
+def _quiet_libraries() -> None:
+    """Leave out the libraries' log lines and loading bars: this program's own lines say what matters."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when they are imported
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 def _show_step(
-    show_done: Callable[[int], None],
-    before: int,
-    pipeline: Any,
-    step: int,
-    timestep: Any,
-    tensors: dict[str, Any],
+    show_done: Callable[[int], None], before: int, _: Any, step: int, __: Any, tensors: dict[str, Any]
 ) -> dict[str, Any]:
     """The pipeline's callback after each step; `before` steps were done in the clips before this one."""
     show_done(before + step + 1)
@@ -155,10 +161,7 @@ def _show_step(
 
 
 def _sample(
-    pipeline: LatentShiftPipeline,
-    order: Order,
-    size: dict[str, Any],
-    step_ended: Callable[..., dict[str, Any]],
+    pipeline: LatentShiftPipeline, order: Order, size: dict[str, Any], step_ended: Callable[..., Any]
 ) -> Frames:
     """One clip (F, H, W, 3) uint8, its noise drawn on the CPU from its seed alone."""
     import torch
@@ -197,9 +200,3 @@ def _facts(pipeline: LatentShiftPipeline, model: str, weights: str, fps: float) 
 def _settings(order: Order, clip: Frames, facts: dict[str, Any]) -> dict[str, Any]:
     asked = {name: value for name, value in asdict(order).items() if name != "file"}
     return {**asked, "height": clip.shape[1], "width": clip.shape[2], **facts}
-
-
-def _write(file: Path, clip: Frames, settings: dict[str, Any], force: bool) -> None:
-    from latent_shift.media import write_clip
-
-    write_clip(file, clip, settings["fps"], settings, overwrite=force)

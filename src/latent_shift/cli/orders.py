@@ -107,10 +107,10 @@ def _explain(error: ValidationError, option: str = "") -> str:
         return f"has no {name}"
     if name == "prompt":
         return "the prompt is empty" if isinstance(first["input"], str) else "the prompt must be text"
-    return f"{option}{name} {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{option}{name} {first['input']!r}: {first['msg'].removeprefix('Input ')}"
 
 
-def plan(wishes: list[Wish], *, count: int, output: Path | None, defaults: dict[str, Any]) -> list[Order]:
+def plan(wishes: list[Wish], *, count: int, output: str, defaults: dict[str, Any]) -> list[Order]:
     """All clips to make, in order.
 
     Each wish makes `count` clips with the seeds seed, seed + 1, ...: a clip never depends on what else is
@@ -136,28 +136,28 @@ def plan(wishes: list[Wish], *, count: int, output: Path | None, defaults: dict[
     return orders
 
 
-def _target(output: Path | None, own: str | None, *, several: bool, count: int) -> tuple[Path, Path | None]:
+def _target(base: str, own: str | None, *, several: bool, count: int) -> tuple[Path, Path | None]:
     """(folder, file or None): the wish's own output lies in the output folder, or anywhere if absolute."""
-    base = output or Path("out")
     if own is None:
         if not names_file(base):
-            return base, None
+            return Path(base), None
         if several:
             raise ValueError(f"-o {base}: names one file, but several clips would be made; name a folder")
-        return base.parent, base
+        return Path(base).parent, Path(base)
     if names_file(base):
         raise ValueError(f"-o {base}: name a folder, since a prompt has its own output {own!r}")
-    path = base / own
-    if not names_file(path):
+    path = Path(base) / own
+    if not names_file(own):
         return path, None
     if count > 1:
         raise ValueError(f"output {own!r}: names one file, but --count {count} clips would be made")
     return path.parent, path
 
 
-def names_file(path: Path) -> bool:
-    """Whether an output is a file's name; ValueError for a suffix that cannot be written."""
-    if path.is_dir() or not path.suffix:
+def names_file(output: str) -> bool:
+    """Whether an output is a file's name, not a folder's; ValueError for a suffix that cannot be written."""
+    path = Path(output)
+    if output.endswith("/") or not path.suffix or path.is_dir():
         return False
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(

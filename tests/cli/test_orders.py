@@ -1,0 +1,167 @@
+"""Which clips are made, with which seeds, into which files: before any model is loaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from latent_shift.cli.orders import make_wish, plan, read_prompts, slug
+
+DEFAULTS = {"frames": 16, "steps": 20, "guidance": 7.5}
+
+
+def planned(*wishes, count=1, output="out/", **defaults):
+    return plan(list(wishes), count=count, output=output, defaults=DEFAULTS | defaults)
+
+
+def wish(prompt="a red circle", **values):
+    return make_wish(prompt=prompt, **values)
+
+
+def test_a_clip_takes_its_values_from_the_wish_and_else_from_the_model():
+    (order,) = planned(wish(seed=3, steps=5))
+    assert (order.prompt, order.seed, order.frames, order.steps, order.guidance) == (
+        "a red circle",
+        3,
+        16,
+        5,
+        7.5,
+    )
+    assert order.file == Path("out/a-red-circle-3.mp4")
+
+
+def test_each_prompt_counts_its_seeds_up_from_its_own():
+    orders = planned(wish("one", seed=7), wish("two", seed=7), wish("three", seed=1), count=2)
+    assert [(o.prompt, o.seed) for o in orders] == [
+        ("one", 7), ("one", 8), ("two", 7), ("two", 8), ("three", 1), ("three", 2),
+    ]  # fmt: skip
+
+
+def test_a_seed_is_drawn_anew_where_none_is_given():
+    seeds = {planned(wish())[0].seed for _ in range(5)}
+    assert len(seeds) > 1
+    first, second = planned(wish(), count=2)
+    assert second.seed == first.seed + 1
+
+
+def test_one_frame_makes_an_image():
+    assert planned(wish(seed=1, frames=1))[0].file.suffix == ".png"
+    assert planned(wish(seed=1), frames=1)[0].file.suffix == ".png"
+
+
+def test_names_are_made_of_words_and_never_the_same_twice():
+    orders = planned(*[wish("the same start " * 9 + end, seed=1) for end in ("a", "b", "c")])
+    assert len({order.file for order in orders}) == 3
+    assert all(len(order.file.name) < 64 for order in orders)
+    assert slug("../../Étoile, ROUGE!/x") == "étoile-rouge-x"
+    assert slug("?!") == "clip"
+
+
+@pytest.mark.parametrize(
+    ("output", "own", "file"),
+    [
+        ("clips", None, "clips/a-red-circle-1.mp4"),
+        ("x/one.GIF", None, "x/one.GIF"),
+        ("v1.2/", None, "v1.2/a-red-circle-1.mp4"),
+        ("clips", "b.webp", "clips/b.webp"),
+        ("clips", "sub/", "clips/sub/a-red-circle-1.mp4"),
+        ("clips", "/elsewhere/b.mp4", "/elsewhere/b.mp4"),
+    ],
+)
+def test_outputs_are_files_or_folders(output, own, file):
+    assert planned(wish(seed=1, output=own), output=output)[0].file == Path(file)
+
+
+def test_a_folder_may_look_like_a_file(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    assert planned(wish(seed=1), output=str(tmp_path / "a.mp4"))[0].file.parent == tmp_path / "a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "options", "message"),
+    [
+        ([wish()], {"output": "a.avi"}, r"unknown suffix '\.avi'"),
+        ([wish(), wish()], {"output": "a.mp4"}, "several clips"),
+        ([wish()], {"output": "a.mp4", "count": 2}, "several clips"),
+        ([wish(output="b.mp4")], {"output": "a.mp4"}, "name a folder"),
+        ([wish(output="b.mp4")], {"count": 2}, "--count 2"),
+        ([wish(output="b.txt")], {}, r"unknown suffix '\.txt'"),
+        ([wish(output="b.mp4"), wish(output="./b.mp4")], {}, "two clips would be written"),
+        ([wish(seed=2**63 - 1)], {"count": 2}, "exceeds"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(wishes, options, message):
+    with pytest.raises(ValueError, match=message):
+        planned(*wishes, **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prompt": "  "}, "the prompt is empty"),
+        ({"frames": 0}, "--frames 0: should be greater than or equal to 1"),
+        ({"frames": -1}, "--frames -1"),
+        ({"frames": 10**6}, "--frames 1000000: should be less"),
+        ({"steps": 0}, "--steps 0"),
+        ({"seed": -1}, "--seed -1"),
+        ({"guidance": float("nan")}, "--guidance nan"),
+        ({"guidance": -1.0}, "--guidance -1"),
+    ],
+)
+def test_values_out_of_range_name_their_option(values, message):
+    with pytest.raises(ValueError, match=message):
+        make_wish(**({"prompt": "x"} | values))
+
+
+def test_text_files_hold_a_prompt_a_line(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("\ufeffa red circle\n\n  # a comment\n  a blue star  \r\n", encoding="utf-8")
+    assert read_prompts(file) == [{"prompt": "a red circle"}, {"prompt": "a blue star"}]
+
+
+def test_json_lines_hold_an_object_a_line(tmp_path):
+    lines = [
+        {"prompt": "a", "seed": 1, "frames": 8, "steps": 4, "guidance": 3, "negative": "b", "output": "c.gif"}
+    ]
+    lines.append({"prompt": "d"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n\n".join(map(json.dumps, lines)))
+    assert read_prompts(file) == lines
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "expected a JSON object"),
+        ('"a prompt"', "expected a JSON object"),
+        ("{}", "has no prompt"),
+        ('{"prompt": ""}', "the prompt is empty"),
+        ('{"prompt": 3}', "the prompt must be text"),
+        ('{"prompt": "x", "framez": 3}', "unknown key 'framez'; known are prompt, seed, frames"),
+        ('{"prompt": "x", "frames": "3"}', "frames '3'"),
+        ('{"prompt": "x", "frames": 0}', "frames 0: should be"),
+        ('{"prompt": "x", "seed": 1.5}', "seed 1.5"),
+        ('{"prompt": "x", "guidance": NaN}', "guidance nan"),
+        ('{"prompt": "x", "steps": true}', "steps True"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(f'{{"prompt": "fine"}}\n\n{line}\n')
+    with pytest.raises(ValueError, match=rf"prompts\.jsonl line 3: .*{message}"):
+        read_prompts(file)
+
+
+def test_prompt_files_that_are_none(tmp_path):
+    (tmp_path / "empty.txt").write_text("# nothing\n\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "table.csv").write_text("a")
+    for name, message in [
+        ("empty.txt", "no prompt"),
+        ("bytes.txt", "UTF-8"),
+        ("table.csv", ".jsonl"),
+        ("none.txt", "No such file"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_prompts(tmp_path / name)

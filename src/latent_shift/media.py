@@ -346,9 +346,9 @@ def _collect(images: Iterator[Picture], max_frames: int | None) -> list[Picture]
 
 def contact_sheet(
     clips: Sequence[Frames],
+    captions: Sequence[str] | None = None,
     *,
     columns: int | None = None,
-    captions: Sequence[str] | None = None,
     gap: int = 2,
 ) -> Picture:
     """All frames of all clips on one image (H', W', 3) uint8, time running along each line.

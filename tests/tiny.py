@@ -127,7 +127,7 @@ def tiny_components() -> dict[str, Any]:
 def tiny_pipeline_folder(
     path: Path, *, latent_shift: bool = True, half: bool = False, **settings: Any
 ) -> Path:
-    """Save the tiny model to `path`, by stock tools alone, and beside it the settings of a video-tuned one."""
+    """Save the tiny model to `path` by stock tools alone, and beside it the settings of a video-tuned one."""
     pipeline = StableDiffusionPipeline(**tiny_components())
     pipeline.to(torch.float16 if half else torch.float32)
     pipeline.save_pretrained(path)

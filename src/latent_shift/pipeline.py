@@ -368,7 +368,7 @@ def _non_finite(what: str, where: str, dtype: torch.dtype) -> str:
 
 
 def _load_in_float32(config_file: Path) -> None:
-    """Let a text model saved in half precision load in float32 like its neighbours, so that stock tools run it.
+    """Let a text model saved in half precision load in float32 like its neighbours: stock tools then run it.
 
     Without a dtype diffusers loads in float32, but transformers in the precision that the config names.
     """

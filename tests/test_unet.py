@@ -1,0 +1,356 @@
+"""The shift inside real U-Nets: stock where it must be, and shifting where it should."""
+
+import copy
+import json
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+
+from latent_shift.shift import ShiftOptions, temporal_shift
+from latent_shift.unet import (
+    ShiftedResnetBlock2D,
+    disable_temporal_shift,
+    enable_temporal_shift,
+    frames_per_clip,
+    set_num_frames,
+    shift_options,
+)
+from tiny import TEXT_WIDTH, tiny_autoencoder, tiny_unet
+
+FRAMES = 4
+SITES = 8  # ResNet blocks of the tiny U-Net
+
+# The layouts of the published models, with few and narrow channels.
+SD15 = {
+    "block_out_channels": (8, 8, 8, 8),
+    "layers_per_block": 2,
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+}
+SD21 = {**SD15, "attention_head_dim": (2, 4, 4, 4), "use_linear_projection": True}
+SDXL = {
+    "block_out_channels": (8, 8, 8),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 2),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 4 * 6 + TEXT_WIDTH,
+}
+RESIZING = {  # ResNet blocks that resize
+    "down_block_types": ("ResnetDownsampleBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+}
+VARIANTS = {
+    "tiny": {},
+    "sd 1.5": SD15,
+    "sd 2.1": SD21,
+    "sdxl": SDXL,
+    "scale and shift": {"resnet_time_scale_shift": "scale_shift"},
+    "output scale": {"mid_block_scale_factor": 1.5},
+    "resizing blocks": RESIZING,
+    "skip time activation": {"resnet_skip_time_act": True, **RESIZING},
+    "dropout in training": {"dropout": 0.1},
+}
+
+
+def inputs(unet, batch=FRAMES, *, still=False, seed=0):
+    """The arguments of a call: latents, a timestep, text; and what SDXL wants besides."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        if still:
+            return torch.randn(1, *shape, generator=generator).repeat(batch, *(1 for _ in shape))
+        return torch.randn(batch, *shape, generator=generator)
+
+    arguments = {
+        "sample": draw(4, 8, 8),
+        "timestep": torch.tensor(300),
+        "encoder_hidden_states": draw(5, TEXT_WIDTH),
+    }
+    if unet.config.addition_embed_type == "text_time":
+        arguments["added_cond_kwargs"] = {"text_embeds": draw(TEXT_WIDTH), "time_ids": draw(6)}
+    return arguments
+
+
+@torch.no_grad()
+def predict(unet, **arguments):
+    return unet(**arguments).sample
+
+
+def blocks_of(model, kind=ResnetBlock2D):
+    return [module for module in model.modules() if type(module) is kind]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_resnet_block_and_nothing_else(variant):
+    unet = tiny_unet(**VARIANTS[variant])
+    blocks, keys = blocks_of(unet), list(unet.state_dict())
+    config, parameters = dict(unet.config), sum(map(torch.Tensor.numel, unet.parameters()))
+    classes = {name: type(module) for name, module in unet.named_modules()}
+    enable_temporal_shift(unet, FRAMES)
+    assert blocks_of(unet) == []
+    assert blocks_of(unet, ShiftedResnetBlock2D) == blocks
+    assert len(blocks) == (22 if variant.startswith("sd ") else len(blocks))
+    assert list(unet.state_dict()) == keys
+    assert sum(map(torch.Tensor.numel, unet.parameters())) == parameters
+    assert dict(unet.config) == config
+    disable_temporal_shift(unet)
+    assert {name: type(module) for name, module in unet.named_modules()} == classes
+    assert not any("shared_shift" in vars(module) for module in unet.modules())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("place", ["output", "input"])
+def test_own_forward_is_the_stock_one_on_still_clips(variant, place):
+    """Frames that are all the same pass a circular shift unchanged: what is left is our forward, bit for bit."""
+    unet = tiny_unet(**VARIANTS[variant])
+    arguments = inputs(unet, still=True)
+    expected = predict(unet, **arguments)
+    enable_temporal_shift(unet, FRAMES, place=place, padding="circular")
+    assert torch.equal(predict(unet, **arguments), expected)
+
+
+def test_own_forward_in_training_with_dropout():
+    unet = tiny_unet(dropout=0.3).train()
+    arguments = inputs(unet)
+    torch.manual_seed(5)
+    expected = predict(unet, **arguments)
+    enable_temporal_shift(unet, FRAMES, fold=1000)  # channels // 1000 = 0: the shift moves nothing
+    torch.manual_seed(5)
+    assert torch.equal(predict(unet, **arguments), expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_frame_is_bit_identical_to_the_untouched_unet(variant):
+    unet = tiny_unet(**VARIANTS[variant])
+    arguments = inputs(unet, batch=3)
+    expected = predict(unet, **arguments)
+    enable_temporal_shift(unet, 1)
+    assert torch.equal(predict(unet, **arguments), expected)
+    enable_temporal_shift(unet, 1, single_frame="shift")
+    assert not torch.equal(predict(unet, **arguments), expected)
+
+
+@pytest.mark.parametrize("place", ["output", "input"])
+@pytest.mark.parametrize("layout", ["plain", "resizing blocks"])
+def test_a_block_shifts_where_it_says(place, layout):
+    """One block, spelled out: the branch is shifted last, or just before its first convolution."""
+    unet = tiny_unet(**(RESIZING if layout != "plain" else {}), mid_block_scale_factor=2.0)
+    block = unet.mid_block.resnets[0] if layout == "plain" else unet.down_blocks[0].downsamplers[0]
+    hidden = torch.randn(FRAMES, block.in_channels, 6, 6, generator=torch.Generator().manual_seed(1))
+    temb = torch.randn(FRAMES, block.time_emb_proj.in_features, generator=torch.Generator().manual_seed(2))
+    skip = block.downsample(hidden) if block.downsample else hidden
+    if place == "output":
+        branch = block(hidden, temb) * block.output_scale_factor - skip
+        expected = (skip + temporal_shift(branch, FRAMES)) / block.output_scale_factor
+    else:
+        hook = block.conv1.register_forward_pre_hook(lambda _, args: (temporal_shift(args[0], FRAMES),))
+        expected = block(hidden, temb)
+        hook.remove()
+    enable_temporal_shift(unet, FRAMES, place=place)
+    torch.testing.assert_close(block(hidden, temb), expected, rtol=0, atol=1e-5)
+
+
+def seen_by(unet, frame, num_frames):
+    """The frames whose latents the prediction of `frame` depends on, in double precision."""
+    arguments = inputs(unet, num_frames)
+    arguments = {
+        name: value.double() if value.is_floating_point() else value for name, value in arguments.items()
+    }
+    sample = arguments["sample"].requires_grad_()
+    unet.double()(**arguments).sample[frame].square().sum().backward()
+    return sample.grad.flatten(1).abs().amax(1).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "past", "future"),
+    [({}, SITES, SITES), ({"padding": "replicate"}, SITES, SITES), ({"direction": "causal"}, SITES, 0)],
+)
+def test_a_frame_sees_one_frame_further_with_every_site(options, past, future):
+    unet = tiny_unet()
+    enable_temporal_shift(unet, 21, **options)
+    assert seen_by(unet, 10, 21) == list(range(10 - past, 10 + future + 1))
+
+
+def test_at_the_input_a_frame_sees_no_further():
+    """There the last channels of an up block are those of its skip connection, so it may see less far."""
+    unet = tiny_unet()
+    enable_temporal_shift(unet, 21, place="input")
+    seen = seen_by(unet, 10, 21)
+    assert set(range(10 - SITES, 11)) < set(seen) <= set(range(10 - SITES, 11 + SITES))
+
+
+def test_circular_padding_closes_the_loop():
+    """Turning a clip by a frame turns its prediction by a frame: the loop has no seam."""
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES, padding="circular")
+    arguments = inputs(unet)
+    turned = {name: tensor.roll(1, 0) if tensor.ndim else tensor for name, tensor in arguments.items()}
+    torch.testing.assert_close(
+        predict(unet, **turned), predict(unet, **arguments).roll(1, 0), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("place", ["output", "input"])
+def test_clips_of_one_batch_never_leak(place):
+    """Three clips; another second one leaves the first and the third alone. Guidance batches are just more clips."""
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES, place=place)
+    arguments = inputs(unet, 3 * FRAMES)
+    before = predict(unet, **arguments)
+    arguments["sample"][FRAMES : 2 * FRAMES] = 7.0
+    after = predict(unet, **arguments)
+    changed = (before != after).flatten(1).any(1)
+    assert changed.tolist() == [False] * FRAMES + [True] * FRAMES + [False] * FRAMES
+
+
+def test_a_batch_equals_its_clips():
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES)
+    arguments = inputs(unet, 2 * FRAMES)
+    together = predict(unet, **arguments)
+    for clip in (slice(0, FRAMES), slice(FRAMES, None)):
+        alone = {name: tensor[clip] if tensor.ndim else tensor for name, tensor in arguments.items()}
+        torch.testing.assert_close(together[clip], predict(unet, **alone), rtol=0, atol=1e-5)
+
+
+def test_enabled_again_it_changes_options_and_frames():
+    unet = tiny_unet()
+    assert shift_options(unet) is None
+    enable_temporal_shift(unet, 2)
+    assert shift_options(unet) == ShiftOptions()
+    enable_temporal_shift(unet, FRAMES, place="input", padding="circular", direction="causal", fold=8)
+    assert shift_options(unet) == ShiftOptions("input", "circular", "causal", 8)
+    other = tiny_unet()
+    enable_temporal_shift(other, FRAMES, place="input", padding="circular", direction="causal", fold=8)
+    arguments = inputs(unet)
+    assert torch.equal(predict(unet, **arguments), predict(other, **arguments))
+
+
+def test_frames_change_for_a_while():
+    unet = tiny_unet()
+    arguments = inputs(unet, 3)
+    image = predict(unet, **arguments)
+    enable_temporal_shift(unet, 3)
+    clip = predict(unet, **arguments)
+    with frames_per_clip(unet, 1):
+        assert torch.equal(predict(unet, **arguments), image)
+    assert torch.equal(predict(unet, **arguments), clip)
+    set_num_frames(unet, 1)
+    assert torch.equal(predict(unet, **arguments), image)
+
+
+def test_a_copy_has_a_shift_of_its_own():
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES)
+    twin = copy.deepcopy(unet)
+    set_num_frames(twin, 2)
+    arguments = inputs(unet)
+    assert shift_options(twin) == shift_options(unet)
+    assert len({id(block.shared_shift) for block in blocks_of(twin, ShiftedResnetBlock2D)}) == 1
+    expected = predict(unet, **arguments)
+    assert not torch.equal(predict(twin, **arguments), expected)
+    disable_temporal_shift(twin)
+    assert torch.equal(predict(unet, **arguments), expected)
+
+
+def test_saved_it_is_the_image_model(tmp_path):
+    unet = tiny_unet()
+    unet.save_pretrained(tmp_path / "stock")
+    enable_temporal_shift(unet, FRAMES)
+    unet.save_pretrained(tmp_path / "shifted")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        assert (tmp_path / "stock" / name).read_bytes() == (tmp_path / "shifted" / name).read_bytes()
+    assert (
+        json.loads((tmp_path / "shifted" / "config.json").read_text())["_class_name"]
+        == "UNet2DConditionModel"
+    )
+    loaded = UNet2DConditionModel.from_pretrained(tmp_path / "shifted").eval()
+    enable_temporal_shift(loaded, FRAMES)
+    arguments = inputs(unet)
+    assert torch.equal(predict(loaded, **arguments), predict(unet, **arguments))
+
+
+def gradients(unet, arguments):
+    unet.zero_grad()
+    unet(**arguments).sample.square().mean().backward()
+    return {name: parameter.grad.clone() for name, parameter in unet.named_parameters()}
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    unet = tiny_unet().train()
+    enable_temporal_shift(unet, FRAMES)
+    arguments = inputs(unet)
+    expected = gradients(unet, arguments)
+    unet.enable_gradient_checkpointing()
+    for name, gradient in gradients(unet, arguments).items():
+        assert torch.equal(gradient, expected[name]), name
+
+
+def test_bfloat16_and_channels_last():
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES)
+    arguments = inputs(unet)
+    expected = predict(unet, **arguments)
+    torch.testing.assert_close(
+        predict(copy.deepcopy(unet).to(memory_format=torch.channels_last), **arguments),
+        expected,
+        rtol=0,
+        atol=1e-5,
+    )
+    half = {
+        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
+        for name, tensor in arguments.items()
+    }
+    result = predict(copy.deepcopy(unet).to(torch.bfloat16), **half)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected, rtol=0, atol=0.1)
+
+
+def test_autocast():
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES)
+    arguments = inputs(unet)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = unet(**arguments).sample
+    result.float().sum().backward()
+    torch.testing.assert_close(result.detach().float(), predict(unet, **arguments), rtol=0, atol=0.1)
+
+
+def test_compiled_whole():
+    """One graph with no break, and new graphs as the frames change; the compiled model can be asked and set."""
+    torch.compiler.reset()
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES)
+    compiled = torch.compile(unet, fullgraph=True, backend="eager")
+    arguments = inputs(unet)
+    for num_frames in (FRAMES, 2, 1):
+        set_num_frames(compiled, num_frames)
+        assert torch.equal(predict(compiled, **arguments), predict(unet, **arguments))
+    assert shift_options(compiled) == ShiftOptions()
+
+
+@pytest.mark.parametrize("num_frames", [0, -1, 1.5, True])
+def test_impossible_frames_are_refused(num_frames):
+    unet = tiny_unet()
+    with pytest.raises(ValueError, match="num_frames="):
+        enable_temporal_shift(unet, num_frames)
+    assert shift_options(unet) is None
+
+
+def test_mistakes_are_named():
+    unet = tiny_unet()
+    with pytest.raises(ValueError, match="AutoencoderKL"):
+        enable_temporal_shift(tiny_autoencoder(), FRAMES)
+    with pytest.raises(ValueError, match="enable_temporal_shift"):
+        set_num_frames(unet, 2)
+    with pytest.raises(ValueError, match="place='middle'"):
+        enable_temporal_shift(unet, FRAMES, place="middle")
+    enable_temporal_shift(unet, FRAMES)
+    with pytest.raises(ValueError, match="6 is no whole number of clips of 4 frames"):
+        predict(unet, **inputs(unet, 6))

@@ -359,11 +359,8 @@ def _by_clip(images: Any, frames: int) -> Any:
 
 
 def _non_finite(what: str, where: str, dtype: torch.dtype) -> str:
-    mend = (
-        "the weights may be damaged"
-        if dtype == torch.float32
-        else "load the model with torch_dtype=torch.float32"
-    )
+    full = "the weights, or the scheduler's settings, are at fault"
+    mend = full if dtype == torch.float32 else "load the model with torch_dtype=torch.float32"
     return f"{what} no longer finite {where} in {str(dtype).removeprefix('torch.')}: {mend}"
 
 

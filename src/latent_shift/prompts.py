@@ -58,10 +58,14 @@ def warn_of_losses(tokenizer: Any, prompts: list[str]) -> None:
 
 def cut_text(tokenizer: Any, prompt: str) -> str:
     """The end of the prompt that lies beyond the tokenizer's length; empty where everything fits."""
-    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
-    closing = 1 if ids[-1] == tokenizer.eos_token_id else 0
-    lost = ids[tokenizer.model_max_length - closing : len(ids) - closing]
-    return tokenizer.decode(lost).strip()
+    encoded = tokenizer(prompt, truncation=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
+    closing = 1 if encoded.input_ids[-1] == tokenizer.eos_token_id else 0
+    lost = slice(tokenizer.model_max_length - closing, len(encoded.input_ids) - closing)
+    if not encoded.input_ids[lost]:
+        return ""
+    if tokenizer.is_fast:
+        return prompt[encoded.offset_mapping[lost][0][0] :].strip()
+    return tokenizer.decode(encoded.input_ids[lost]).strip()
 
 
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:

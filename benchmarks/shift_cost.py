@@ -1,0 +1,89 @@
+"""What the shift costs where it stands: the residual addition of one block, plain and shifted.
+
+    python benchmarks/shift_cost.py [--device cuda] [--threads 1]
+
+Prints the median time of each over many alternating runs, and the median of the ratios of neighbouring runs, for
+the forward pass and for the backward pass. It measures the addition alone, not a model around it.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from latent_shift.shift import shifted_add
+
+FRAMES = 16
+CASES = [
+    ((32, 128, 16, 16), torch.float32),
+    ((128, 320, 32, 32), torch.float32),
+    ((128, 320, 32, 32), torch.bfloat16),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--runs", type=int, default=60)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(
+        f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, clips of {FRAMES} frames"
+    )
+    print(
+        f"{'shape (B*F, C, H, W)':>20}  {'type':>8}  {'layout':>13}  {'pass':>8}  plain ms  shifted ms  ratio"
+    )
+    for shape, dtype in CASES:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            for name, plain, shifted in passes(shape, dtype, layout, arguments.device):
+                first, second, ratio = compare(plain, shifted, arguments.runs, arguments.device)
+                row = f"{shape!s:>20}  {dtype_name(dtype):>8}  {dtype_name(layout):>13}  {name:>8}"
+                print(f"{row}  {first:8.3f}  {second:10.3f}  {ratio:5.2f}")
+
+
+def dtype_name(value: torch.dtype | torch.memory_format) -> str:
+    return str(value).removeprefix("torch.")
+
+
+def passes(shape, dtype, layout, device) -> list[tuple[str, Callable, Callable]]:
+    """The plain and the shifted call, forward and backward."""
+    skip, branch, gradient = (
+        torch.randn(shape, device=device, dtype=dtype).to(memory_format=layout) for _ in range(3)
+    )
+    inputs = skip.clone().requires_grad_(), branch.clone().requires_grad_()
+    plain_sum, shifted_sum = inputs[0] + inputs[1], shifted_add(*inputs, FRAMES)
+
+    def backward(total: torch.Tensor) -> Callable:
+        return lambda: torch.autograd.grad(total, inputs, gradient, retain_graph=True)
+
+    return [
+        ("forward", lambda: skip + branch, lambda: shifted_add(skip, branch, FRAMES)),
+        ("backward", backward(plain_sum), backward(shifted_sum)),
+    ]
+
+
+def compare(plain: Callable, shifted: Callable, runs: int, device: str) -> tuple[float, float, float]:
+    """Median milliseconds of both, run in turn, and the median ratio."""
+    times = [(clock(plain, device), clock(shifted, device)) for _ in range(runs)][runs // 6 :]
+    first, second = (statistics.median(column) * 1e3 for column in zip(*times, strict=True))
+    return first, second, statistics.median(after / before for before, after in times)
+
+
+def clock(call: Callable, device: str) -> float:
+    synchronise(device)
+    start = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,456 @@
+"""The pipeline on a tiny real model: clips, images as the stock pipeline makes them, and every refusal."""
+
+import copy
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+
+from latent_shift import LatentShiftPipeline
+from latent_shift.noise import draw_noise
+from latent_shift.pipeline import NonFiniteError
+from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
+from latent_shift.video_settings import MAX_FRAMES, VideoSettings, read_video_settings
+from tiny import tiny_components, tiny_pipeline_folder
+
+PROMPT = "a red circle moves left"
+PROMPTS = [PROMPT, "a green square grows"]
+FAST = {"num_inference_steps": 3, "guidance_scale": 3.0}  # what the tiny folder says of itself
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return LatentShiftPipeline.from_pretrained(folder)
+
+
+@pytest.fixture
+def pipeline(loaded):
+    """The folder's pipeline, to break as one likes."""
+    return quiet(copy.deepcopy(loaded))
+
+
+@pytest.fixture
+def stock(folder):
+    return quiet(StableDiffusionPipeline.from_pretrained(folder))
+
+
+def quiet(pipeline):
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def seeded(*seeds):
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return generators if len(seeds) > 1 else generators[0]
+
+
+# What comes out
+
+
+def test_output_types(pipeline):
+    clips = {
+        kind: pipeline(PROMPTS, generator=seeded(1, 2), output_type=kind).frames
+        for kind in ("pil", "np", "pt", "latent")
+    }
+    assert clips["np"].shape == (2, 4, 32, 32, 3)
+    assert clips["np"].min() >= 0
+    assert clips["np"].max() <= 1
+    assert clips["latent"].shape == (2, 4, 4, 8, 8)
+    assert np.array_equal(clips["pt"].permute(0, 1, 3, 4, 2).numpy(), clips["np"])
+    for video, frames in enumerate(clips["pil"]):
+        assert all(isinstance(frame, Image.Image) for frame in frames)
+        assert np.array_equal(np.stack(frames), (clips["np"][video] * 255).round().astype(np.uint8))
+
+
+def test_the_folder_says_what_the_caller_leaves_out(pipeline):
+    own = pipeline(PROMPT, generator=seeded(1), output_type="np").frames
+    said = pipeline(
+        PROMPT, num_frames=4, height=32, width=32, **FAST, generator=seeded(1), output_type="np"
+    ).frames
+    assert np.array_equal(own, said)
+    assert pipeline(PROMPT, num_frames=6, height=40, width=24, output_type="np").frames.shape == (
+        1,
+        6,
+        40,
+        24,
+        3,
+    )
+
+
+def test_the_shift_is_active(pipeline):
+    """Another last frame changes its neighbours; the frames of one clip do see one another."""
+    latents = torch.randn(1, 4, 4, 8, 8, generator=seeded(1))
+    other = latents.clone()
+    other[:, 3] = torch.randn(1, 4, 8, 8, generator=seeded(2))
+    first = pipeline(PROMPT, latents=latents, output_type="latent").frames
+    second = pipeline(PROMPT, latents=other, output_type="latent").frames
+    assert not torch.allclose(first[:, 2], second[:, 2], atol=1e-3)
+    disable_temporal_shift(pipeline.unet)
+    with pytest.warns(UserWarning, match="every frame will differ.*enable_temporal_shift"):
+        first = pipeline(PROMPT, latents=latents, output_type="latent").frames
+    second = pipeline(PROMPT, latents=other, output_type="latent").frames
+    assert torch.equal(first[:, :3], second[:, :3])
+
+
+def test_return_tuple(pipeline):
+    (frames,) = pipeline(PROMPT, return_dict=False)
+    assert len(frames) == 1
+    assert len(frames[0]) == 4
+
+
+# One frame is text-to-image
+
+
+@pytest.mark.parametrize("output", ["np", "latent"])
+@pytest.mark.parametrize("seeds", [(5,), (5, 6)])
+def test_one_frame_equals_stock(pipeline, stock, seeds, output):
+    call = {"negative_prompt": ["black", "a circle"], "output_type": output, **FAST}
+    expected = stock(PROMPTS, generator=seeded(*seeds), **call).images
+    frames = pipeline(PROMPTS, num_frames=1, generator=seeded(*seeds), **call).frames
+    assert frames.shape == (2, 1, *expected.shape[1:])
+    assert np.array_equal(frames[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"guidance_scale": 1.0},
+        {"guidance_scale": 9.0, "guidance_rescale": 0.7},
+        {"height": 24, "width": 40},
+    ],
+    ids=str,
+)
+def test_one_frame_equals_stock_under_options(pipeline, stock, call):
+    call = {**FAST, **call, "output_type": "np"}
+    expected = stock(PROMPT, generator=seeded(3), **call).images
+    assert np.array_equal(pipeline(PROMPT, num_frames=1, generator=seeded(3), **call).frames[:, 0], expected)
+
+
+def test_one_frame_equals_stock_with_noise_in_every_step(pipeline, stock):
+    for each in (pipeline, stock):  # (under zero terminal SNR this sampler divides by zero)
+        each.scheduler = DDIMScheduler.from_config(each.scheduler.config, rescale_betas_zero_snr=False)
+    expected = stock(PROMPT, eta=1.0, generator=seeded(3), output_type="np", **FAST).images
+    frames = pipeline(PROMPT, num_frames=1, eta=1.0, generator=seeded(3), output_type="np").frames
+    assert np.array_equal(frames[:, 0], expected)
+
+
+def test_one_frame_equals_stock_with_many_images_a_prompt(pipeline, stock):
+    expected = stock(
+        PROMPTS, num_images_per_prompt=2, generator=seeded(1, 2, 3, 4), output_type="np", **FAST
+    ).images
+    frames = pipeline(
+        PROMPTS, num_frames=1, num_videos_per_prompt=2, generator=seeded(1, 2, 3, 4), output_type="np"
+    )
+    assert np.array_equal(frames.frames[:, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_frame_equals_stock_from_a_half_precision_folder(tmp_path, dtype):
+    half = tiny_pipeline_folder(tmp_path / "half", half=True)
+    ours = quiet(LatentShiftPipeline.from_pretrained(half, torch_dtype=dtype))
+    stock = quiet(StableDiffusionPipeline.from_pretrained(half, torch_dtype=dtype))
+    expected = stock(PROMPT, generator=seeded(1), output_type="np", **FAST).images
+    assert np.array_equal(
+        ours(PROMPT, num_frames=1, generator=seeded(1), output_type="np").frames[:, 0], expected
+    )
+
+
+# Seeds
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.4])
+def test_a_video_depends_on_its_own_seed_alone(tmp_path, correlation):
+    pipeline = quiet(
+        LatentShiftPipeline.from_pretrained(
+            tiny_pipeline_folder(tmp_path / "m", noise_correlation=correlation)
+        )
+    )
+    together = pipeline([PROMPT] * 3, generator=seeded(1, 2, 3), output_type="latent").frames
+    alone = pipeline(PROMPT, generator=seeded(2), output_type="latent").frames
+    torch.testing.assert_close(together[1], alone[0], rtol=0, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
+    many = pipeline(PROMPT, num_videos_per_prompt=3, generator=seeded(1, 2, 3), output_type="latent").frames
+    torch.testing.assert_close(many, together, rtol=0, atol=1e-4)
+
+
+def test_noise_of_a_clip_in_any_batch():
+    alone = draw_noise((1, 4, 2, 3, 3), seeded(7), 0.3)
+    assert torch.equal(draw_noise((2, 4, 2, 3, 3), seeded(6, 7), 0.3)[4:], alone)
+    assert torch.equal(draw_noise((1, 4, 2, 3, 3), [seeded(7)], 0.3), alone)
+
+
+def test_noise_correlation_is_the_shared_variance():
+    noise = draw_noise((1, 3, 4, 100, 100), seeded(0), 0.6).flatten(1)
+    assert torch.corrcoef(noise)[0, 1:].tolist() == pytest.approx([0.6, 0.6], abs=0.02)
+    assert noise.std().item() == pytest.approx(1, abs=0.02)
+    independent = draw_noise((1, 3, 4, 100, 100), seeded(0)).flatten(1)
+    assert torch.corrcoef(independent)[0, 1].item() == pytest.approx(0, abs=0.02)
+
+
+def test_a_noisy_sampler_keeps_the_seeds(pipeline):
+    """Euler ancestral adds noise in every step: that too comes from the clip's own generator."""
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(
+        pipeline.scheduler.config, rescale_betas_zero_snr=False
+    )
+    together = pipeline([PROMPT] * 2, generator=seeded(1, 2), output_type="latent").frames
+    alone = pipeline([PROMPT] * 2, generator=seeded(3, 2), output_type="latent").frames
+    torch.testing.assert_close(together[1], alone[1], rtol=0, atol=1e-3)
+
+
+def test_given_latents(pipeline):
+    latents = torch.randn(2, 4, 4, 8, 8, generator=seeded(1))
+    clips = pipeline(PROMPTS, latents=latents, output_type="latent").frames
+    assert torch.equal(pipeline(PROMPTS, latents=latents.flatten(0, 1), output_type="latent").frames, clips)
+    drawn = draw_noise((2, 4, 4, 8, 8), seeded(8, 9)).unflatten(0, (2, 4))
+    expected = pipeline(PROMPTS, generator=seeded(8, 9), output_type="latent").frames
+    assert torch.equal(pipeline(PROMPTS, latents=drawn, output_type="latent").frames, expected)
+
+
+def test_encoded_prompts(pipeline):
+    text, negative = pipeline.encode_prompt(PROMPTS, "cpu", 1, True)
+    expected = pipeline(PROMPTS, generator=seeded(1, 2), output_type="latent").frames
+    encoded = {"prompt_embeds": text, "negative_prompt_embeds": negative}
+    assert torch.equal(pipeline(**encoded, generator=seeded(1, 2), output_type="latent").frames, expected)
+
+
+# Decoding, schedulers, callbacks
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_decoding_in_chunks(pipeline, chunk):
+    expected = pipeline(PROMPTS, generator=seeded(1, 2), output_type="np").frames
+    frames = pipeline(PROMPTS, generator=seeded(1, 2), output_type="np", decode_chunk_size=chunk).frames
+    np.testing.assert_allclose(frames, expected, atol=1e-5)
+
+
+def test_slicing_and_another_scheduler(pipeline):
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    expected = pipeline(PROMPT, generator=seeded(1), output_type="np").frames
+    pipeline.enable_attention_slicing()
+    pipeline.vae.enable_slicing()
+    np.testing.assert_allclose(
+        pipeline(PROMPT, generator=seeded(1), output_type="np").frames, expected, atol=1e-4
+    )
+
+
+def test_callback_sees_and_changes_the_tensors(pipeline):
+    seen = []
+
+    def callback(pipe, step, timestep, tensors):
+        seen.append((step, int(timestep), {name: tuple(tensor.shape) for name, tensor in tensors.items()}))
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    names = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    clips = pipeline(
+        PROMPTS, callback_on_step_end=callback, callback_on_step_end_tensor_inputs=names, output_type="latent"
+    ).frames
+    assert not clips.any()
+    assert [step for step, *_ in seen] == [0, 1, 2]
+    assert [timestep for _, timestep, _ in seen] == pipeline.scheduler.timesteps.tolist()
+    shapes = {"latents": (8, 4, 8, 8), "prompt_embeds": (16, 12, 16), "negative_prompt_embeds": (8, 12, 16)}
+    assert seen[0][2] == shapes
+
+
+def test_interruption(pipeline):
+    steps = []
+
+    def callback(pipe, step, timestep, tensors):
+        steps.append(step)
+        pipe._interrupt = step == 1
+
+    assert len(pipeline(PROMPT, callback_on_step_end=callback).frames[0]) == 4
+    assert steps == [0, 1]
+    assert len(pipeline(PROMPT).frames[0]) == 4  # and the next call runs to its end
+    assert pipeline.interrupt is False
+
+
+# Loading and saving
+
+
+def test_saved_and_loaded_again(pipeline, tmp_path):
+    expected = pipeline(PROMPT, generator=seeded(1), output_type="np").frames
+    pipeline.save_pretrained(tmp_path / "copy")
+    index = json.loads((tmp_path / "copy" / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    assert str(tmp_path.parent) not in (tmp_path / "copy" / "model_index.json").read_text()
+    assert read_video_settings(tmp_path / "copy" / "latent_shift.json") == pipeline.video_settings
+    again = quiet(LatentShiftPipeline.from_pretrained(tmp_path / "copy"))
+    assert np.array_equal(again(PROMPT, generator=seeded(1), output_type="np").frames, expected)
+    assert [
+        path.suffix for path in (tmp_path / "copy").rglob("*.*") if path.suffix in (".bin", ".pt", ".pkl")
+    ] == []
+
+
+def test_stock_opens_what_we_save_in_half_precision(pipeline, tmp_path):
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
+    stock = quiet(StableDiffusionPipeline.from_pretrained(tmp_path / "half"))
+    ours = quiet(LatentShiftPipeline.from_pretrained(tmp_path / "half"))
+    expected = stock(PROMPT, generator=seeded(1), output_type="np", **FAST).images
+    assert np.array_equal(
+        ours(PROMPT, num_frames=1, generator=seeded(1), output_type="np").frames[:, 0], expected
+    )
+    assert type(stock.unet).__name__ == "UNet2DConditionModel"
+
+
+def test_no_dtype_is_float32_whatever_the_file(tmp_path):
+    pipeline = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "half", half=True))
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        assert part.dtype == torch.float32
+
+
+def test_the_folder_decides_the_shift(tmp_path):
+    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8}
+    pipeline = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "a", **options))
+    assert {name: getattr(shift_options(pipeline.unet), name) for name in options} == options
+    off = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "b", shift=False)))
+    assert shift_options(off.unet) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        off(PROMPT)  # what the folder asks for is no accident to warn of
+
+
+def test_settings_follow_the_unet(pipeline, tmp_path):
+    enable_temporal_shift(pipeline.unet, 4, padding="replicate")
+    assert pipeline.video_settings.padding == "replicate"
+    pipeline.save_pretrained(tmp_path)
+    assert read_video_settings(tmp_path / "latent_shift.json").padding == "replicate"
+    pipeline.video_settings = VideoSettings(padding="circular")
+    assert shift_options(pipeline.unet).padding == "circular"
+
+
+def test_an_image_model_warns_once_that_frames_differ(tmp_path):
+    pipeline = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "m", latent_shift=False))
+    call = {"num_inference_steps": 1, "height": 32, "width": 32}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        quiet(pipeline)(PROMPT, num_frames=1, **call)
+    with pytest.warns(UserWarning, match="every frame will differ.*never video-tuned"):
+        assert len(pipeline(PROMPT, num_frames=3, **call).frames[0]) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        pipeline(PROMPT, num_frames=3, **call)
+
+
+def test_from_parts_and_from_another_pipeline(stock):
+    components = tiny_components()
+    enable_temporal_shift(components["unet"], 4, padding="circular")
+    assert LatentShiftPipeline(**components).video_settings.padding == "circular"
+    ours = LatentShiftPipeline.from_pipe(stock)
+    assert shift_options(ours.unet) is not None
+    assert np.array_equal(  # the U-Net is shared, and to the stock pipeline it still is the image model
+        quiet(ours)(PROMPT, num_frames=1, generator=seeded(1), output_type="np", **FAST).frames[:, 0],
+        stock(PROMPT, generator=seeded(1), output_type="np", **FAST).images,
+    )
+
+
+def test_a_call_leaves_the_frames_as_it_found_them(pipeline):
+    enable_temporal_shift(pipeline.unet, 6)
+    pipeline(PROMPT)
+    blocks = [module for module in pipeline.unet.modules() if hasattr(module, "shared_shift")]
+    assert {block.shared_shift.num_frames for block in blocks} == {6}
+
+
+def test_a_compiled_unet(pipeline):
+    torch.compiler.reset()
+    call = {"num_inference_steps": 1, "output_type": "np"}
+    expected = pipeline(PROMPT, generator=seeded(1), **call).frames
+    pipeline.unet = torch.compile(pipeline.unet, fullgraph=True, backend="eager")
+    assert np.array_equal(pipeline(PROMPT, generator=seeded(1), **call).frames, expected)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [({"colour": "red"}, "colour"), ({"padding": "reflect"}, "padding"), ({"num_frames": 0}, "num_frames")],
+)
+def test_a_wrong_settings_file_is_named(tmp_path, entry, message):
+    model = tiny_pipeline_folder(tmp_path / "m", **entry)
+    with pytest.raises(ValueError, match=rf"latent_shift\.json does not fit: {message}"):
+        LatentShiftPipeline.from_pretrained(model)
+
+
+def test_pickles_are_refused(folder, pipeline, tmp_path):
+    with pytest.raises(ValueError, match="use_safetensors"):
+        LatentShiftPipeline.from_pretrained(folder, use_safetensors=False)
+    with pytest.raises(ValueError, match="safe_serialization"):
+        pipeline.save_pretrained(tmp_path, safe_serialization=False)
+
+
+# What is refused, before any work
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"prompt": ""}, "prompt 1 is empty"),
+        ({"prompt": [PROMPT, "  "]}, "prompt 2 is empty"),
+        ({"prompt": []}, "at least one sentence"),
+        ({"prompt": None}, "prompt or prompt_embeds"),
+        ({"negative_prompt": ["a", "b", "c"]}, "3 negative prompts for 1 prompts"),
+        ({"num_frames": 0}, "num_frames=0: .*greater than or equal to 1"),
+        ({"num_frames": -1}, "num_frames=-1"),
+        ({"num_frames": 1_000_000}, f"num_frames=1000000: .*{MAX_FRAMES}"),
+        ({"height": 30}, "height=30 must be a multiple of 4 for this model: try 28 or 32"),
+        ({"width": 2}, "width=2 must be a multiple of 4 for this model: try 4"),
+        ({"height": -4}, "height=-4"),
+        ({"num_inference_steps": 0}, "num_inference_steps=0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale=nan"),
+        ({"guidance_rescale": 2.0}, "guidance_rescale=2.0"),
+        ({"num_videos_per_prompt": 0}, "num_videos_per_prompt=0"),
+        ({"generator": seeded(1, 2, 3)}, "3 generators for 1 videos"),
+        ({"output_type": "mp4"}, "output_type='mp4'.*pil, np, pt, latent"),
+        ({"decode_chunk_size": 0}, "decode_chunk_size=0"),
+        ({"latents": torch.zeros(3, 4, 8, 8)}, r"latents \(3, 4, 8, 8\) must be \(1, 4, 4, 8, 8\)"),
+        ({"callback_on_step_end_tensor_inputs": ["image"]}, "image"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_mistakes_are_named(pipeline, call, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline(**{"prompt": PROMPT, **call})
+
+
+@pytest.mark.parametrize(("part", "where"), [("unet", "step 1 of 3 .timestep 999."), ("vae", "decoded")])
+def test_values_that_are_not_finite_stop_with_the_step_named(pipeline, part, where):
+    next(getattr(pipeline, part).parameters()).data.fill_(float("nan"))
+    for parameter in pipeline.vae.decoder.parameters() if part == "vae" else ():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=where):
+        pipeline(PROMPT)
+    pipeline.to(torch.bfloat16)
+    with pytest.raises(NonFiniteError, match=r"bfloat16: load the model with .*float32"):
+        pipeline(PROMPT)
+
+
+# What the text model cannot read
+
+
+def test_text_beyond_the_length_is_named(pipeline):
+    with pytest.warns(UserWarning, match="reads 12 tokens: 'Right to left' is cut off"):
+        pipeline("a red circle moves left to right to left to Right to left", num_frames=1)
+
+
+def test_unknown_words_are_named(pipeline):
+    with pytest.warns(UserWarning, match="does not know 'blue', 'Zoo', '!' of"):
+        pipeline("a blue Zoo! grows", num_frames=1)
+    with pytest.warns(UserWarning, match="does not know 'blurry'"):
+        pipeline(PROMPT, negative_prompt="blurry", num_frames=1)
+
+
+def test_known_prompts_pass_in_silence(pipeline):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        pipeline("A RED circle moves left to right on black", num_frames=1)

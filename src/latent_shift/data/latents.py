@@ -1,0 +1,106 @@
+"""Clips encoded once: a store of latents on disk.
+
+The autoencoder is fixed while the denoiser trains, so each frame is encoded one time and kept in half
+precision. `encode` fills a store shard by shard and goes on where it was stopped; `read` gives it back whole.
+Captions are not stored: the source still gives them, so every epoch may word them anew.
+
+Shapes: N clips of a shard, F frames, C latent channels, h x w latent pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+SHARD = 256  # clips in one file
+
+
+def to_model_range(frames: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) from -1 to 1."""
+    return frames.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+class ClipSource(Protocol):
+    """What can be stored: clips by index, as frames uint8 (F, H, W, 3)."""
+
+    def __len__(self) -> int: ...
+
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        """uint8 (N, F, H, W, 3)."""
+        ...
+
+
+@torch.no_grad()
+def encode(
+    source: ClipSource, vae: AutoencoderKL, folder: Path, settings: dict[str, Any], *, chunk: int = 256
+) -> Iterator[int]:
+    """Encode all clips of a source into `folder`, yielding the number of clips done after each shard.
+
+    settings: what the latents depend on, kept beside them. Raises ValueError where the folder holds latents
+    of other settings. Shards that are there already are not made again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(folder, settings)
+    for start in range(0, len(source), SHARD):
+        stop = min(start + SHARD, len(source))
+        path = _shard(folder, start)
+        if not path.exists():
+            frames = torch.from_numpy(source.frames(range(start, stop)))
+            latents = encode_frames(vae, frames.flatten(0, 1), chunk).unflatten(0, (stop - start, -1))
+            partial = path.with_suffix(".unfinished")
+            save_file({"latents": latents.half().contiguous()}, partial)
+            os.replace(partial, path)
+        yield stop
+
+
+def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
+    """Scaled latents (N, C, h, w) float32 of frames uint8 (N, H, W, 3): the mean of each posterior."""
+    parts = []
+    for part in frames.split(chunk):
+        with torch.autocast(vae.device.type, torch.bfloat16):
+            parts.append(vae.encode(to_model_range(part.to(vae.device))).latent_dist.mode())
+    return torch.cat(parts).float().cpu() * vae.config["scaling_factor"]
+
+
+def read(folder: Path, length: int) -> Tensor:
+    """The first `length` stored clips, float16 (N, F, C, h, w). Raises ValueError where there are fewer."""
+    latents = torch.cat([_load(_shard(folder, start)) for start in range(0, length, SHARD)])[:length]
+    if len(latents) < length:
+        raise ValueError(f"{folder} holds {len(latents)} clips, not {length}: encode it again")
+    return latents
+
+
+def fingerprint(vae: AutoencoderKL) -> str:
+    """A short hash of an autoencoder's weights, to tell whose latents a store holds."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _shard(folder: Path, start: int) -> Path:
+    return folder / f"latents-{start:08d}.safetensors"
+
+
+def _load(path: Path) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor("latents")
+    return tensor
+
+
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    path, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{folder} holds latents of other settings: name another folder, or remove it")
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,70 @@
+"""The image autoencoder's objective: a frame, encoded and decoded, should come back as it was.
+
+Trains diffusers' `AutoencoderKL` on single frames with absolute and squared error and a light pull of the
+latents toward a unit Gaussian. Not adversarial: the world's flat colours and clean edges do not need it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from latent_shift.data.latents import to_model_range
+from latent_shift.media import write_image
+from latent_shift.training.recipe import AutoencoderRecipe
+from latent_shift.training.worlds import RenderedClips
+
+
+class AutoencoderObjective(nn.Module):
+    """Frames uint8 (B, 1, H, W, 3) in, the loss of their reconstruction out."""
+
+    def __init__(self, recipe: AutoencoderRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        if recipe.init is None:
+            self.vae = AutoencoderKL(**recipe.autoencoder)
+        else:
+            self.vae = AutoencoderKL.from_pretrained(recipe.init / "vae", torch_dtype=torch.float32)
+        if recipe.compile:
+            self.vae.encoder.compile()
+            self.vae.decoder.compile()
+
+    def dataset(self) -> RenderedClips:
+        """Single frames of the recipe's levels, or windows of them."""
+        return RenderedClips(self.recipe.world, images=True, crop=self.recipe.crop)
+
+    def _frames(self, first: int, count: int) -> Tensor:
+        """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""
+        whole = RenderedClips(self.recipe.world, images=True)
+        return torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
+
+    def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+        """The loss and its parts, scalars; `seed` decides the latents' noise."""
+        pixels = to_model_range(batch["frames"][:, 0])  # (B, 3, H, W) in [-1, 1]
+        posterior = self.vae.encode(pixels).latent_dist
+        latents = posterior.sample(torch.Generator(pixels.device).manual_seed(seed))
+        error = self.vae.decode(latents).sample.float() - pixels
+        squared, kl = error.square().mean(), posterior.kl().mean() / latents[0].numel()
+        loss = error.abs().mean() + squared + self.recipe.kl_weight * kl
+        return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), "kl": kl.detach()}
+
+    def samples(self, folder: Path, step: int) -> None:
+        """Write a sheet of frames above their reconstructions."""
+        frames = self._frames(10**6, 16)
+        with torch.no_grad():
+            decoded = self.vae(to_model_range(frames)).sample.float()
+        restored = ((decoded + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        rows = [torch.cat(list(part), dim=1) for part in (frames[:8], restored[:8], frames[8:], restored[8:])]
+        write_image(folder / f"step-{step:08d}.png", torch.cat(rows).numpy(), overwrite=True)
+
+    def export(self, folder: Path) -> None:
+        """Write `vae/`, its scaling factor set so that latents have unit variance."""
+        frames = self._frames(2 * 10**6, 512)
+        with torch.no_grad():
+            parts = [self.vae.encode(to_model_range(part)).latent_dist.mode() for part in frames.split(32)]
+        self.vae.register_to_config(scaling_factor=round(1 / torch.cat(parts).std().item(), 4))
+        self.vae.save_pretrained(folder / "vae", safe_serialization=True)

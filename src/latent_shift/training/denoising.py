@@ -1,0 +1,169 @@
+"""The denoising objective: text-to-image and text-to-video are one loss on one U-Net.
+
+Latents of frames or clips are noised and the U-Net predicts what the scheduler's configuration asks for
+(epsilon or velocity), steered by the caption. For clips the temporal shift is on; in a share of the steps the
+clip's frames are single images instead, so that this ability stays. The text tower is fixed.
+
+Shapes: B clips, F frames, C latent channels, h x w latent pixels, L tokens of width D.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Generator, Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.recipe import ImageRecipe, VideoRecipe
+from latent_shift.training.samples import write_samples
+from latent_shift.training.stores import stored_clips
+from latent_shift.training.worlds import StoredClips
+from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, set_num_frames
+from latent_shift.video_settings import VideoSettings
+
+
+class DenoisingObjective(nn.Module):
+    """Latents (B, F, C, h, w) and B captions in, the weighted error of the U-Net's prediction out."""
+
+    def __init__(self, recipe: ImageRecipe | VideoRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.parts = _new_model(recipe) if isinstance(recipe, ImageRecipe) else _base_model(recipe)
+        self.unet: UNet2DConditionModel = self.parts.unet
+        self.text_encoder: CLIPTextModel = self.parts.text_encoder.requires_grad_(False)
+        self.register_buffer("alphas", self.parts.scheduler.alphas_cumprod.clone(), persistent=False)
+        if not torch.cuda.is_available():  # on tiny sequences the plain form is twice as fast as the fused one
+            self.unet.set_attn_processor(AttnProcessor())
+        if isinstance(recipe, VideoRecipe) and recipe.shift.enabled:
+            enable_temporal_shift(self.unet, 1, **recipe.shift.model_dump(exclude={"enabled"}))
+        else:
+            disable_temporal_shift(self.unet)
+        if recipe.compile:
+            self.unet.compile(dynamic=False)
+
+    def dataset(self) -> StoredClips:
+        """The stored latents; encoded now where the store is not full."""
+        return stored_clips(self.recipe.latents, self.parts.vae, images=isinstance(self.recipe, ImageRecipe))
+
+    def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+        """The loss of one batch, a scalar; `seed` decides timesteps, noise and which captions are dropped."""
+        generator = Generator().manual_seed(seed)
+        latents = batch["latents"].float()
+        as_images = latents.shape[1] == 1 or _chance(generator) < self._image_share()
+        captions = batch["image_caption" if as_images else "caption"]
+        text = self._encode(self._drop(captions, generator))
+        text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
+        if as_images:
+            latents = latents.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
+        loss = self._denoise(latents, text, generator)
+        return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
+
+    def _denoise(self, latents: Tensor, text: Tensor, generator: Generator) -> Tensor:
+        """latents (B, F, C, h, w), one timestep a clip; text (B*F, L, D)."""
+        clips, frames = latents.shape[:2]
+        steps = len(self.alphas)
+        timesteps = torch.randint(0, steps, (clips,), generator=generator).to(latents.device)
+        noise = correlated_noise(latents.shape, generator, self.recipe.diffusion.noise_correlation)
+        noise = noise.to(latents.device)
+        alpha = self.alphas[timesteps].view(-1, 1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        if isinstance(self.recipe, VideoRecipe) and self.recipe.shift.enabled:
+            set_num_frames(self.unet, frames)
+        each = timesteps.repeat_interleave(frames)
+        predicted = self.unet(noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
+        if self.parts.scheduler.config.prediction_type == "v_prediction":
+            target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        else:
+            target = noise
+        error = (predicted - target).square().mean(dim=(1, 2, 3, 4))  # (B,)
+        return (error * self._weights(self.alphas[timesteps])).mean()
+
+    def _weights(self, alpha: Tensor) -> Tensor:
+        """Min-SNR weights (arXiv 2303.09556, section 3.4) of the squared error, (B,)."""
+        gamma = self.recipe.diffusion.min_snr_gamma
+        if gamma is None:
+            return torch.ones_like(alpha)
+        ratio = alpha / (1 - alpha)
+        velocity = self.parts.scheduler.config.prediction_type == "v_prediction"
+        return ratio.clamp(max=gamma) / (ratio + 1 if velocity else ratio.clamp(min=1e-8))
+
+    def _image_share(self) -> float:
+        return self.recipe.image_steps if isinstance(self.recipe, VideoRecipe) else 1.0
+
+    def _drop(self, captions: list[str], generator: Generator) -> list[str]:
+        kept = torch.rand(len(captions), generator=generator) >= self.recipe.diffusion.caption_dropout
+        return [text if keep else "" for text, keep in zip(captions, kept.tolist(), strict=True)]
+
+    @torch.no_grad()
+    def _encode(self, captions: list[str]) -> Tensor:
+        """(B, L, D): the text tower's reading, padded to its full length as the pipeline does."""
+        tokens = self.parts.tokenizer(
+            captions, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        hidden: Tensor = self.text_encoder(tokens.to(self.alphas.device)).last_hidden_state
+        return hidden
+
+    def samples(self, folder: Path, step: int) -> None:
+        """Write a sheet of clips (or images) of fixed prompts."""
+        self._settle()
+        write_samples(self.parts, folder / f"step-{step:08d}.png")
+
+    def export(self, folder: Path) -> None:
+        """Write the model as a folder in the Stable Diffusion layout, with `latent_shift.json`."""
+        self._settle()
+        self.parts.save_pretrained(folder)
+
+    def _settle(self) -> None:
+        """Tell the pipeline how its U-Net was trained."""
+        recipe = self.recipe
+        video = isinstance(recipe, VideoRecipe)
+        shift = {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled} if video else {}
+        pixels = self.unet.config.sample_size * 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
+        self.parts.video_settings = VideoSettings(
+            video_tuned=video, num_frames=16 if video else 1, height=pixels, width=pixels,
+            noise_correlation=recipe.diffusion.noise_correlation, **recipe.sampling.model_dump(), **shift,
+        )  # fmt: skip
+
+
+def correlated_noise(shape: tuple[int, ...], generator: Generator, correlation: float) -> Tensor:
+    """Gaussian noise (B, F, C, h, w) of which the frames of a clip share a part (arXiv 2305.10474, mixed noise)."""
+    own = torch.randn(shape, generator=generator)
+    if correlation == 0 or shape[1] == 1:
+        return own
+    shared = torch.randn((shape[0], 1, *shape[2:]), generator=generator)
+    return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
+
+
+def _chance(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _new_model(recipe: ImageRecipe) -> LatentShiftPipeline:
+    """A pipeline around a new U-Net, or that of `init`."""
+    tokenizer = CLIPTokenizer.from_pretrained(recipe.text / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(recipe.text / "text_encoder", torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(recipe.autoencoder / "vae", torch_dtype=torch.float32)
+    if recipe.init is None:
+        unet = UNet2DConditionModel(**recipe.unet)
+    else:
+        unet = UNet2DConditionModel.from_pretrained(recipe.init / "unet", torch_dtype=torch.float32)
+    scheduler = DDIMScheduler(**recipe.scheduler)
+    return LatentShiftPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _base_model(recipe: VideoRecipe) -> LatentShiftPipeline:
+    """The pipeline of `base`, its U-Net exchanged for that of `init` where one is named."""
+    model = LatentShiftPipeline.from_pretrained(str(recipe.base))
+    if recipe.init is not None:
+        unet = UNet2DConditionModel.from_pretrained(recipe.init / "unet", torch_dtype=torch.float32)
+        model.register_modules(unet=unet)
+    return model

@@ -1,0 +1,202 @@
+"""Recipes: everything that decides a training run, as strict pydantic models read from one YAML file.
+
+Not code that trains (`loop.py`) and not a place for guesses: an unknown key, a wrong type or a contradiction
+is an error that names file and key, before any work is done. `read_recipe(path, ["steps=10"])` gives a
+`Recipe`; its `task` says which objective it trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """A configuration in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class World(Strict):
+    """Clips of Moving Shapes, drawn as they are asked for (WORLD.md)."""
+
+    seed: int = Field(0, description="of the series of scenes; another seed is another series")
+    clips: Count = Field(10_000_000, description="length of the series")
+    levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="taken in turn, clip by clip")
+    paraphrases: Share = Field(0.5, description="share of captions in other than the canonical words")
+
+
+class Optimizer(Strict):
+    """AdamW and its schedule: a linear warm-up, a plateau, a linear cool-down to zero."""
+
+    learning_rate: float = Field(gt=0.0)
+    weight_decay: float = Field(0.01, ge=0.0)
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    warmup_steps: int = Field(100, ge=0)
+    cooldown_steps: int = Field(0, ge=0)
+    clip_norm: float = Field(1.0, gt=0.0, description="gradients longer than this are scaled down to it")
+
+
+class Run(Strict):
+    """What every task needs."""
+
+    output: Path = Field(description="the run's folder: checkpoints, log, samples, and the model at the end")
+    seed: int = 0
+    steps: Count
+    batch_size: Count = Field(description="clips (or images) a step, over all processes")
+    optimizer: Optimizer
+    ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = Field(False, description="torch.compile: slower to start, about a quarter faster after")
+    workers: int = Field(0, ge=0, description="loader processes; 0 loads in the training process")
+    log_every: Count = 20
+    checkpoint_every: Count = 500
+    keep_checkpoints: Count = 2
+    sample_every: int = Field(0, ge=0, description="steps between samples; 0 for none")
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Run:
+        schedule = self.optimizer
+        if schedule.warmup_steps + schedule.cooldown_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps {schedule.warmup_steps} + cooldown_steps {schedule.cooldown_steps} exceed"
+                f" steps {self.steps}"
+            )
+        return self
+
+
+class ContrastRecipe(Run):
+    """A text tower and a clip tower, trained so that a clip and its caption land close together."""
+
+    task: Literal["contrast"]
+    world: World
+    text_tower: dict[str, Any] = Field(description="transformers CLIPTextConfig")
+    clip_tower: dict[str, Any] = Field(description="transformers VivitConfig")
+
+
+class AutoencoderRecipe(Run):
+    """An image autoencoder, trained on single frames."""
+
+    task: Literal["autoencoder"]
+    world: World
+    autoencoder: dict[str, Any] = Field(description="diffusers AutoencoderKL configuration")
+    kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
+    crop: int | None = Field(None, ge=8, description="train on windows of so many pixels around the things")
+    init: Path | None = Field(None, description="folder with the vae/ to start from instead of from nothing")
+
+
+class Latents(Strict):
+    """A store of clips encoded once, made at the start of a run where it is missing."""
+
+    folder: Path
+    world: World
+
+    @model_validator(mode="after")
+    def _finite(self) -> Latents:
+        if self.world.clips > 1_000_000:
+            raise ValueError(f"world.clips is {self.world.clips}; say how many clips to encode, 1000000 at most")
+        return self
+
+
+class Diffusion(Strict):
+    """The denoising objective."""
+
+    min_snr_gamma: float | None = Field(5.0, gt=0.0, description="arXiv 2303.09556; null weighs all alike")
+    caption_dropout: Share = Field(0.1, description="captions replaced by the empty one, for guidance")
+    noise_correlation: Share = Field(0.0, description="variance of the noise that a clip's frames share")
+
+
+class Sampling(Strict):
+    """Settings that samples are made with, written into the model as its defaults."""
+
+    guidance_scale: float = Field(4.0, ge=1.0)
+    num_inference_steps: Count = 25
+
+
+class ImageRecipe(Run):
+    """Text-to-image: a new U-Net on single frames, over a trained text tower and autoencoder."""
+
+    task: Literal["image"]
+    text: Path = Field(description="folder with text_encoder/ and tokenizer/")
+    autoencoder: Path = Field(description="folder with vae/")
+    unet: dict[str, Any] = Field(description="diffusers UNet2DConditionModel configuration")
+    scheduler: dict[str, Any] = Field(description="diffusers DDIMScheduler configuration")
+    latents: Latents
+    diffusion: Diffusion = Diffusion()
+    sampling: Sampling = Sampling()
+    init: Path | None = Field(None, description="model folder whose U-Net to start from")
+
+
+class Shift(Strict):
+    """Options of the temporal shift (`shift.py`)."""
+
+    enabled: bool = Field(True, description="false trains every frame on its own: the ablation")
+    place: Literal["output", "input"] = "output"
+    padding: Literal["zeros", "replicate", "circular"] = "zeros"
+    direction: Literal["both", "causal"] = "both"
+    fold: int = Field(3, ge=2)
+
+
+class VideoRecipe(Run):
+    """Text-to-video: the U-Net of an image model, fine-tuned on clips with the temporal shift."""
+
+    task: Literal["video"]
+    base: Path = Field(description="text-to-image model, a folder in the Stable Diffusion layout")
+    latents: Latents
+    diffusion: Diffusion = Diffusion()
+    sampling: Sampling = Sampling()
+    shift: Shift = Shift()
+    image_steps: Share = Field(0.1, description="share of steps that train on images, to keep that ability")
+    init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
+
+
+Recipe = Annotated[
+    ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe, Field(discriminator="task")
+]
+_ANY_RECIPE: TypeAdapter[Any] = TypeAdapter(Recipe)
+
+
+def read_recipe(path: Path, settings: Sequence[str] = ()) -> Any:
+    """A recipe from a YAML file, with `a.b=value` settings laid over it. Raises ValueError naming file and key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read recipe {path}: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"recipe {path} must be a mapping of keys to values")
+    for setting in settings:
+        _lay_over(content, setting)
+    try:
+        return _ANY_RECIPE.validate_python(content)
+    except ValidationError as error:
+        raise ValueError(f"recipe {path}: {_first_error(error)}") from error
+
+
+def _lay_over(content: dict[str, Any], setting: str) -> None:
+    name, equals, value = setting.partition("=")
+    if not equals or not name:
+        raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
+    *parents, last = name.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"setting {setting!r}: {parent!r} is a value, not a group of keys")
+    content[last] = yaml.safe_load(value)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in ("contrast", "autoencoder", "image", "video"))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key or 'the recipe'}: {first['msg']}, got {str(first['input'])[:80]!r}{more}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

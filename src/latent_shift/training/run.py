@@ -1,0 +1,46 @@
+"""From a recipe to a trained model: the task's objective, built and given to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from latent_shift.training.autoencoder import AutoencoderObjective
+from latent_shift.training.contrast import ContrastObjective
+from latent_shift.training.denoising import DenoisingObjective
+from latent_shift.training.loop import Progress, train
+from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, ImageRecipe, VideoRecipe
+
+AnyRecipe = AutoencoderRecipe | ContrastRecipe | ImageRecipe | VideoRecipe
+
+
+def run(recipe: AnyRecipe, report: Callable[[Progress], None]) -> Path:
+    """Train what the recipe says, from its last checkpoint on. Returns the folder of the finished model.
+
+    Raises what the loop raises, and ValueError where a folder that the recipe names is missing.
+    """
+    _check_folders(recipe)
+    torch.manual_seed(recipe.seed)  # the new weights
+    return train(recipe, objective(recipe), report)
+
+
+def objective(recipe: AnyRecipe) -> nn.Module:
+    """The objective of the recipe's task."""
+    if isinstance(recipe, ContrastRecipe):
+        return ContrastObjective(recipe)
+    if isinstance(recipe, AutoencoderRecipe):
+        return AutoencoderObjective(recipe)
+    return DenoisingObjective(recipe)
+
+
+def _check_folders(recipe: AnyRecipe) -> None:
+    parts = {"text": ("text_encoder", "tokenizer"), "autoencoder": ("vae",), "base": ("unet", "vae")}
+    parts["init"] = ("vae",) if isinstance(recipe, AutoencoderRecipe) else ("unet",)
+    for key, wanted in parts.items():
+        folder = getattr(recipe, key, None)
+        for part in wanted if isinstance(folder, Path) else ():
+            if not (folder / part).is_dir():
+                raise ValueError(f"{key}: {folder} has no {part}/: train the stage before it first")

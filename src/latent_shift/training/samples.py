@@ -1,0 +1,27 @@
+"""Samples of a model in training: clips of fixed prompts from fixed seeds, on one sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latent_shift.data.moving_shapes import caption, draw_scenes, image_caption
+from latent_shift.media import contact_sheet, write_image
+from latent_shift.pipeline import LatentShiftPipeline
+
+_SEED = 77  # of the scenes whose captions are the prompts; no training world should have it
+
+
+def write_samples(pipeline: LatentShiftPipeline, path: Path, count: int = 8) -> None:
+    """Write a sheet of `count` clips of the model's own length (or four times as many single images)."""
+    frames = pipeline.video_settings.num_frames
+    count = count if frames > 1 else 4 * count
+    scenes = draw_scenes(_SEED, range(count), level=1)
+    prompts = [caption(scene) if frames > 1 else image_caption(scene) for scene in scenes]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    pipeline.set_progress_bar_config(disable=True)
+    clips = pipeline(prompts, generator=generators, output_type="np").frames
+    sheet = contact_sheet(list((clips * 255).round().astype(np.uint8)), prompts)
+    write_image(path, sheet, overwrite=True)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from latent_shift import __version__
-from latent_shift.cli import errors, generate, info
+from latent_shift.cli import data, errors, evaluate, generate, info, train
 
 app = typer.Typer(
     help="Text to video from a text-to-image latent diffusion model, with not one parameter more.",
@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
+app.command("train")(train.train)
+app.add_typer(data.app, name="data")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def _print_version(asked: bool) -> None:

@@ -1,0 +1,235 @@
+"""`latent-shift evaluate moving-shapes`: how often a model's clips show what their prompts say.
+
+Checks everything that was asked, then measures cell by cell, prints the table and writes it where it was
+asked. Stopped and started again with the same --work folder, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latent_shift import __version__, checkpoints
+from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
+from latent_shift.cli.progress import progress_bar
+from latent_shift.cli.text_files import check_text_file, write_text_file
+
+if TYPE_CHECKING:
+    from latent_shift.evaluation.clip_maker import PipelineClips
+    from latent_shift.evaluation.moving_shapes.protocol import Cell, CellResult, Source
+
+_EXAMPLES = 6  # of each cell on the sheet
+
+app = typer.Typer(help="Measure a model on a protocol.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _protocols() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A loaded model, and the settings that decide its clips."""
+
+    maker: PipelineClips
+    settings: dict[str, Any]
+
+
+@app.command("moving-shapes")
+def moving_shapes(
+    model: Annotated[
+        str | None, typer.Option(help=f"A name, a folder, or a hub id (org/name). [{DEFAULT_MODEL}]")
+    ] = None,
+    cells: Annotated[
+        str, typer.Option(help="Lines of the table, separated by commas: level-1-seen, ... [all]")
+    ] = "",
+    prompts: Annotated[int, typer.Option(help="Prompts a cell, one clip each.")] = 300,
+    frames: Annotated[int | None, typer.Option(help="Frames a clip; 1 measures images. [16]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. [the model's]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly the prompt steers. [the model's]")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Clips made together.")] = 8,
+    reference_only: Annotated[
+        bool,
+        typer.Option("--reference-only", help="Real clips only; with --model through its autoencoder, too."),
+    ] = False,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep finished batches there, to go on if stopped.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.json")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Put the table into this page, where it was."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Some clips and their verdicts.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help=", ".join(DTYPES))] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help=", ".join(DEVICES))] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+) -> None:
+    """Colour, shape, motion and background of clips, against what their prompts say."""
+    _check_choices(steps=steps, guidance=guidance, dtype=dtype, device=device)
+    _check_outputs(output, markdown, sheet, force)
+    folder = None if reference_only and model is None else checkpoints.resolve(model or DEFAULT_MODEL)
+    from latent_shift.evaluation.moving_shapes import protocol
+
+    chosen = protocol.choose_cells([name.strip() for name in cells.split(",") if name.strip()])
+    frames = protocol.world.FRAMES if frames is None else frames
+    protocol.check_numbers(prompts, frames, batch)
+    asked = {"frames": frames, "batch": batch, "prompts": prompts, "seed": protocol.SEED}
+    tested = None
+    if folder is not None:
+        tested = _load(folder, model or DEFAULT_MODEL, steps, guidance, device=device, dtype=dtype)
+    sources: list[Source] = ["rendered"] if tested is None else ["rendered", "autoencoder"]
+    if tested is not None and not reference_only:
+        sources.append("model")
+    found = _measure(chosen, sources, tested, asked, work, _EXAMPLES if sheet else 0)
+    _report(found, asked, tested, output, markdown)
+    if sheet is not None:
+        _write_sheet(sheet, [result for result in found if result.source == sources[-1]])
+
+
+def _check_choices(*, steps: int | None, guidance: float | None, dtype: str, device: str) -> None:
+    if steps is not None and not 1 <= steps <= 1000:
+        raise ValueError(f"--steps {steps}: give 1 to 1000")
+    if guidance is not None and not 0 <= guidance <= 100:
+        raise ValueError(f"--guidance {guidance}: give 0 to 100")
+    for option, value, known in (("dtype", dtype, DTYPES), ("device", device, DEVICES)):
+        if value not in known:
+            raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
+
+
+def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | None, force: bool) -> None:
+    if output is not None:
+        check_text_file(output, ".json", overwrite=force)
+    if markdown is not None:
+        check_text_file(markdown, ".md", overwrite=True)
+    if sheet is not None:
+        from latent_shift.media import check_output
+
+        if sheet.suffix.lower() != ".png":
+            raise ValueError(f"{sheet}: unknown suffix {sheet.suffix!r}; the sheet's name must end in .png")
+        check_output(sheet, overwrite=force)
+
+
+def _load(
+    folder: Path, name: str, steps: int | None, guidance: float | None, *, device: str, dtype: str
+) -> _Model:
+    # Read when those libraries are imported: their log lines are for programmers.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from latent_shift.data.moving_shapes.world import SIZE
+    from latent_shift.evaluation.clip_maker import PipelineClips
+
+    own = checkpoints.video_settings(folder)
+    pipeline = checkpoints.load(str(folder), device=device, dtype=dtype)
+    settings = {
+        "model": name,
+        "weights": checkpoints.weights_hash(folder),
+        "steps": own.num_inference_steps if steps is None else steps,
+        "guidance": own.guidance_scale if guidance is None else guidance,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "dtype": str(pipeline.unet.dtype).removeprefix("torch."),
+        "device": pipeline.device.type,
+    }
+    how = {"steps": settings["steps"], "guidance": settings["guidance"]}
+    return _Model(PipelineClips(pipeline, side=SIZE, **how), settings)
+
+
+def _measure(
+    cells: Sequence[Cell],
+    sources: Sequence[Source],
+    tested: _Model | None,
+    asked: dict[str, int],
+    work: Path | None,
+    examples: int,
+) -> list[CellResult]:
+    """Every cell of every source, under one progress bar."""
+    from latent_shift.evaluation.moving_shapes.protocol import measure
+    from latent_shift.evaluation.shards import ClipStore
+
+    numbers = {"prompts": asked["prompts"], "frames": asked["frames"], "batch": asked["batch"]}
+    kept_with = {"frames": asked["frames"], "batch": asked["batch"], "seed": asked["seed"]}
+    store = None if tested is None else ClipStore(work, {**tested.settings, **kept_with})
+    maker = None if tested is None else tested.maker
+    found: list[CellResult] = []
+    with progress_bar("clips", len(cells) * len(sources) * asked["prompts"]) as show_done:
+        for cell in cells:
+            for source in sources:
+                before = len(found) * asked["prompts"]
+                show = partial(_show_done, show_done, before)
+                found.append(
+                    measure(
+                        cell, source, **numbers, maker=maker, store=store, examples=examples, show_done=show
+                    )
+                )
+    return found
+
+
+def _show_done(show: Callable[[int], None], before: int, done: int) -> None:
+    show(before + done)
+
+
+def _report(
+    found: Sequence[CellResult],
+    asked: dict[str, int],
+    tested: _Model | None,
+    output: Path | None,
+    markdown: Path | None,
+) -> None:
+    from latent_shift.evaluation.moving_shapes.results import Results, put_block, to_row
+
+    settings = {**(tested.settings if tested else {}), **asked, **_circumstances(found)}
+    results = Results(settings=settings, rows=[to_row(result) for result in found])
+    print(results.markdown())
+    if output is not None:
+        write_text_file(output, results.model_dump_json(indent=2) + "\n")
+    if markdown is not None:
+        page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
+        subject = tested.settings["model"] if tested else "the scorer"
+        name = f"moving-shapes: {Path(subject).name}, frames {asked['frames']}"
+        write_text_file(markdown, put_block(page, name, f"### {name}\n\n{results.markdown()}"))
+
+
+def _circumstances(found: Sequence[CellResult]) -> dict[str, Any]:
+    """Versions, machine, date, and what a clip of the model took."""
+    import diffusers
+    import numpy
+    import torch
+
+    made = [result for result in found if result.source == "model"]
+    clips = sum(result.tally.of["all"] for result in made)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "seconds a clip": round(sum(result.seconds for result in made) / clips, 3) if clips else None,
+        "versions": {
+            "latent-shift": __version__,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "numpy": numpy.__version__,
+        },
+        "machine": f"{device}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _write_sheet(file: Path, found: Sequence[CellResult]) -> None:
+    from latent_shift.media import contact_sheet, write_image
+
+    shown = [example for result in found for example in result.examples]
+    captions = [f"{example.prompt}: {example.verdict()}" for example in shown]
+    columns = None if len(shown[0].clip) > 1 else 1
+    write_image(
+        file, contact_sheet([example.clip for example in shown], captions, columns=columns), overwrite=True
+    )

@@ -1,0 +1,234 @@
+"""How a model is measured on Moving Shapes: which prompts, one clip each, beside real clips of the same.
+
+A cell is a level and a split with its own fixed series of scenes; their canonical captions are the prompts.
+Three sources of clips are scored alike: rendered from the scenes, the same through the model's autoencoder,
+and the model's own. Prompts and seeds depend on the cell and the number alone. With one frame it is images.
+
+Shapes: B videos, F frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latent_shift.data.moving_shapes import (
+    Scene,
+    ThingWords,
+    caption,
+    draw_scenes,
+    generator,
+    image_caption,
+    render,
+    world,
+)
+from latent_shift.data.moving_shapes.scene import Split
+from latent_shift.evaluation.clip_maker import ClipMaker
+from latent_shift.evaluation.moving_shapes.score import ClipScore, score_clip
+from latent_shift.evaluation.shards import ClipStore
+
+Clips = NDArray[np.uint8]
+Source = Literal["rendered", "autoencoder", "model"]
+
+SEED = 7_000_003  # of the evaluation's scenes; no recipe trains on it
+FRAME_CHOICES = (1, world.FRAMES)
+MOST_PROMPTS = 100_000
+_FRAME_STREAM = 3  # of the random numbers that choose the frame of an image
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the table. number: keeps the seeds of different cells apart."""
+
+    name: str
+    number: int
+    level: int
+    objects: int
+    split: Split
+
+    def scenes(self, prompts: int) -> list[Scene]:
+        """The first `prompts` scenes of the cell, with handwriting that nobody trains on."""
+        return draw_scenes(
+            SEED + self.number, range(prompts), level=self.level, objects=self.objects, split=self.split,
+            scans="test",
+        )  # fmt: skip
+
+    def clip_seed(self, index: int) -> int:
+        """The seed of the clip of prompt `index`."""
+        return self.number * MOST_PROMPTS + index
+
+
+CELLS = {
+    cell.name: cell
+    for cell in (
+        Cell("level-1-seen", 0, 1, 1, "seen"),
+        Cell("level-1-held-out", 1, 1, 1, "held-out"),
+        Cell("level-2-one-seen", 2, 2, 1, "seen"),
+        Cell("level-2-one-held-out", 3, 2, 1, "held-out"),
+        Cell("level-2-two", 4, 2, 2, "any"),
+    )
+}
+
+
+@dataclass
+class Tally:
+    """How often each column was right, of how many: objects for colour, shape, motion, speed, else clips."""
+
+    right: dict[str, int] = field(default_factory=dict)
+    of: dict[str, int] = field(default_factory=dict)
+
+    def add(self, score: ClipScore, frames: int) -> None:
+        """Count one clip in."""
+        for thing in score.things:
+            self._count("colour", thing.colour)
+            self._count("shape", thing.shape)
+            if frames > 1:
+                self._count("motion", thing.motion)
+                self._count("speed", thing.speed)
+        self._count("background", score.background)
+        self._count("all", score.everything)
+
+    def _count(self, column: str, right: bool) -> None:
+        self.right[column] = self.right.get(column, 0) + right
+        self.of[column] = self.of.get(column, 0) + 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip (F, H, W, 3) with what was asked and how it was judged."""
+
+    prompt: str
+    clip: Clips
+    score: ClipScore
+
+    def verdict(self) -> str:
+        """What is wrong, in words, or "right"."""
+        wrong = [] if self.score.background else ["background"]
+        for number, thing in enumerate(self.score.things, 1):
+            of_which = f" {number}" if len(self.score.things) > 1 else ""
+            wrong += [
+                f"{name}{of_which}" for name in ("colour", "shape", "motion") if not getattr(thing, name)
+            ]
+        return f"wrong {', '.join(wrong)}" if wrong else "right"
+
+
+@dataclass
+class CellResult:
+    """One cell of one source. seconds: spent making the clips, kept ones at what they took when made."""
+
+    cell: str
+    source: Source
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+    examples: list[Example] = field(default_factory=list)
+
+
+def choose_cells(names: Sequence[str]) -> list[Cell]:
+    """The cells of these names, all where there are none; ValueError naming an unknown one."""
+    for name in names:
+        if name not in CELLS:
+            raise ValueError(f"cell {name!r} is unknown; choose of {', '.join(CELLS)}")
+    return [cell for name, cell in CELLS.items() if not names or name in names]
+
+
+def measure(
+    cell: Cell,
+    source: Source,
+    *,
+    prompts: int,
+    frames: int = world.FRAMES,
+    batch: int = 8,
+    maker: ClipMaker | None = None,
+    store: ClipStore | None = None,
+    examples: int = 0,
+    show_done: Callable[[int], None] = lambda done: None,
+) -> CellResult:
+    """Score `prompts` clips of one source; `show_done` is told how many are finished, batch by batch.
+
+    maker: needed for the sources "autoencoder" and "model". store: keeps the model's clips. examples: how
+    many clips to give back. Raises ValueError for numbers out of range, or a source without its maker.
+    """
+    check_numbers(prompts, frames, batch)
+    if source != "rendered" and maker is None:
+        raise ValueError(f"the source {source!r} needs a model")
+    result, every = CellResult(cell.name, source), cell.scenes(prompts)
+    for start in range(0, prompts, batch):
+        scenes = every[start : start + batch]
+        indices = list(range(start, start + len(scenes)))
+        clips, seconds = _make(cell, source, indices, scenes, frames, maker, store)
+        result.seconds += seconds
+        for scene, clip in zip(scenes, clips, strict=True):
+            score = score_clip(clip, named_things(scene), scene.background)
+            result.tally.add(score, frames)
+            if len(result.examples) < examples:
+                result.examples.append(Example(prompt_of(scene, frames), clip, score))
+        show_done(start + len(scenes))
+    return result
+
+
+def check_numbers(prompts: int, frames: int, batch: int) -> None:
+    """ValueError for a number out of range."""
+    if not 1 <= prompts <= MOST_PROMPTS:
+        raise ValueError(f"prompts is {prompts}; give 1 to {MOST_PROMPTS} a cell")
+    if frames not in FRAME_CHOICES:
+        raise ValueError(f"frames is {frames}; clips have {world.FRAMES} frames, images 1")
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; give at least 1")
+
+
+def _make(
+    cell: Cell,
+    source: Source,
+    indices: list[int],
+    scenes: list[Scene],
+    frames: int,
+    maker: ClipMaker | None,
+    store: ClipStore | None,
+) -> tuple[Clips, float]:
+    """Clips (B, F, H, W, 3) of one batch of scenes, and the seconds it took to make them."""
+    began = time.perf_counter()
+    if source == "rendered" or maker is None:
+        return rendered(cell, indices, scenes, frames), time.perf_counter() - began
+    if source == "autoencoder":
+        clips = maker.reconstruct(rendered(cell, indices, scenes, frames))
+        return clips, time.perf_counter() - began
+
+    def make() -> tuple[Clips, float]:
+        seeds = [cell.clip_seed(index) for index in indices]
+        clips = maker.sample([prompt_of(scene, frames) for scene in scenes], seeds, frames)
+        return clips, time.perf_counter() - began
+
+    name = f"{cell.name}-{indices[0]:06d}-{indices[-1]:06d}"
+    return store.batch(name, make) if store is not None else make()
+
+
+def rendered(cell: Cell, indices: Sequence[int], scenes: Sequence[Scene], frames: int) -> Clips:
+    """The scenes drawn (B, F, H, W, 3): whole clips, or for images an upright frame of each."""
+    if frames > 1:
+        return render(scenes)
+    return np.concatenate(list(_single_frames(cell, indices, scenes)))
+
+
+def _single_frames(cell: Cell, indices: Sequence[int], scenes: Sequence[Scene]) -> Iterator[Clips]:
+    for index, scene in zip(indices, scenes, strict=True):
+        moment = int(generator(SEED + cell.number, index, _FRAME_STREAM).random() * world.FRAMES)
+        spins = any(thing.motion in world.SPINNING for thing in scene.things)
+        yield render([scene], [0 if spins else moment])  # upright: a turned six is a nine
+
+
+def prompt_of(scene: Scene, frames: int) -> str:
+    """What the model is asked for: the canonical caption, of images without the motion."""
+    return caption(scene) if frames > 1 else image_caption(scene)
+
+
+def named_things(scene: Scene) -> list[ThingWords]:
+    """The words of a scene's objects, as `parse_caption` would read them from its caption."""
+    return [
+        ThingWords(thing.size_word, thing.colour, thing.shape, thing.speed_word, thing.motion)
+        for thing in scene.things
+    ]

@@ -14,7 +14,6 @@ Source: Latent-Shift (arXiv 2304.08477): zeros, both directions, fold 3. The oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,9 @@ PADDINGS = ("zeros", "replicate", "circular")
 DIRECTIONS = ("both", "causal")
 SINGLE_FRAMES = ("bypass", "shift")
 
-# A band of channels: its first, the one past its last, and which frame it reads: -1 past, 0 own, +1 future.
-Band = tuple[int, int, int]
+# A part of a clip that moves as one: its channels, the frames it is written to, and those it is read from
+# (None: it reads zeros).
+Move = tuple[slice, slice, slice | None]
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,9 @@ def temporal_shift(
     _check_frames(hidden, num_frames)
     if num_frames == 1 and single_frame == "bypass":
         return hidden
-    bands = _bands(hidden.shape[1], direction, fold)
     if torch.compiler.is_compiling():
-        return _shift_by_cat(hidden, num_frames, bands, padding)
-    return _Shift.apply(hidden, num_frames, bands, padding, False)
+        return _shift_by_cat(hidden, num_frames, padding, direction, fold)
+    return _Shift.apply(hidden, num_frames, padding, direction, fold, False)
 
 
 def shifted_add(
@@ -104,111 +103,101 @@ def shifted_add(
         raise ValueError(f"skip {tuple(skip.shape)} and branch {tuple(branch.shape)} must have one shape")
     if num_frames == 1 and single_frame == "bypass":
         return skip + branch
-    bands = _bands(branch.shape[1], direction, fold)
     if torch.compiler.is_compiling():
-        return skip + _shift_by_cat(branch, num_frames, bands, padding)
-    return _ShiftedAdd.apply(skip, branch, num_frames, bands, padding)
+        return skip + _shift_by_cat(branch, num_frames, padding, direction, fold)
+    return _ShiftedAdd.apply(skip, branch, num_frames, padding, direction, fold)
 
 
-def _bands(channels: int, direction: str, fold: int) -> tuple[Band, Band, Band]:
-    """The three bands of a shift; the remainder of channels / fold stays with the middle one."""
-    from_past, own, from_future = -1, 0, 1
-    k = channels // fold
-    last = from_past if direction == "causal" else from_future
-    return (0, k, from_past), (k, channels - k, own), (channels - k, channels, last)
+def _moves(
+    channels: int, padding: str, direction: str, fold: int, opposite: bool = False
+) -> tuple[Move, ...]:
+    """The shift, or the opposite one: the middle that stays, the bulk of both bands, and last their edges."""
+    from_past, from_future = (1, -1) if opposite else (-1, 1)
+    k = channels // fold  # the remainder of channels / fold stays with the middle
+    first, middle, last = slice(0, k), slice(k, channels - k), slice(channels - k, channels)
+    first_bulk, first_edge = _reads(from_past, padding)
+    last_bulk, last_edge = _reads(from_past if direction == "causal" else from_future, padding)
+    stays = (middle, slice(None), slice(None))
+    return stays, (first, *first_bulk), (last, *last_bulk), (first, *first_edge), (last, *last_edge)
 
 
-def _reads(offset: int, padding: str) -> tuple[tuple[slice, slice], tuple[slice, slice | None] | None]:
-    """The frames a band (writes, reads): of the clip's bulk, and of its edge (None: reads zeros)."""
-    first, last = slice(0, 1), slice(-1, None)
-    if offset == 0:
-        return (slice(None), slice(None)), None
+def _reads(offset: int, padding: str) -> tuple[tuple[slice, slice], tuple[slice, slice | None]]:
+    """The frames (written, read) of a band that reads `offset` frames away: of its bulk, and of its edge."""
+    start, end = slice(0, 1), slice(-1, None)
     if offset < 0:
-        edge = {"zeros": None, "replicate": first, "circular": last}[padding]
-        return (slice(1, None), slice(0, -1)), (first, edge)
-    edge = {"zeros": None, "replicate": last, "circular": first}[padding]
-    return (slice(0, -1), slice(1, None)), (last, edge)
+        edge = {"zeros": None, "replicate": start, "circular": end}[padding]
+        return (slice(1, None), slice(0, -1)), (start, edge)
+    edge = {"zeros": None, "replicate": end, "circular": start}[padding]
+    return (slice(0, -1), slice(1, None)), (end, edge)
 
 
-def _by_band(num_frames: int, band: Band, *tensors: Tensor) -> list[Tensor]:
-    """Views (B, F, band, H, W) of tensors (B*F, C, H, W)."""
-    return [tensor.unflatten(0, (-1, num_frames))[:, :, band[0] : band[1]] for tensor in tensors]
-
-
-class _Shift(torch.autograd.Function):
-    """The shift, or with `transposed` its adjoint, written once into empty memory: each other's gradient."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, num_frames: int, bands: Sequence[Band], padding: str, transposed: bool
-    ) -> Tensor:
-        ctx.arguments = (num_frames, bands, padding, not transposed)
-        out = torch.empty_like(hidden)
-        for band in bands:
-            target, source = _by_band(num_frames, band, out, hidden)
-            (_write_transposed if transposed else _write_shifted)(target, source, band[2], padding)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _Shift.apply(grads[0], *ctx.arguments), None, None, None, None
+def _clips(tensor: Tensor, num_frames: int) -> Tensor:
+    """A view (B, F, C, H, W) of a tensor (B*F, C, H, W)."""
+    return tensor.unflatten(0, (-1, num_frames))
 
 
 class _ShiftedAdd(torch.autograd.Function):
-    """skip + shift(branch), each element of the sum written once."""
+    """skip + shift(branch), each element of the sum written once, into empty memory."""
 
     @staticmethod
     def forward(
-        ctx: Any, skip: Tensor, branch: Tensor, num_frames: int, bands: Sequence[Band], padding: str
+        ctx: Any, skip: Tensor, branch: Tensor, num_frames: int, padding: str, direction: str, fold: int
     ) -> Tensor:
-        ctx.arguments = (num_frames, bands, padding, True)
+        ctx.options = (num_frames, padding, direction, fold)
         ctx.dtypes = (skip.dtype, branch.dtype)
         out = torch.empty_like(skip, dtype=torch.result_type(skip, branch))
-        for band in bands:
-            target, base, source = _by_band(num_frames, band, out, skip, branch)
-            bulk, edge = _reads(band[2], padding)
-            for written, read in (bulk,) if edge is None else (bulk, edge):
-                addend = 0.0 if read is None else source[:, read]
-                torch.add(base[:, written], addend, out=target[:, written])
+        target, base, source = (_clips(tensor, num_frames) for tensor in (out, skip, branch))
+        for channels, written, read in _moves(skip.shape[1], padding, direction, fold):
+            addend = 0.0 if read is None else source[:, read, channels]
+            torch.add(base[:, written, channels], addend, out=target[:, written, channels])
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (skip_dtype, branch_dtype) = grads, ctx.dtypes
         to_skip = grad.to(skip_dtype) if ctx.needs_input_grad[0] else None
-        to_branch = _Shift.apply(grad, *ctx.arguments).to(branch_dtype) if ctx.needs_input_grad[1] else None
-        return to_skip, to_branch, None, None, None
+        to_branch = _Shift.apply(grad, *ctx.options, True) if ctx.needs_input_grad[1] else None
+        return to_skip, None if to_branch is None else to_branch.to(branch_dtype), None, None, None, None
 
 
-def _write_shifted(target: Tensor, source: Tensor, offset: int, padding: str) -> None:
-    """target (B, F, band, H, W) becomes the source `offset` frames away."""
-    (written, read), edge = _reads(offset, padding)
-    target[:, written].copy_(source[:, read])
-    if edge is not None and edge[1] is None:
-        target[:, edge[0]].zero_()
-    elif edge is not None:
-        target[:, edge[0]].copy_(source[:, edge[1]])
+class _Shift(torch.autograd.Function):
+    """The shift or, `transposed`, the opposite shift, which is its gradient; written into empty memory."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, num_frames: int, padding: str, direction: str, fold: int, transposed: bool
+    ) -> Tensor:
+        ctx.arguments = (num_frames, padding, direction, fold, not transposed)
+        out = torch.empty_like(hidden)
+        target, source = _clips(out, num_frames), _clips(hidden, num_frames)
+        beyond = "zeros" if transposed else padding
+        for channels, written, read in _moves(hidden.shape[1], beyond, direction, fold, transposed):
+            if read is None:
+                target[:, written, channels].zero_()
+            else:
+                target[:, written, channels].copy_(source[:, read, channels])
+        if transposed:  # a padded edge gives back what it has read
+            for channels, written, read in _moves(hidden.shape[1], padding, direction, fold)[3:]:
+                if read is not None:
+                    target[:, read, channels].add_(source[:, written, channels])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _Shift.apply(grads[0], *ctx.arguments), None, None, None, None, None
 
 
-def _write_transposed(target: Tensor, source: Tensor, offset: int, padding: str) -> None:
-    """The adjoint: the opposite shift with zeros; a padded edge returns its share to the frame it read."""
-    _write_shifted(target, source, -offset, "zeros")
-    _, edge = _reads(offset, padding)
-    if edge is not None and edge[1] is not None:
-        target[:, edge[1]].add_(source[:, edge[0]])
-
-
-def _shift_by_cat(hidden: Tensor, num_frames: int, bands: Sequence[Band], padding: str) -> Tensor:
+def _shift_by_cat(hidden: Tensor, num_frames: int, padding: str, direction: str, fold: int) -> Tensor:
     """The shift without a view being written to, for `torch.compile` to fuse with what stands around it."""
-    shifted = []
-    for band in bands:
-        (source,) = _by_band(num_frames, band, hidden)
-        (_, read), edge = _reads(band[2], padding)
-        frames = [source[:, read]]
-        if edge is not None:
-            frames.append(torch.zeros_like(source[:, :1]) if edge[1] is None else source[:, edge[1]])
-        shifted.append(torch.cat(frames[::-1] if band[2] < 0 else frames, dim=1))
-    return torch.cat(shifted, dim=2).flatten(0, 1)
+    source = _clips(hidden, num_frames)
+    (middle, *_), first, last, *edges = _moves(hidden.shape[1], padding, direction, fold)
+    bands = []
+    for (channels, _, bulk), (_, written, read) in zip((first, last), edges, strict=True):
+        band = source[:, :, channels]
+        edge = torch.zeros_like(band[:, :1]) if read is None else band[:, read]
+        parts = [edge, band[:, bulk]] if written == slice(0, 1) else [band[:, bulk], edge]
+        bands.append(torch.cat(parts, dim=1))
+    return torch.cat([bands[0], source[:, :, middle], bands[1]], dim=2).flatten(0, 1)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -32,7 +32,14 @@ class StepSampler(Sampler[list[int]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, first_step: int = 0, *, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        first_step: int = 0,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world_size} processes")
@@ -56,14 +63,29 @@ class StepSampler(Sampler[list[int]]):
 
 
 def loader(
-    dataset: Dataset[Any], batch_size: int, seed: int, first_step: int, *, workers: int, rank: int, world_size: int
+    dataset: Dataset[Any],
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    *,
+    workers: int,
+    rank: int,
+    world_size: int,
 ) -> DataLoader[Any]:
     """Batches from `first_step` on: tensors stacked along a first axis, captions as a list."""
     sampler = StepSampler(
         len(dataset),  # type: ignore[arg-type]
-        batch_size, seed, first_step, rank=rank, world_size=world_size,
+        batch_size,
+        seed,
+        first_step,
+        rank=rank,
+        world_size=world_size,
     )
     return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=default_collate,
-        persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=default_collate,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
     )

@@ -38,7 +38,9 @@ class DenoisingObjective(nn.Module):
         self.unet: UNet2DConditionModel = self.parts.unet
         self.text_encoder: CLIPTextModel = self.parts.text_encoder.requires_grad_(False)
         self.register_buffer("alphas", self.parts.scheduler.alphas_cumprod.clone(), persistent=False)
-        if not torch.cuda.is_available():  # on tiny sequences the plain form is twice as fast as the fused one
+        if (
+            not torch.cuda.is_available()
+        ):  # on tiny sequences the plain form is twice as fast as the fused one
             self.unet.set_attn_processor(AttnProcessor())
         if isinstance(recipe, VideoRecipe) and recipe.shift.enabled:
             enable_temporal_shift(self.unet, 1, **recipe.shift.model_dump(exclude={"enabled"}))
@@ -123,7 +125,9 @@ class DenoisingObjective(nn.Module):
         """Tell the pipeline how its U-Net was trained."""
         recipe = self.recipe
         video = isinstance(recipe, VideoRecipe)
-        shift = {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled} if video else {}
+        shift = (
+            {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled} if video else {}
+        )
         pixels = self.unet.config.sample_size * 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
         self.parts.video_settings = VideoSettings(
             video_tuned=video, num_frames=16 if video else 1, height=pixels, width=pixels,

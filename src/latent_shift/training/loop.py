@@ -66,7 +66,9 @@ def train(recipe: Run, objective: nn.Module, report: Callable[[Progress], None])
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = _adamw(trained, recipe.optimizer)
     objective.to(accelerator.device)
-    ema = EMAModel(trained, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True)
+    ema = EMAModel(
+        trained, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True
+    )
     ema.to(accelerator.device)
     first = state.load(recipe.output, objective, ema, optimizer)
     model, prepared = accelerator.prepare(objective, optimizer)
@@ -110,7 +112,7 @@ def learning_rate(schedule: Optimizer, step: int, steps: int) -> float:
 
 
 def resolve_precision(precision: str) -> str:
-    """"auto" is bf16 where the machine computes in it, else fp32."""
+    """ "auto" is bf16 where the machine computes in it, else fp32."""
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -206,7 +208,9 @@ class _Log:
     def _write(self, step: int) -> None:
         means = {name: (total / self.count).item() for name, total in self.sums.items()}
         if not torch.isfinite(torch.tensor(means["loss"])):
-            raise FloatingPointError(f"the loss is {means['loss']} by step {step}: lower learning_rate, or use fp32")
+            raise FloatingPointError(
+                f"the loss is {means['loss']} by step {step}: lower learning_rate, or use fp32"
+            )
         now = time.perf_counter()
         means["items_per_second"] = self.count * self.recipe.batch_size / (now - self.since)
         means["data_wait"] = self.waited / (now - self.since)

@@ -101,7 +101,9 @@ class Latents(Strict):
     @model_validator(mode="after")
     def _finite(self) -> Latents:
         if self.world.clips > 1_000_000:
-            raise ValueError(f"world.clips is {self.world.clips}; say how many clips to encode, 1000000 at most")
+            raise ValueError(
+                f"world.clips is {self.world.clips}; say how many clips to encode, 1000000 at most"
+            )
         return self
 
 
@@ -193,7 +195,9 @@ def _lay_over(content: dict[str, Any], setting: str) -> None:
 
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("contrast", "autoencoder", "image", "video"))
+    key = ".".join(
+        str(part) for part in first["loc"] if part not in ("contrast", "autoencoder", "image", "video")
+    )
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{key or 'the recipe'}: {first['msg']}, got {str(first['input'])[:80]!r}{more}"
 

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 _UNFINISHED = ".unfinished"
 
 
-def save(run: Path, step: int, weights: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, keep: int) -> Path:
+def save(
+    run: Path, step: int, weights: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, keep: int
+) -> Path:
     """Write the checkpoint of `step` and remove all but the newest `keep`. Returns its folder."""
     folder = run / "checkpoints" / f"step-{step:08d}"
     partial = folder.with_suffix(_UNFINISHED)
@@ -77,7 +79,9 @@ def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[s
     return tensors, {key: value for key, value in entries.items() if not isinstance(value, Tensor)}
 
 
-def _unflatten_optimizer(tensors: dict[str, Tensor], numbers: dict[str, float], groups: Any) -> dict[str, Any]:
+def _unflatten_optimizer(
+    tensors: dict[str, Tensor], numbers: dict[str, float], groups: Any
+) -> dict[str, Any]:
     state: dict[int, dict[str, Any]] = {}
     for key, value in (*tensors.items(), *numbers.items()):
         index, name = key.split(".", 1)

@@ -3,8 +3,9 @@
     python benchmarks/shift_cost.py [--device cuda] [--threads 1]
 
 Prints the median time of each over many alternating runs, and the median of the ratios of neighbouring runs.
-The forward pass is compared with `skip + branch`. The backward pass of a plain addition hands its gradient on and costs
-nothing; that of the shift writes one tensor, and is compared with a copy. It measures no model around the addition.
+The forward pass is compared with `skip + branch`. The backward pass of a plain addition hands its gradient on
+and costs nothing; that of the shift writes one tensor, and is compared with a copy. On a CPU it is processor
+time, of all threads, so that other work hardly counts. It measures no model around the addition.
 """
 
 import argparse
@@ -32,20 +33,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(
-        f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, clips of {FRAMES} frames"
+        f"torch {torch.__version__}, {arguments.device}, {arguments.threads} threads, {FRAMES} frames a clip"
     )
-    print(
-        f"{'shape (B*F, C, H, W)':>20}  {'type':>8}  {'layout':>13}  {'pass':>8}  plain ms  shifted ms  ratio"
-    )
+    print("(B*F, C, H, W), type, layout, pass: plain ms, shifted ms, ratio")
     for shape, dtype in CASES:
         for layout in (torch.contiguous_format, torch.channels_last):
             for name, plain, shifted in passes(shape, dtype, layout, arguments.device):
                 first, second, ratio = compare(plain, shifted, arguments.runs, arguments.device)
-                row = f"{shape!s:>20}  {dtype_name(dtype):>8}  {dtype_name(layout):>13}  {name:>8}"
-                print(f"{row}  {first:8.3f}  {second:10.3f}  {ratio:5.2f}")
+                case = f"{shape}, {short(dtype)}, {short(layout)}, {name}"
+                print(f"{case:>58}: {first:8.3f} {second:8.3f} {ratio:6.2f}")
 
 
-def dtype_name(value: torch.dtype | torch.memory_format) -> str:
+def short(value: torch.dtype | torch.memory_format) -> str:
     return str(value).removeprefix("torch.")
 
 
@@ -74,16 +73,16 @@ def compare(plain: Callable, shifted: Callable, runs: int, device: str) -> tuple
 
 
 def clock(call: Callable, device: str) -> float:
-    synchronise(device)
+    """Seconds of one call: processor time on a CPU, elapsed time on a GPU."""
+    if device == "cpu":
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     call()
-    synchronise(device)
+    torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # make video     render the example prompt into out/
 # make test      lint, types, import rules, tests
 # make lint      the checks without the tests
+# make default-model   train the default model again from nothing: hours, resumable
 # make clean     remove what the above made
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROMPT ?= a large yellow star spinning clockwise on a navy background
 
-.PHONY: install video test lint clean
+.PHONY: install video test lint clean default-model
 
 install: $(STAMP)
 
@@ -32,6 +33,9 @@ lint: install
 
 test: lint
 	$(BIN)/pytest
+
+default-model: install
+	recipes/moving-shapes/default-model.sh
 
 clean:
 	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,37 @@
+"""From a finished run to a model to give away: half precision, the clip tower beside it, replaced as a whole.
+
+Not training: it changes no weight but its precision. Used by `make default-model`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import VivitModel
+
+from latent_shift.pipeline import LatentShiftPipeline
+
+
+def publish(model: Path, clip_tower: Path, target: Path) -> int:
+    """Write `model` in half precision with `clip_tower/` into `target`, replacing what is there.
+
+    model: a folder in the Stable Diffusion layout. clip_tower: a folder with a transformers `VivitModel`.
+    Returns the size of the result in bytes. Raises ValueError where a folder is missing.
+    """
+    for folder in (model, clip_tower):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is missing: train it first (make default-model)")
+    partial, old = target.with_name(target.name + ".unfinished"), target.with_name(target.name + ".old")
+    shutil.rmtree(partial, ignore_errors=True)
+    LatentShiftPipeline.from_pretrained(str(model), torch_dtype=torch.float16).save_pretrained(partial)
+    VivitModel.from_pretrained(clip_tower, dtype=torch.float16, add_pooling_layer=False).save_pretrained(
+        partial / "clip_tower"
+    )
+    if target.exists():
+        os.replace(target, old)
+    os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())

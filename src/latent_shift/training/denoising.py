@@ -46,8 +46,9 @@ class DenoisingObjective(nn.Module):
             enable_temporal_shift(self.unet, 1, **recipe.shift.model_dump(exclude={"enabled"}))
         else:
             disable_temporal_shift(self.unet)
-        if recipe.compile:
-            self.unet.compile(dynamic=False)
+        # Apart from self.unet, which samples with other shapes: each shape is compiled anew. In a tuple, so that
+        # it does not count as another module.
+        self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
     def dataset(self) -> StoredClips:
         """The stored latents; encoded now where the store is not full."""
@@ -78,7 +79,7 @@ class DenoisingObjective(nn.Module):
         if isinstance(self.recipe, VideoRecipe) and self.recipe.shift.enabled:
             set_num_frames(self.unet, frames)
         each = timesteps.repeat_interleave(frames)
-        predicted = self.unet(noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
+        predicted = self._denoiser[0](noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
         if self.parts.scheduler.config.prediction_type == "v_prediction":
             target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         else:

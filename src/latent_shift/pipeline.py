@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from latent_shift.noise import draw_noise, one_a_frame
-from latent_shift.prompts import check_texts, warn_of_losses
+from latent_shift.prompts import check_texts, read_texts
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, frames_per_clip, shift_options
 from latent_shift.video_settings import FILE_NAME, VideoSettings, read_video_settings, write_video_settings
 
@@ -157,7 +157,8 @@ class LatentShiftPipeline(StableDiffusionPipeline):
         (prompts, L, D), in place of `prompt`. decode_chunk_size: frames decoded at once, by default those of
         one clip; fewer take less memory. callback_on_step_end(pipeline, step, timestep, tensors) may return
         changed tensors, frames in the batch, and may set `pipeline._interrupt` to stop after the step.
-        One frame is text-to-image, and equals the stock pipeline. Warns of what the text model cannot read.
+        One frame is text-to-image, and equals the stock pipeline. Warns of what the text model cannot read;
+        words outside a closed vocabulary are left out. Raises ValueError for a prompt without a known word.
         Raises ValueError for a request that cannot be met, `NonFiniteError` for NaN or infinite values.
         """
         # 1. Fill in the model's own settings, and check the request before any work
@@ -170,7 +171,8 @@ class LatentShiftPipeline(StableDiffusionPipeline):
         videos = _count_videos(count, num_videos_per_prompt, generator)
         _check_output(output_type, decode_chunk_size)
         self._warn_of_differing_frames(frames)
-        warn_of_losses(self.tokenizer, [*(prompts or ()), *(negatives or ())])
+        words = self._settings.closed_vocabulary
+        prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives)
 
         # 2. Encode the text once a prompt; every frame of a clip reads the same
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale

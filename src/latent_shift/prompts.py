@@ -1,20 +1,22 @@
 """The prompts of a call: checked, and what the text model cannot take from them said aloud.
 
-A denoiser follows the text model's reading of a prompt; a word it does not know, or text beyond its length,
-leaves no trace in the clip. Pure functions of a tokenizer and the prompts; nothing here changes a prompt.
+A denoiser follows the text model's reading of a prompt; text beyond its length leaves no trace in the clip.
+Nor should a word outside a closed vocabulary: it would be spelled in pieces that no model was trained on, and
+is left out. A prompt of known words alone is never changed. Pure functions of a tokenizer and the prompts.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
 Texts = str | Sequence[str] | None
+_PARTS = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")  # words, single digits, punctuation
 
 
 def check_texts(
@@ -42,18 +44,60 @@ def check_texts(
     return count, prompts, negatives
 
 
-def warn_of_losses(tokenizer: Any, prompts: list[str]) -> None:
+def read_texts(
+    tokenizer: Any, words: Collection[str], prompts: list[str] | None, negatives: list[str] | None
+) -> tuple[list[str] | None, list[str] | None]:
+    """The texts as the text model is to read them; what it cannot read is warned about (UserWarning).
+
+    words: a closed vocabulary in lower case; empty where it is open. Raises ValueError for a prompt without a
+    known word; a negative prompt may lose all of its words.
+    """
+    if words:
+        prompts = prompts and [_known_part(prompt, words, required=True) for prompt in prompts]
+        negatives = negatives and [_known_part(negative, words, required=False) for negative in negatives]
+    _warn_of_losses(tokenizer, [*(prompts or ()), *(negatives or ())])
+    return prompts, negatives
+
+
+def keep_known_words(prompt: str, words: Collection[str]) -> tuple[str, list[str]]:
+    """A prompt without what a closed vocabulary lacks, and the words it lacked, each once, in order.
+
+    words: the vocabulary, in lower case. Punctuation falls away unnamed. A prompt of known words alone comes
+    back as it is, letter by letter.
+    """
+    parts = _PARTS.findall(prompt)
+    known = [part for part in parts if part.lower() in words]
+    if len(known) == len(parts):
+        return prompt, []
+    unknown = [part for part in parts if part[0].isalnum() and part.lower() not in words]
+    return " ".join(known), list(dict.fromkeys(unknown))
+
+
+def _known_part(prompt: str, words: Collection[str], *, required: bool) -> str:
+    kept, unknown = keep_known_words(prompt, words)
+    if required and not kept:
+        raise ValueError(
+            f"the model knows no word of {prompt!r}: its vocabulary is closed, and has {len(words)} words"
+            " (closed_vocabulary in its latent_shift.json)"
+        )
+    if unknown:
+        named = ", ".join(map(repr, unknown))
+        warnings.warn(f"the model does not know {named} of {prompt!r}: ignored", stacklevel=6)
+    return kept
+
+
+def _warn_of_losses(tokenizer: Any, prompts: list[str]) -> None:
     """Warn (UserWarning) for every prompt of which the tokenizer cuts text or does not know a word."""
     for prompt in dict.fromkeys(prompts):
         cut = cut_text(tokenizer, prompt)
         if cut:
             length = tokenizer.model_max_length
             warnings.warn(
-                f"the text model reads {length} tokens: {cut!r} is cut off {prompt!r}", stacklevel=4
+                f"the text model reads {length} tokens: {cut!r} is cut off {prompt!r}", stacklevel=5
             )
         unknown = ", ".join(map(repr, unknown_words(tokenizer, prompt)))
         if unknown:
-            warnings.warn(f"the text model does not know {unknown} of {prompt!r}", stacklevel=4)
+            warnings.warn(f"the text model does not know {unknown} of {prompt!r}", stacklevel=5)
 
 
 def cut_text(tokenizer: Any, prompt: str) -> str:
@@ -69,14 +113,18 @@ def cut_text(tokenizer: Any, prompt: str) -> str:
 
 
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
-    """The words outside a closed vocabulary, each once, in order.
+    """The words outside a closed vocabulary, each once, in order; none where the vocabulary is open.
 
-    A vocabulary that cannot spell every byte is closed: made of words, it knows those that are one token.
-    Others fall apart into pieces that no model was trained on. CLIP's own vocabulary is open: it has no such.
+    A closed one knows the words that are one token; others fall apart into pieces nothing was trained on.
     """
-    vocabulary = tokenizer.get_vocab()
-    if all(byte in vocabulary for byte in ByteLevel.alphabet()):
+    if not has_closed_vocabulary(tokenizer):
         return []
-    words = dict.fromkeys(re.findall(r"[^\W\d_]+|\d|[^\w\s]+|_+", prompt))
+    words = dict.fromkeys(_PARTS.findall(prompt))
     pieces = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
     return [word for word, ids in pieces.items() if len(ids) != 1 or ids[0] in tokenizer.all_special_ids]
+
+
+def has_closed_vocabulary(tokenizer: Any) -> bool:
+    """Whether the tokenizer was made of words: it cannot spell every byte, as CLIP's own can."""
+    vocabulary = tokenizer.get_vocab()
+    return not all(byte in vocabulary for byte in ByteLevel.alphabet())

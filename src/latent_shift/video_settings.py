@@ -43,6 +43,10 @@ class VideoSettings(BaseModel):
         le=1,
         description="share of the variance of the initial noise that all frames have in common",
     )
+    closed_vocabulary: tuple[str, ...] = Field(
+        default=(),
+        description="lower-case words that the text model was taught, it knows no other; none: open",
+    )
     num_inference_steps: int = Field(default=50, ge=1, description="denoising steps")
     guidance_scale: float = Field(default=7.5, ge=0, description="classifier-free; none up to 1")
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="arXiv 2305.08891, section 3.4")

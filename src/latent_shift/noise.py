@@ -1,6 +1,7 @@
 """The initial noise of clips: a video's depends on its own seed alone, whatever batch it is made in.
 
-Not the noise of training, nor that of schedulers which add some in every step (`one_a_frame` serves those).
+Training mixes its noise by the same formula (`mix_noise`). Not the noise of schedulers which add some in
+every step (`one_a_frame` serves those).
 Shapes: B videos, F frames, C latent channels, h x w latent pixels.
 """
 
@@ -30,10 +31,17 @@ def draw_noise(
         device = "cpu" if each is None else each.device
         noise = torch.randn(clip, generator=each, device=device)
         if correlation > 0:
-            shared = torch.randn([1, *clip[1:]], generator=each, device=device)
-            noise = math.sqrt(1 - correlation) * noise + math.sqrt(correlation) * shared
+            noise = mix_noise(noise, torch.randn([1, *clip[1:]], generator=each, device=device), correlation)
         clips.append(noise)
     return torch.cat(clips)
+
+
+def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
+    """Noise of unit variance, of which `correlation` comes from `shared` (arXiv 2305.10474, mixed noise).
+
+    own: (..., F, C, h, w), unit variance; shared: (..., 1, C, h, w), for all frames of a clip.
+    """
+    return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
 
 
 def one_a_frame(generator: Any, frames: int) -> Any:

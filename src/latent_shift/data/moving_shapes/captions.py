@@ -36,8 +36,7 @@ _SHAPES = {
     "ring": ("ring", "ring", "hoop"),
     "cross": ("cross", "cross", "plus sign"),
 } | {
-    f"digit {word}": (f"digit {word}", f"digit {word}", f"number {word}", f"digit {n}", f"number {n}", word)
-    for n, word in enumerate(world.NUMBER_WORDS)
+    f"digit {word}": (f"digit {word}", f"digit {word}", f"number {word}", word) for word in world.NUMBER_WORDS
 }
 _SPEEDS = {"slowly": ("slowly", "slowly", "gently"), "quickly": ("quickly", "quickly", "fast", "rapidly")}
 

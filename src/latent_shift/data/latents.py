@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 SHARD = 256  # clips in one file
+_UNFINISHED = ".unfinished"
 
 
 def to_model_range(frames: Tensor) -> Tensor:
@@ -45,22 +46,23 @@ class ClipSource(Protocol):
 def encode(
     source: ClipSource, vae: AutoencoderKL, folder: Path, settings: dict[str, Any], *, chunk: int = 256
 ) -> Iterator[int]:
-    """Encode all clips of a source into `folder`, yielding the number of clips done after each shard.
+    """Encode all clips of a source into `folder`, yielding the number of clips done after each new shard.
 
     settings: what the latents depend on, kept beside them. Raises ValueError where the folder holds latents
-    of other settings. Shards that are there already are not made again.
+    of other settings. Shards that are there already, and full, are not made again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_settings(folder, settings)
     for start in range(0, len(source), SHARD):
         stop = min(start + SHARD, len(source))
         path = _shard(folder, start)
-        if not path.exists():
-            frames = torch.from_numpy(source.frames(range(start, stop)))
-            latents = encode_frames(vae, frames.flatten(0, 1), chunk).unflatten(0, (stop - start, -1))
-            partial = path.with_suffix(".unfinished")
-            save_file({"latents": latents.half().contiguous()}, partial)
-            os.replace(partial, path)
+        if _clips_in(path) >= stop - start:
+            continue
+        frames = torch.from_numpy(source.frames(range(start, stop)))
+        latents = encode_frames(vae, frames.flatten(0, 1), chunk).unflatten(0, (stop - start, -1))
+        partial = path.with_suffix(_UNFINISHED)
+        save_file({"latents": latents.half().contiguous()}, partial)
+        os.replace(partial, path)
         yield stop
 
 
@@ -75,10 +77,12 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
 
 def read(folder: Path, length: int) -> Tensor:
     """The first `length` stored clips, float16 (N, F, C, h, w). Raises ValueError where there are fewer."""
-    latents = torch.cat([_load(_shard(folder, start)) for start in range(0, length, SHARD)])[:length]
-    if len(latents) < length:
-        raise ValueError(f"{folder} holds {len(latents)} clips, not {length}: encode it again")
-    return latents
+    shards = [_shard(folder, start) for start in range(0, length, SHARD)]
+    found = [_load(path) for path in shards if path.exists()]
+    clips = sum(map(len, found))
+    if clips < length:
+        raise ValueError(f"{folder} holds {clips} clips, not {length}: encode it again")
+    return torch.cat(found)[:length]
 
 
 def fingerprint(vae: AutoencoderKL) -> str:
@@ -93,6 +97,14 @@ def _shard(folder: Path, start: int) -> Path:
     return folder / f"latents-{start:08d}.safetensors"
 
 
+def _clips_in(path: Path) -> int:
+    """How many clips a shard holds; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return int(file.get_slice("latents").get_shape()[0])
+
+
 def _load(path: Path) -> Tensor:
     with safe_open(path, framework="pt") as file:
         tensor: Tensor = file.get_tensor("latents")
@@ -101,6 +113,9 @@ def _load(path: Path) -> Tensor:
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     path, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if not path.exists():
+        partial = path.with_suffix(_UNFINISHED)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    elif path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{folder} holds latents of other settings: name another folder, or remove it")
-    path.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The progress bar on standard error: the only file that knows rich.
+"""Progress on standard error: the only file that knows rich.
 
-Silent where standard error is no terminal.
+Where standard error is no terminal, sampling is silent and training tells its figures in lines.
 """
 
 from __future__ import annotations
@@ -12,14 +12,27 @@ from typing import Protocol
 
 
 class Report(Protocol):
-    """What a training tells: the step it is at, of how many, and figures by name."""
+    """What a training tells of itself."""
 
     @property
-    def step(self) -> int: ...
+    def stage(self) -> str:
+        """What the steps are: "training", or what must be done before it."""
+        ...
+
     @property
-    def steps(self) -> int: ...
+    def step(self) -> int:
+        """The steps that are done."""
+        ...
+
     @property
-    def figures(self) -> dict[str, float]: ...
+    def steps(self) -> int:
+        """All of them."""
+        ...
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Loss, speed and so on, by name."""
+        ...
 
 
 @contextmanager
@@ -41,26 +54,36 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def training_bar(task: str, steps: int) -> Iterator[Callable[[Report], None]]:
-    """Show a training's steps, loss, speed and time left; yields what takes its reports."""
+    """Show a training's steps, loss, speed and time left; yields what takes its reports.
+
+    Where standard error is no terminal, a report is one line on it.
+    """
     if not sys.stderr.isatty():
-        yield _training_line
+        yield _print_report
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    figures = TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.1f}/s  wait {task.fields[wait]:.0%}")
-    columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), figures, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        row = bar.add_task(task, total=steps, loss=float("nan"), speed=0.0, wait=0.0)
-        yield lambda report: bar.update(
-            row,
-            completed=report.step,
-            loss=report.figures["loss"],
-            speed=report.figures["items_per_second"],
-            wait=report.figures["data_wait"],
-        )
+    figures = TextColumn("{task.fields[figures]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures)
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        rows = {"training": bar.add_task(f"training: {task}", total=steps, figures="")}
+
+        def show(report: Report) -> None:
+            if report.stage not in rows:
+                rows[report.stage] = bar.add_task(report.stage, total=report.steps, figures="")
+            bar.update(rows[report.stage], completed=report.step, figures=_main_figures(report.figures))
+
+        yield show
 
 
-def _training_line(report: Report) -> None:
-    named = "  ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
-    print(f"step {report.step}/{report.steps}  {named}", file=sys.stderr, flush=True)
+def _main_figures(figures: dict[str, float]) -> str:
+    if "loss" not in figures:
+        return ""
+    speed, waiting = figures["items_per_second"], figures["data_wait"]
+    return f"loss {figures['loss']:.4f}  {speed:.1f}/s  waiting for data {waiting:.0%}"
+
+
+def _print_report(report: Report) -> None:
+    named = "".join(f"  {name} {value:.4g}" for name, value in report.figures.items())
+    print(f"{report.stage}  {report.step}/{report.steps}{named}", file=sys.stderr, flush=True)

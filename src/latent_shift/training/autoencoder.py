@@ -6,6 +6,7 @@ latents toward a unit Gaussian. Not adversarial: the world's flat colours and cl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from latent_shift.data.latents import to_model_range
 from latent_shift.media import write_image
+from latent_shift.training.log import Progress
 from latent_shift.training.recipe import AutoencoderRecipe
 from latent_shift.training.worlds import RenderedClips
 
@@ -33,14 +35,15 @@ class AutoencoderObjective(nn.Module):
             self.vae.encoder.compile()
             self.vae.decoder.compile()
 
-    def dataset(self) -> RenderedClips:
+    def dataset(self, report: Callable[[Progress], None]) -> RenderedClips:
         """Single frames of the recipe's levels, or windows of them."""
         return RenderedClips(self.recipe.world, images=True, crop=self.recipe.crop)
 
     def _frames(self, first: int, count: int) -> Tensor:
         """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""
         whole = RenderedClips(self.recipe.world, images=True)
-        return torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
+        frames = torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
+        return frames.to(self.vae.device)
 
     def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
         """The loss and its parts, scalars; `seed` decides the latents' noise."""
@@ -59,7 +62,7 @@ class AutoencoderObjective(nn.Module):
             decoded = self.vae(to_model_range(frames)).sample.float()
         restored = ((decoded + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         rows = [torch.cat(list(part), dim=1) for part in (frames[:8], restored[:8], frames[8:], restored[8:])]
-        write_image(folder / f"step-{step:08d}.png", torch.cat(rows).numpy(), overwrite=True)
+        write_image(folder / f"step-{step:08d}.png", torch.cat(rows).cpu().numpy(), overwrite=True)
 
     def export(self, folder: Path) -> None:
         """Write `vae/`, its scaling factor set so that latents have unit variance."""

@@ -9,6 +9,7 @@ the end token and at the class token; there are no projections.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, VivitConfig, VivitModel
 
 from latent_shift.data.moving_shapes import vocabulary
+from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ContrastRecipe
 from latent_shift.training.tokenizer import make_tokenizer
 from latent_shift.training.worlds import RenderedClips
@@ -31,7 +33,8 @@ class ContrastObjective(nn.Module):
     def __init__(self, recipe: ContrastRecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.tokenizer = make_tokenizer(vocabulary(), recipe.text_tower["max_position_embeddings"])
+        length = CLIPTextConfig(**recipe.text_tower).max_position_embeddings
+        self.tokenizer = make_tokenizer(vocabulary(), length)
         self.text_tower = CLIPTextModel(
             CLIPTextConfig(
                 **recipe.text_tower, vocab_size=len(self.tokenizer), bos_token_id=self.tokenizer.bos_token_id,
@@ -41,7 +44,7 @@ class ContrastObjective(nn.Module):
         self.clip_tower = VivitModel(VivitConfig(**recipe.clip_tower), add_pooling_layer=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def dataset(self) -> RenderedClips:
+    def dataset(self, report: Callable[[Progress], None]) -> RenderedClips:
         """Captioned clips of the recipe's levels."""
         return RenderedClips(self.recipe.world)
 

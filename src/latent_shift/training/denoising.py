@@ -2,24 +2,29 @@
 
 Latents of frames or clips are noised and the U-Net predicts what the scheduler's configuration asks for
 (epsilon or velocity), steered by the caption. For clips the temporal shift is on; in a share of the steps the
-clip's frames are single images instead, so that this ability stays. The text tower is fixed.
+clip's frames are single images instead, so that this ability stays. Text tower and autoencoder are fixed.
 
 Shapes: B clips, F frames, C latent channels, h x w latent pixels, L tokens of width D.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Generator, Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
-from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.data.moving_shapes import vocabulary
+from latent_shift.data.moving_shapes.world import FRAMES, SIZE
+from latent_shift.noise import mix_noise
+from latent_shift.prompts import has_closed_vocabulary, unknown_words
+from latent_shift.training.base_models import image_model, video_model
+from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 from latent_shift.training.samples import write_samples
 from latent_shift.training.stores import stored_clips
@@ -31,28 +36,31 @@ from latent_shift.video_settings import VideoSettings
 class DenoisingObjective(nn.Module):
     """Latents (B, F, C, h, w) and B captions in, the weighted error of the U-Net's prediction out."""
 
+    alphas: Tensor  # of each timestep, cumulated
+
     def __init__(self, recipe: ImageRecipe | VideoRecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.parts = _new_model(recipe) if isinstance(recipe, ImageRecipe) else _base_model(recipe)
+        self.parts = image_model(recipe) if isinstance(recipe, ImageRecipe) else video_model(recipe)
         self.unet: UNet2DConditionModel = self.parts.unet
+        self.vae: AutoencoderKL = self.parts.vae.requires_grad_(False)
         self.text_encoder: CLIPTextModel = self.parts.text_encoder.requires_grad_(False)
         self.register_buffer("alphas", self.parts.scheduler.alphas_cumprod.clone(), persistent=False)
-        if (
-            not torch.cuda.is_available()
-        ):  # on tiny sequences the plain form is twice as fast as the fused one
+        if not torch.cuda.is_available():
+            # On a CPU and on tiny sequences the plain form is twice as fast as the fused one.
             self.unet.set_attn_processor(AttnProcessor())
         if isinstance(recipe, VideoRecipe) and recipe.shift.enabled:
             enable_temporal_shift(self.unet, 1, **recipe.shift.model_dump(exclude={"enabled"}))
         else:
             disable_temporal_shift(self.unet)
-        # Apart from self.unet, which samples with other shapes: each shape is compiled anew. In a tuple, so that
-        # it does not count as another module.
+        # Apart from self.unet, which samples with other shapes: each shape is compiled anew. In a tuple, so
+        # that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
-    def dataset(self) -> StoredClips:
+    def dataset(self, report: Callable[[Progress], None]) -> StoredClips:
         """The stored latents; encoded now where the store is not full."""
-        return stored_clips(self.recipe.latents, self.parts.vae, images=isinstance(self.recipe, ImageRecipe))
+        images = isinstance(self.recipe, ImageRecipe)
+        return stored_clips(self.recipe.latents, self.vae, report, images=images)
 
     def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
         """The loss of one batch, a scalar; `seed` decides timesteps, noise and which captions are dropped."""
@@ -70,9 +78,8 @@ class DenoisingObjective(nn.Module):
     def _denoise(self, latents: Tensor, text: Tensor, generator: Generator) -> Tensor:
         """latents (B, F, C, h, w), one timestep a clip; text (B*F, L, D)."""
         clips, frames = latents.shape[:2]
-        steps = len(self.alphas)
-        timesteps = torch.randint(0, steps, (clips,), generator=generator).to(latents.device)
-        noise = correlated_noise(latents.shape, generator, self.recipe.diffusion.noise_correlation)
+        timesteps = torch.randint(0, len(self.alphas), (clips,), generator=generator).to(latents.device)
+        noise = clip_noise(latents.shape, generator, self.recipe.diffusion.noise_correlation)
         noise = noise.to(latents.device)
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
@@ -80,10 +87,7 @@ class DenoisingObjective(nn.Module):
             set_num_frames(self.unet, frames)
         each = timesteps.repeat_interleave(frames)
         predicted = self._denoiser[0](noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
-        if self.parts.scheduler.config.prediction_type == "v_prediction":
-            target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        else:
-            target = noise
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self._predicts_velocity() else noise
         error = (predicted - target).square().mean(dim=(1, 2, 3, 4))  # (B,)
         return (error * self._weights(self.alphas[timesteps])).mean()
 
@@ -93,8 +97,10 @@ class DenoisingObjective(nn.Module):
         if gamma is None:
             return torch.ones_like(alpha)
         ratio = alpha / (1 - alpha)
-        velocity = self.parts.scheduler.config.prediction_type == "v_prediction"
-        return ratio.clamp(max=gamma) / (ratio + 1 if velocity else ratio.clamp(min=1e-8))
+        return ratio.clamp(max=gamma) / (ratio + 1 if self._predicts_velocity() else ratio.clamp(min=1e-8))
+
+    def _predicts_velocity(self) -> bool:
+        return bool(self.parts.scheduler.config.prediction_type == "v_prediction")
 
     def _image_share(self) -> float:
         return self.recipe.image_steps if isinstance(self.recipe, VideoRecipe) else 1.0
@@ -124,51 +130,36 @@ class DenoisingObjective(nn.Module):
 
     def _settle(self) -> None:
         """Tell the pipeline how its U-Net was trained."""
-        recipe = self.recipe
+        recipe, shift = self.recipe, {}
+        if isinstance(recipe, VideoRecipe):
+            shift = {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled}
         video = isinstance(recipe, VideoRecipe)
-        shift = (
-            {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled} if video else {}
-        )
-        pixels = self.unet.config.sample_size * 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
         self.parts.video_settings = VideoSettings(
-            video_tuned=video, num_frames=16 if video else 1, height=pixels, width=pixels,
-            noise_correlation=recipe.diffusion.noise_correlation, **recipe.sampling.model_dump(), **shift,
+            video_tuned=video, num_frames=FRAMES if video else 1, height=SIZE, width=SIZE,
+            noise_correlation=recipe.diffusion.noise_correlation,
+            closed_vocabulary=trained_words(self.parts.tokenizer), **recipe.sampling.model_dump(), **shift,
         )  # fmt: skip
 
 
-def correlated_noise(shape: tuple[int, ...], generator: Generator, correlation: float) -> Tensor:
-    """Gaussian noise (B, F, C, h, w) of which the frames of a clip share a part (arXiv 2305.10474, mixed noise)."""
+def clip_noise(shape: tuple[int, ...], generator: Generator, correlation: float) -> Tensor:
+    """Gaussian noise (B, F, C, h, w) for a batch from one generator; a clip's frames share a part of it.
+
+    The formula is `draw_noise`'s, and for one clip the numbers are, too; here all of `own` is drawn first.
+    """
     own = torch.randn(shape, generator=generator)
     if correlation == 0 or shape[1] == 1:
         return own
-    shared = torch.randn((shape[0], 1, *shape[2:]), generator=generator)
-    return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
+    return mix_noise(own, torch.randn((shape[0], 1, *shape[2:]), generator=generator), correlation)
+
+
+def trained_words(tokenizer: Any) -> tuple[str, ...]:
+    """The world's words that a closed tokenizer knows; none for an open one like CLIP's."""
+    if not has_closed_vocabulary(tokenizer):
+        return ()
+    words = vocabulary()
+    unknown = set(unknown_words(tokenizer, " ".join(words)))
+    return tuple(word for word in words if word not in unknown)
 
 
 def _chance(generator: Generator) -> float:
     return float(torch.rand((), generator=generator))
-
-
-def _new_model(recipe: ImageRecipe) -> LatentShiftPipeline:
-    """A pipeline around a new U-Net, or that of `init`."""
-    tokenizer = CLIPTokenizer.from_pretrained(recipe.text / "tokenizer")
-    text_encoder = CLIPTextModel.from_pretrained(recipe.text / "text_encoder", torch_dtype=torch.float32)
-    vae = AutoencoderKL.from_pretrained(recipe.autoencoder / "vae", torch_dtype=torch.float32)
-    if recipe.init is None:
-        unet = UNet2DConditionModel(**recipe.unet)
-    else:
-        unet = UNet2DConditionModel.from_pretrained(recipe.init / "unet", torch_dtype=torch.float32)
-    scheduler = DDIMScheduler(**recipe.scheduler)
-    return LatentShiftPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-
-
-def _base_model(recipe: VideoRecipe) -> LatentShiftPipeline:
-    """The pipeline of `base`, its U-Net exchanged for that of `init` where one is named."""
-    model = LatentShiftPipeline.from_pretrained(str(recipe.base))
-    if recipe.init is not None:
-        unet = UNet2DConditionModel.from_pretrained(recipe.init / "unet", torch_dtype=torch.float32)
-        model.register_modules(unet=unet)
-    return model

@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from latent_shift.data.moving_shapes.world import SIZE
+from latent_shift.training.model_configs import Autoencoder, ClipTower, Scheduler, TextTower, UNet
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -77,8 +80,8 @@ class ContrastRecipe(Run):
 
     task: Literal["contrast"]
     world: World
-    text_tower: dict[str, Any] = Field(description="transformers CLIPTextConfig")
-    clip_tower: dict[str, Any] = Field(description="transformers VivitConfig")
+    text_tower: TextTower
+    clip_tower: ClipTower
 
 
 class AutoencoderRecipe(Run):
@@ -86,10 +89,19 @@ class AutoencoderRecipe(Run):
 
     task: Literal["autoencoder"]
     world: World
-    autoencoder: dict[str, Any] = Field(description="diffusers AutoencoderKL configuration")
+    autoencoder: Autoencoder
     kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
-    crop: int | None = Field(None, ge=8, description="train on windows of so many pixels around the things")
+    crop: int | None = Field(
+        None, ge=8, le=SIZE, description="train on windows of so many pixels around the things"
+    )
     init: Path | None = Field(None, description="folder with the vae/ to start from instead of from nothing")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> AutoencoderRecipe:
+        scale = 2 ** (len(self.autoencoder.get("block_out_channels", ())) - 1)
+        if self.crop is not None and self.crop % scale:
+            raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {scale}")
+        return self
 
 
 class Latents(Strict):
@@ -128,8 +140,8 @@ class ImageRecipe(Run):
     task: Literal["image"]
     text: Path = Field(description="folder with text_encoder/ and tokenizer/")
     autoencoder: Path = Field(description="folder with vae/")
-    unet: dict[str, Any] = Field(description="diffusers UNet2DConditionModel configuration")
-    scheduler: dict[str, Any] = Field(description="diffusers DDIMScheduler configuration")
+    unet: UNet
+    scheduler: Scheduler
     latents: Latents
     diffusion: Diffusion = Diffusion()
     sampling: Sampling = Sampling()
@@ -159,14 +171,15 @@ class VideoRecipe(Run):
     init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
 
 
-Recipe = Annotated[
-    ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe, Field(discriminator="task")
-]
-_ANY_RECIPE: TypeAdapter[Any] = TypeAdapter(Recipe)
+Recipe = ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe
+_ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])
 
 
-def read_recipe(path: Path, settings: Sequence[str] = ()) -> Any:
-    """A recipe from a YAML file, with `a.b=value` settings laid over it. Raises ValueError naming file and key."""
+def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file, with `a.b=value` settings laid over it.
+
+    Raises ValueError naming the file and the key that is unknown, missing, of a wrong type or contradictory.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -183,23 +196,28 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Any:
 
 def _lay_over(content: dict[str, Any], setting: str) -> None:
     name, equals, value = setting.partition("=")
-    if not equals or not name:
+    if not equals or not all(name.split(".")):
         raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
     *parents, last = name.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ValueError(f"setting {setting!r}: {parent!r} is a value, not a group of keys")
-    content[last] = yaml.safe_load(value)
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"setting {setting!r} has no YAML value: {_one_line(error)}") from error
 
 
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(
-        str(part) for part in first["loc"] if part not in ("contrast", "autoencoder", "image", "video")
-    )
+    key = ".".join(map(str, first["loc"][1:]))  # the first is the task
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{key or 'the recipe'}: {first['msg']}, got {str(first['input'])[:80]!r}{more}"
+    if first["type"] == "value_error":  # raised here: names its values itself
+        return f"{key}: {first['ctx']['error']}{more}" if key else f"{first['ctx']['error']}{more}"
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return f"task: {first['msg']}{more}"
+    return f"{key}: {first['msg']}, got {str(first['input'])[:80]!r}{more}"
 
 
 def _one_line(error: Exception) -> str:

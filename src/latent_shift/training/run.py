@@ -11,23 +11,25 @@ from torch import nn
 from latent_shift.training.autoencoder import AutoencoderObjective
 from latent_shift.training.contrast import ContrastObjective
 from latent_shift.training.denoising import DenoisingObjective
-from latent_shift.training.loop import Progress, train
-from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, ImageRecipe, VideoRecipe
+from latent_shift.training.log import Progress
+from latent_shift.training.loop import train
+from latent_shift.training.quiet import quiet_libraries
+from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, Recipe
 
-AnyRecipe = AutoencoderRecipe | ContrastRecipe | ImageRecipe | VideoRecipe
 
-
-def run(recipe: AnyRecipe, report: Callable[[Progress], None]) -> Path:
+def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:
     """Train what the recipe says, from its last checkpoint on. Returns the folder of the finished model.
 
     Raises what the loop raises, and ValueError where a folder that the recipe names is missing.
     """
     _check_folders(recipe)
     torch.manual_seed(recipe.seed)  # the new weights
-    return train(recipe, objective(recipe), report)
+    with quiet_libraries():
+        module = objective(recipe)
+    return train(recipe, module, report)
 
 
-def objective(recipe: AnyRecipe) -> nn.Module:
+def objective(recipe: Recipe) -> nn.Module:
     """The objective of the recipe's task."""
     if isinstance(recipe, ContrastRecipe):
         return ContrastObjective(recipe)
@@ -36,11 +38,13 @@ def objective(recipe: AnyRecipe) -> nn.Module:
     return DenoisingObjective(recipe)
 
 
-def _check_folders(recipe: AnyRecipe) -> None:
+def _check_folders(recipe: Recipe) -> None:
     parts = {"text": ("text_encoder", "tokenizer"), "autoencoder": ("vae",), "base": ("unet", "vae")}
     parts["init"] = ("vae",) if isinstance(recipe, AutoencoderRecipe) else ("unet",)
     for key, wanted in parts.items():
         folder = getattr(recipe, key, None)
-        for part in wanted if isinstance(folder, Path) else ():
+        if not isinstance(folder, Path):  # not of this task, or not asked for
+            continue
+        for part in wanted:
             if not (folder / part).is_dir():
                 raise ValueError(f"{key}: {folder} has no {part}/: train the stage before it first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,6 @@ def write_samples(pipeline: LatentShiftPipeline, path: Path, count: int = 8) -> 
     prompts = [caption(scene) if frames > 1 else image_caption(scene) for scene in scenes]
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
     pipeline.set_progress_bar_config(disable=True)
-    clips = pipeline(prompts, generator=generators, output_type="np").frames
-    sheet = contact_sheet(list((clips * 255).round().astype(np.uint8)), prompts)
-    write_image(path, sheet, overwrite=True)
+    result: Any = pipeline(prompts, generator=generators, output_type="np")
+    clips = (result.frames * 255).round().astype(np.uint8)  # (count, F, H, W, 3)
+    write_image(path, contact_sheet(list(clips), prompts), overwrite=True)

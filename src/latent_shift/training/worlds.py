@@ -112,9 +112,7 @@ class StoredClips(Dataset[dict[str, Any]]):
     def __getitem__(self, visit: int) -> dict[str, Any]:
         epoch, place = divmod(visit, len(self))
         clip, frame = divmod(place, self.frames)
-        said = (
-            epoch * len(self) + frame * len(self.latents) + clip
-        )  # this clip's, another each frame and epoch
+        said = epoch * len(self) + frame * len(self.latents) + clip  # other words each frame and epoch
         latents = self.latents[clip, frame : frame + 1] if self.images else self.latents[clip]
         return {
             "latents": latents,

@@ -1,0 +1,63 @@
+"""What denoising starts from: a recipe's pipeline, its parts read from the folders that the recipe names.
+
+The U-Net is new, or that of `init`; text tower and autoencoder are always read. Parts that do not fit each
+other are told at once, by the keys of the recipe, and not by a failing matrix product in the first step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from latent_shift.data.moving_shapes.world import SIZE
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.recipe import ImageRecipe, VideoRecipe
+
+
+def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
+    """A pipeline around a new U-Net, or that of `init`. Raises ValueError where the parts do not fit."""
+    tokenizer = CLIPTokenizer.from_pretrained(recipe.text / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(recipe.text / "text_encoder", torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(recipe.autoencoder / "vae", torch_dtype=torch.float32)
+    unet = UNet2DConditionModel(**recipe.unet) if recipe.init is None else _unet(recipe.init)
+    model = LatentShiftPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
+        scheduler=DDIMScheduler(**recipe.scheduler),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    _check_fit(model, "unet" if recipe.init is None else "init")
+    return model
+
+
+def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
+    """The pipeline of `base`, its U-Net exchanged for that of `init` where one is named.
+
+    Raises ValueError where the parts do not fit.
+    """
+    model = LatentShiftPipeline.from_pretrained(str(recipe.base))
+    if recipe.init is not None:
+        model.register_modules(unet=_unet(recipe.init))
+    _check_fit(model, "base" if recipe.init is None else "init")
+    return model
+
+
+def _unet(folder: Path) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+
+
+def _check_fit(model: LatentShiftPipeline, key: str) -> None:
+    """Raise ValueError where the U-Net, which is that of `key`, does not fit its neighbours."""
+    unet, vae, text = model.unet.config, model.vae.config, model.text_encoder.config
+    wanted = {
+        "in_channels": (vae.latent_channels, "the autoencoder's latent_channels"),
+        "out_channels": (vae.latent_channels, "the autoencoder's latent_channels"),
+        "cross_attention_dim": (text.hidden_size, "the text tower's hidden_size"),
+    }
+    if key == "unet":  # a new one samples in the world's size unless asked; a given one may do as it likes
+        wanted["sample_size"] = (SIZE // model.vae_scale_factor, f"{SIZE} pixels by this autoencoder")
+    for name, (value, reason) in wanted.items():
+        if unet[name] != value:
+            raise ValueError(f"{key}: the U-Net's {name} is {unet[name]}, but must be {value}: {reason}")

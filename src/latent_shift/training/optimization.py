@@ -1,0 +1,26 @@
+"""AdamW as a recipe sets it, and its learning rate at every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from latent_shift.training.recipe import Optimizer
+
+
+class Diverged(ValueError):
+    """The loss, or a weight, is no longer a finite number."""
+
+
+def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.AdamW:
+    """A new optimizer of the parameters."""
+    return torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+
+
+def learning_rate(schedule: Optimizer, step: int, steps: int) -> float:
+    """The rate at a step, counted from 1: linear warm-up, plateau, linear cool-down to nearly zero."""
+    rise = step / schedule.warmup_steps if schedule.warmup_steps else 1.0
+    fall = (steps - step + 1) / schedule.cooldown_steps if schedule.cooldown_steps else 1.0
+    return schedule.learning_rate * min(1.0, rise, fall)

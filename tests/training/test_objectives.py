@@ -1,0 +1,122 @@
+"""Every objective, by itself: steps on tiny models lower its loss and move what is trained, no more."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from latent_shift.data.moving_shapes import vocabulary
+from latent_shift.noise import draw_noise
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.batches import loader
+from latent_shift.training.denoising import clip_noise
+from latent_shift.training.run import objective
+from latent_shift.unet import shift_options
+
+TRAINED = {"contrast": "", "autoencoder": "vae.", "image": "unet.", "video": "unet."}
+
+
+def first_batch(recipe, module):
+    data = module.dataset(lambda progress: None)
+    return next(iter(loader(data, 4, 0, 0, workers=0, rank=0, world_size=1)))
+
+
+@pytest.mark.parametrize("task", TRAINED)
+def test_steps_lower_the_loss_and_reach_exactly_what_is_trained(recipe, task):
+    torch.manual_seed(0)
+    tiny = recipe(task)
+    module = objective(tiny)
+    batch, before = first_batch(tiny, module), {n: p.clone() for n, p in module.named_parameters()}
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.003)
+    losses, reached = [], set()
+    for _ in range(12):
+        loss = module(batch, seed=5)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        reached |= {n for n, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+        optimizer.zero_grad()
+    assert losses[-1] < 0.9 * losses[0]
+    assert reached == {name for name in before if name.startswith(TRAINED[task])}
+    assert {n for n, p in module.named_parameters() if not torch.equal(p, before[n])} == reached
+
+
+def test_the_seed_decides_a_step(recipe):
+    module = objective(recipe("video"))
+    batch = first_batch(None, module)
+    first, again, other = (module(batch, seed)["loss"].item() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_images_are_mixed_in_as_the_recipe_says(recipe):
+    def kinds(share):
+        module = objective(recipe("video", image_steps=share))
+        batch = first_batch(None, module)
+        with torch.no_grad():
+            return [next(name for name in module(batch, seed) if name != "loss") for seed in range(20)]
+
+    assert set(kinds(0.0)) == {"clip_loss"}
+    assert set(kinds(1.0)) == {"image_loss"}
+    assert set(kinds(0.5)) == {"clip_loss", "image_loss"}
+
+
+def test_the_shift_is_on_for_clips_alone(recipe):
+    assert shift_options(objective(recipe("image")).unet) is None
+    assert shift_options(objective(recipe("video", shift={"enabled": False})).unet) is None
+    assert shift_options(objective(recipe("video", shift={"place": "input"})).unet).place == "input"
+
+
+def test_frames_share_the_asked_part_of_their_noise():
+    noise = clip_noise((400, 3, 2, 8, 8), torch.Generator().manual_seed(0), 0.6).transpose(0, 1).flatten(1)
+    expected = torch.full((3, 3), 0.6).fill_diagonal_(1.0)
+    assert torch.allclose(torch.cov(noise), expected, atol=0.02)
+    assert noise.mean().abs() < 0.01
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
+def test_the_noise_of_one_clip_is_that_of_sampling(correlation):
+    shape = (1, 5, 4, 8, 8)
+    drawn = draw_noise(shape, torch.Generator().manual_seed(3), correlation)
+    assert torch.equal(clip_noise(shape, torch.Generator().manual_seed(3), correlation)[0], drawn)
+
+
+def test_an_exported_model_opens_in_the_stock_pipeline(recipe, tmp_path):
+    module = objective(recipe("video"))
+    module.export(tmp_path / "model")
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    ours = LatentShiftPipeline.from_pretrained(tmp_path / "model")
+    assert not set(stock.unet.state_dict()) ^ set(module.unet.state_dict())
+    settings = ours.video_settings
+    assert (settings.video_tuned, settings.num_frames, settings.height, settings.width) == (True, 16, 64, 64)
+    assert (settings.noise_correlation, settings.guidance_scale, settings.num_inference_steps) == (
+        0.5,
+        2.0,
+        2,
+    )
+    assert settings.closed_vocabulary == tuple(vocabulary())
+    prompt = "a Red circle on a navy background"
+    for pipeline in (stock, ours):
+        pipeline.set_progress_bar_config(disable=True)
+    theirs = stock(
+        prompt, num_inference_steps=2, generator=torch.Generator().manual_seed(1), output_type="np"
+    )
+    images = ours(
+        prompt, num_frames=1, guidance_scale=7.5, generator=torch.Generator().manual_seed(1), output_type="np"
+    )
+    assert (theirs.images == images.frames[:, 0]).all()
+    with pytest.warns(UserWarning, match="does not know 'frogs', 'are' of .*: ignored"):
+        ours("frogs are red", num_frames=1, output_type="np")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"in_channels": 8, "out_channels": 8}, "unet: the U-Net's in_channels is 8, but must be 4"),
+        ({"cross_attention_dim": 8}, "unet: the U-Net's cross_attention_dim is 8, but must be 16"),
+        ({"sample_size": 4}, "unet: the U-Net's sample_size is 4, but must be 8"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told(recipe, change, error):
+    tiny = recipe("image")
+    with pytest.raises(ValueError, match=error):
+        objective(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))

@@ -1,0 +1,86 @@
+"""Recipes are strict: what is wrong is told by file and key, before any work is done."""
+
+from pathlib import Path
+
+import pytest
+
+from latent_shift.training.recipe import read_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_this_repository_are_valid(path):
+    assert read_recipe(path).steps > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "key"),
+    [
+        ("autoencoder", {"stepz": 3}, "stepz: Extra inputs"),
+        ("autoencoder", {"optimizer": {"learning_rate": 0.1, "momentum": 1}}, "optimizer.momentum: Extra"),
+        ("autoencoder", {"steps": "many"}, "steps: Input should be a valid integer"),
+        ("autoencoder", {"steps": 0}, "steps: .* greater than or equal to 1"),
+        ("autoencoder", {"autoencoder": {"norm_groups": 4}}, "autoencoder: AutoencoderKL has no norm_groups"),
+        ("autoencoder", {"autoencoder": 4}, "autoencoder: Input should be a valid dictionary"),
+        ("autoencoder", {"crop": 20}, "crop 20 is no multiple of the autoencoder's scale, 8"),
+        ("contrast", {"text_tower": {"vocab_size": 4}}, "text_tower: CLIPTextConfig has no vocab_size"),
+        ("contrast", {"world": {"levels": []}}, "world.levels: Tuple should have at least 1 item"),
+        ("image", {"scheduler": {"betas": 4}}, "scheduler: DDIMScheduler has no betas"),
+        (
+            "image",
+            {"latents": {"folder": "x", "world": {}}},
+            "latents: world.clips is 10000000; say how many",
+        ),
+        ("video", {"shift": {"place": "middle"}}, "shift.place: Input should be 'output' or 'input'"),
+        ("video", {"image_steps": 1.5}, "image_steps: .* less than or equal to 1"),
+        (
+            "video",
+            {"optimizer": {"learning_rate": 1, "cooldown_steps": 9}},
+            ".* cooldown_steps 9 exceed steps 6",
+        ),
+    ],
+)
+def test_a_mistake_is_told_by_file_and_key(recipe_file, task, changes, key):
+    path = recipe_file(task, **changes)
+    with pytest.raises(ValueError, match=f"{path}: {key}"):
+        read_recipe(path)
+
+
+def test_what_is_no_recipe_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    with pytest.raises(ValueError, match="cannot read recipe .*recipe.yaml"):
+        read_recipe(path)
+    for content, error in (
+        ("- 1", "must be a mapping"),
+        ("a: [", "cannot read recipe"),
+        ("steps: 1", "task: Unable to extract tag"),
+        ("task: text", "task: Input tag 'text'"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=error):
+            read_recipe(path)
+
+
+def test_settings_are_laid_over_the_file(recipe_file):
+    changed = read_recipe(
+        recipe_file("video"), ["steps=9", "shift.place=input", "optimizer.betas=[0.5, 0.6]"]
+    )
+    assert (changed.steps, changed.shift.place, changed.optimizer.betas) == (9, "input", (0.5, 0.6))
+    assert changed.optimizer.learning_rate == 0.003
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ("steps", "must look like key=value"),
+        ("=3", "must look like key=value"),
+        ("a..b=3", "must look like key=value"),
+        ("steps.more=3", "'steps' is a value, not a group"),
+        ("steps=[", "no YAML value"),
+        ("stepz=3", "stepz: Extra inputs"),
+    ],
+)
+def test_a_wrong_setting_is_told(recipe_file, setting, error):
+    with pytest.raises(ValueError, match=error):
+        read_recipe(recipe_file("video"), [setting])

@@ -1,0 +1,195 @@
+"""A run goes on after its last checkpoint as if it had never stopped, however it was stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from latent_shift.training import state
+from latent_shift.training.interrupts import Interrupted
+from latent_shift.training.optimization import Diverged
+from latent_shift.training.run import objective, run
+
+PROGRAM = [sys.executable, "-c", "from latent_shift.cli.main import main; main()"]
+
+
+def checkpoint(output, step):
+    folder = output / "checkpoints" / f"step-{step:08d}"
+    tensors = {
+        (file.name, name): value
+        for file in folder.glob("*.safetensors")
+        for name, value in load_file(file).items()
+    }
+    return tensors, json.loads((folder / "state.json").read_text())
+
+
+def same(one, other):
+    return one[0].keys() == other[0].keys() and all(torch.equal(one[0][key], other[0][key]) for key in one[0])
+
+
+def losses(output):
+    lines = map(json.loads, (output / "log.jsonl").read_text().splitlines())
+    return [(line["step"], line["loss"], line["gradient_norm"], line["learning_rate"]) for line in lines]
+
+
+def stop_at(step):
+    """A report that sends this process Ctrl-C at a step, as a user would."""
+    return lambda progress: (
+        (progress.stage, progress.step) == ("training", step) and signal.raise_signal(signal.SIGINT)
+    )
+
+
+def ignore(progress):
+    pass
+
+
+@pytest.mark.parametrize("task", ["autoencoder", "video"])
+def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
+    whole, parted = recipe(task), recipe(task, output=str(tmp_path / "parted"), workers=2)
+    model = run(whole, ignore)
+    for step in (2, 3):
+        with pytest.raises(Interrupted, match=f"stopped at step {step}"):
+            run(parted, stop_at(step))
+    assert run(parted, ignore) == parted.output / "model"
+    first, second = checkpoint(whole.output, 6), checkpoint(parted.output, 6)
+    assert same(first, second)
+    assert first[1] == second[1]
+    assert {name for name, _ in first[0]} == {
+        "weights.safetensors",
+        "ema.safetensors",
+        "optimizer.safetensors",
+    }
+    assert losses(whole.output) == losses(parted.output)
+    for file in model.rglob("*.safetensors"):
+        assert file.read_bytes() == (parted.output / "model" / file.relative_to(model)).read_bytes()
+    assert [folder.name for folder in state.checkpoints(parted.output)] == ["step-00000003", "step-00000006"]
+
+
+def test_the_log_tells_every_step_once(recipe):
+    tiny = recipe("autoencoder", checkpoint_every=2)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tiny, _fail_after(3))  # after the checkpoint of step 2
+    with (tiny.output / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "los')
+    run(tiny, ignore)
+    assert [step for step, *_ in losses(tiny.output)] == [1, 2, 3, 4, 5, 6]
+    events = EventAccumulator(str(tiny.output / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def _fail_after(step):
+    def report(progress):
+        if progress.step == step:
+            raise RuntimeError("power cut")
+
+    return report
+
+
+def test_a_finished_run_is_left_alone(recipe):
+    tiny = recipe("autoencoder")
+    model = run(tiny, ignore)
+    before = {file: file.stat().st_mtime_ns for file in tiny.output.rglob("*")}
+    assert run(tiny, lambda progress: pytest.fail("took a step")) == model
+    assert {file: file.stat().st_mtime_ns for file in tiny.output.rglob("*")} == before
+
+
+def test_the_export_is_the_averaged_model(recipe):
+    tiny = recipe("autoencoder")
+    exported = load_file(run(tiny, ignore) / "vae" / "diffusion_pytorch_model.safetensors")
+    tensors, _ = checkpoint(tiny.output, 6)
+    names = [name for name, _ in objective(tiny).named_parameters()]
+    for i, name in enumerate(names):
+        assert torch.equal(exported[name.removeprefix("vae.")], tensors["ema.safetensors", str(i)])
+    assert not torch.equal(tensors["weights.safetensors", names[0]], tensors["ema.safetensors", "0"])
+
+
+def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recipe, monkeypatch):
+    tiny = recipe("autoencoder")
+    now = state.State.new(objective(tiny), tiny)
+    state.save(tiny.output, 1, now, keep=2)
+    saved, calls = checkpoint(tiny.output, 1), []
+
+    def killed(tensors, path):
+        calls.append(path)
+        path.write_bytes(b"half")
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            state.save(tiny.output, 2, now, keep=2)
+    fresh = state.State.new(objective(tiny), tiny)
+    assert state.load(tiny.output, fresh) == 1
+    assert all(
+        torch.equal(value, saved[0]["weights.safetensors", n])
+        for n, value in fresh.objective.named_parameters()
+    )
+    state.save(tiny.output, 3, now, keep=2)
+    assert sorted(path.name for path in (tiny.output / "checkpoints").iterdir()) == [
+        "step-00000001",
+        "step-00000003",
+    ]
+
+
+def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
+    tiny = recipe("autoencoder", log_every=6, checkpoint_every=1)
+    now = state.State.new(objective(tiny), tiny)
+    with torch.no_grad():
+        now.trained[0][0] = float("nan")
+    with pytest.raises(
+        Diverged, match="vae.encoder.conv_in.weight is not finite at step 1: lower learning_rate"
+    ):
+        state.save(tiny.output, 1, now, keep=2)
+    assert not (tiny.output / "checkpoints").exists()
+    with pytest.raises(Diverged, match="the loss is nan by step"):
+        run(recipe("autoencoder", optimizer={"learning_rate": 1e30, "warmup_steps": 0}), ignore)
+
+
+def test_another_model_is_refused(recipe):
+    tiny = recipe("autoencoder")
+    state.save(tiny.output, 1, state.State.new(objective(tiny), tiny), keep=2)
+    smaller = tiny.model_copy(update={"autoencoder": {**tiny.autoencoder, "latent_channels": 3}})
+    with pytest.raises(ValueError, match="is of another model: train into another output folder"):
+        state.load(tiny.output, state.State.new(objective(smaller), smaller))
+
+
+def test_the_scaler_of_half_precision_is_kept(recipe):
+    tiny = recipe("autoencoder")
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.ones(())), scaler.update(4.0)
+    state.save(tiny.output, 1, state.State.new(objective(tiny), tiny, scaler), keep=1)
+    fresh = torch.amp.GradScaler("cpu", init_scale=8.0)
+    state.load(tiny.output, state.State.new(objective(tiny), tiny, fresh))
+    assert fresh.state_dict() == scaler.state_dict()
+
+
+def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file):
+    settings = {"steps": 40, "checkpoint_every": 100}
+    whole = recipe("autoencoder", **settings)
+    run(whole, ignore)
+    expected = checkpoint(whole.output, 40)
+    path = recipe_file("autoencoder", **settings)
+    parted = whole.output.with_name("parted")
+    command = [*PROGRAM, "train", str(path), "--set", f"output={parted}"]
+    for signal_number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 12)):
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in running.stderr:
+            if line.startswith(f"training  {step}/40"):
+                running.send_signal(signal_number)
+                break
+        said = running.stderr.read()
+        assert running.wait() == 130
+        assert said.splitlines()[-1] == "latent-shift: error: interrupted; finished files are kept"
+        assert step <= state.step_of(state.checkpoints(parted)[-1]) < 40
+        assert not (parted / "model").exists()
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [str(parted / "model")]
+    assert "shards" not in ended.stderr
+    assert same(checkpoint(parted, 40), expected)
+    assert losses(parted) == losses(whole.output)

@@ -1,0 +1,96 @@
+"""Prompts of a closed vocabulary: what is known passes untouched, the rest is left out and named."""
+
+import warnings
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.prompts import has_closed_vocabulary, keep_known_words
+from latent_shift.video_settings import read_video_settings
+from tiny import WORDS, tiny_pipeline_folder, tiny_tokenizer
+
+ONE = {"num_frames": 1, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a red circle", "A  RED circle\tmoves left ", "", "a", "right to left"]
+)
+def test_known_words_pass_untouched(prompt):
+    assert keep_known_words(prompt, WORDS) == (prompt, [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept", "unknown"),
+    [
+        ("a red, green circle!", "a red green circle", []),
+        ("a tiny red frog, a tiny frog", "a red a", ["tiny", "frog"]),
+        ("left-to-right", "left to right", []),
+        ("a 12 circle", "a circle", ["1", "2"]),
+        ("gr", "", ["gr"]),  # a piece of known words, but no word
+        ("a _red_ circle", "a red circle", []),
+        ("Ein roter Kreis на a", "a", ["Ein", "roter", "Kreis", "на"]),
+        ("!?", "", []),
+    ],
+)
+def test_the_rest_is_left_out_and_words_are_named(prompt, kept, unknown):
+    assert keep_known_words(prompt, WORDS) == (kept, unknown)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("closed") / "model", closed_vocabulary=WORDS)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    pipeline = LatentShiftPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def image(pipeline, prompt, **more):
+    return pipeline(prompt, generator=torch.Generator().manual_seed(0), **ONE, **more).frames
+
+
+def test_unknown_words_are_ignored_by_name(pipeline):
+    with pytest.warns(
+        UserWarning, match=r"^the model does not know 'tiny', 'Frog' of 'a tiny Frog\.': ignored$"
+    ):
+        mixed = image(pipeline, "a tiny Frog.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert (mixed == image(pipeline, "a")).all()
+        assert (image(pipeline, "a red, green circle!") == image(pipeline, "a red green circle")).all()
+
+
+def test_a_prompt_without_a_known_word_is_refused(pipeline):
+    for prompt in ("frogs jump", "?!"):
+        with pytest.raises(
+            ValueError, match="the model knows no word of .*: its vocabulary is closed, and has 12"
+        ):
+            pipeline(["a circle", prompt], **ONE)
+
+
+def test_a_negative_prompt_may_lose_all_its_words(pipeline):
+    with pytest.warns(UserWarning, match="does not know 'blurry' of 'blurry': ignored"):
+        without = image(pipeline, "a circle", negative_prompt="blurry")
+    assert (without == image(pipeline, "a circle", negative_prompt="")).all()
+
+
+def test_known_prompts_still_equal_the_stock_pipeline(pipeline, folder):
+    stock = StableDiffusionPipeline.from_pretrained(folder)
+    stock.set_progress_bar_config(disable=True)
+    prompt, options = "A RED circle moves  left", {name: ONE[name] for name in ONE if name != "num_frames"}
+    images = stock(prompt, generator=torch.Generator().manual_seed(0), height=32, width=32, **options).images
+    assert (image(pipeline, prompt)[:, 0] == images).all()
+
+
+def test_the_words_are_saved_with_the_model(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    assert read_video_settings(tmp_path / "latent_shift.json").closed_vocabulary == WORDS
+
+
+def test_only_tokenizers_made_of_words_are_closed():
+    assert has_closed_vocabulary(tiny_tokenizer())

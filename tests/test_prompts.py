@@ -14,9 +14,7 @@ from tiny import WORDS, tiny_pipeline_folder, tiny_tokenizer
 ONE = {"num_frames": 1, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
 
 
-@pytest.mark.parametrize(
-    "prompt", ["a red circle", "A  RED circle\tmoves left ", "", "a", "right to left"]
-)
+@pytest.mark.parametrize("prompt", ["a red circle", "A  RED circle\tmoves left ", "", "a", "right to left"])
 def test_known_words_pass_untouched(prompt):
     assert keep_known_words(prompt, WORDS) == (prompt, [])
 

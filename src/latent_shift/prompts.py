@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -53,8 +53,9 @@ def read_texts(
     known word; a negative prompt may lose all of its words.
     """
     if words:
-        prompts = prompts and [_known_part(prompt, words, required=True) for prompt in prompts]
-        negatives = negatives and [_known_part(negative, words, required=False) for negative in negatives]
+        check_known(prompts or (), words)
+        prompts = prompts and [_known_part(prompt, words) for prompt in prompts]
+        negatives = negatives and [_known_part(negative, words) for negative in negatives]
     _warn_of_losses(tokenizer, [*(prompts or ()), *(negatives or ())])
     return prompts, negatives
 
@@ -73,13 +74,18 @@ def keep_known_words(prompt: str, words: Collection[str]) -> tuple[str, list[str
     return " ".join(known), list(dict.fromkeys(unknown))
 
 
-def _known_part(prompt: str, words: Collection[str], *, required: bool) -> str:
+def check_known(prompts: Iterable[str], words: Collection[str]) -> None:
+    """Raise ValueError for a prompt without a word of a closed vocabulary; an empty one is open."""
+    for prompt in prompts:
+        if words and not keep_known_words(prompt, words)[0]:
+            raise ValueError(
+                f"the model knows no word of {prompt!r}: its vocabulary is closed, and has {len(words)} words"
+                " (closed_vocabulary in its latent_shift.json)"
+            )
+
+
+def _known_part(prompt: str, words: Collection[str]) -> str:
     kept, unknown = keep_known_words(prompt, words)
-    if required and not kept:
-        raise ValueError(
-            f"the model knows no word of {prompt!r}: its vocabulary is closed, and has {len(words)} words"
-            " (closed_vocabulary in its latent_shift.json)"
-        )
     if unknown:
         named = ", ".join(map(repr, unknown))
         warnings.warn(f"the model does not know {named} of {prompt!r}: ignored", stacklevel=6)

@@ -13,7 +13,7 @@ import pytest
 from latent_shift import __version__, media
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
-from tiny import tiny_pipeline_folder
+from tiny import WORDS, tiny_pipeline_folder
 
 PROGRAM = [sys.executable, "-c", "from latent_shift.cli.main import main; main()"]
 LIGHT = (
@@ -93,6 +93,18 @@ def test_the_same_seed_repeats_a_clip_whatever_is_made_beside_it(run, tmp_path):
     assert run("generate", "--prompts", "many.jsonl", "-o", "many")[0] == 0
     alone, beside = (media.read_clip(tmp_path / name)[0] for name in ("alone.webp", "many/beside.webp"))
     assert (alone == beside).all()
+
+
+def test_a_prompt_of_unknown_words_stops_the_command_before_any_work(run, tmp_path, tmp_path_factory):
+    closed = tiny_pipeline_folder(tmp_path_factory.mktemp("closed") / "model", closed_vocabulary=WORDS)
+    status, out, err = run("generate", "a circle", "frogs jump", "--model", closed)
+    assert (status, out, everything_in(tmp_path)) == (2, [], [])
+    assert [line.split(":")[2] for line in err] == [" the model knows no word of 'frogs jump'"]
+    status, _, err = run("generate", "a circle, frogs", "--model", closed, "-o", "a.png", "--frames", 1)
+    assert (status, err) == (
+        0,
+        ["latent-shift: warning: the model does not know 'frogs' of 'a circle, frogs': ignored"],
+    )
 
 
 def test_a_drawn_seed_can_be_repeated(run):

@@ -69,12 +69,14 @@ def generate(
     shared = {"seed": seed, "frames": frames, "steps": steps, "guidance": guidance, "negative": negative}
     wishes = _wishes(prompts or [], prompt_file, shared)
     from latent_shift.media import check_output, write_clip
+    from latent_shift.prompts import check_known
 
     _check_choices(fps=fps, count=count, scheduler=scheduler, dtype=dtype, device=device)
     check_output(output if names_file(output) else Path(output) / "clip.mp4", overwrite=True)
     folder = checkpoints.resolve(model)
     _check_size(checkpoints.pixel_multiple(folder), height=height, width=width)
     own = checkpoints.video_settings(folder)
+    check_known([wish.prompt for wish in wishes], own.closed_vocabulary)
     defaults = {"frames": own.num_frames, "steps": own.num_inference_steps, "guidance": own.guidance_scale}
     orders = plan(wishes, count=count, output=output, defaults=defaults)
     for order in orders:

@@ -82,7 +82,7 @@ def recognise(frames: Frames, objects: int) -> tuple[list[SeenThing], str]:
         hidden: NDArray[np.bool_] = np.any(others > _HIDING, axis=0)
         track = follow(cover, hidden)
         turning = measure_turning(cover, track)
-        shape = match_shape(cover, hidden, track, spin(turning, None, len(frames)))
+        shape = match_shape(cover, hidden, track, spin(turning, None, len(frames)) or 0.0)
         motion = match_motion(track, turning, shape) if len(frames) > 1 else Motion(None)
         things.append(SeenThing(colour, shape, motion))
     return things, parts.background

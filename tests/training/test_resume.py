@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from latent_shift.cli import errors
+from latent_shift.cli.main import app
 from latent_shift.training import state
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.optimization import Diverged
@@ -169,16 +171,16 @@ def test_the_scaler_of_half_precision_is_kept(recipe):
     assert fresh.state_dict() == scaler.state_dict()
 
 
-def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file):
+def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, capsys):
     settings = {"steps": 40, "checkpoint_every": 100}
     whole = recipe("autoencoder", **settings)
     run(whole, ignore)
     expected = checkpoint(whole.output, 40)
     path = recipe_file("autoencoder", **settings)
     parted = whole.output.with_name("parted")
-    command = [*PROGRAM, "train", str(path), "--set", f"output={parted}"]
+    arguments = ["train", str(path), "--set", f"output={parted}"]
     for signal_number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 12)):
-        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        running = subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True)
         for line in running.stderr:
             if line.startswith(f"training  {step}/40"):
                 running.send_signal(signal_number)
@@ -188,8 +190,10 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file):
         assert said.splitlines()[-1] == "latent-shift: error: interrupted; finished files are kept"
         assert step <= state.step_of(state.checkpoints(parted)[-1]) < 40
         assert not (parted / "model").exists()
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines() == [str(parted / "model")]
-    assert "shards" not in ended.stderr
+    capsys.readouterr()
+    assert errors.run(app, arguments) == 0
+    ended = capsys.readouterr()
+    assert ended.out.splitlines() == [str(parted / "model")]
+    assert "shards" not in ended.err
     assert same(checkpoint(parted, 40), expected)
     assert losses(parted) == losses(whole.output)

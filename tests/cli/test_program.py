@@ -257,10 +257,20 @@ def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path, model):
     assert not (tmp_path / "out").exists()
 
 
+def listen_to_ctrl_c():
+    """Undo what a shell does to programs it starts in the background: they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_ends_with_130_and_keeps_whole_files_only(tmp_path, model):
     command = [*PROGRAM, "generate", "a circle", "--count", "1000", "--model", str(model), "--seed", "0"]
     running = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen_to_ctrl_c,
     )
     first, second = running.stdout.readline(), running.stdout.readline()
     time.sleep(0.05)  # somewhere within a clip

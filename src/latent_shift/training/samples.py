@@ -16,7 +16,7 @@ _SEED = 77  # of the scenes whose captions are the prompts; no training world sh
 
 
 def write_samples(pipeline: LatentShiftPipeline, path: Path, count: int = 8) -> None:
-    """Write a sheet of `count` clips of the model's own length (or four times as many single images)."""
+    """Write a sheet of `count` clips of the model's own length, a line each, or four times as many images."""
     frames = pipeline.video_settings.num_frames
     count = count if frames > 1 else 4 * count
     scenes = draw_scenes(_SEED, range(count), level=1)
@@ -25,4 +25,8 @@ def write_samples(pipeline: LatentShiftPipeline, path: Path, count: int = 8) -> 
     pipeline.set_progress_bar_config(disable=True)
     result: Any = pipeline(prompts, generator=generators, output_type="np")
     clips = (result.frames * 255).round().astype(np.uint8)  # (count, F, H, W, 3)
-    write_image(path, contact_sheet(list(clips), prompts), overwrite=True)
+    if frames > 1:
+        sheet = contact_sheet(list(clips), prompts)
+    else:
+        sheet = contact_sheet([clips[:, 0]], columns=8)
+    write_image(path, sheet, overwrite=True)

@@ -5,6 +5,7 @@ Not training: it changes no weight but its precision. Used by `make default-mode
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -30,8 +31,19 @@ def publish(model: Path, clip_tower: Path, target: Path) -> int:
     VivitModel.from_pretrained(clip_tower, dtype=torch.float16, add_pooling_layer=False).save_pretrained(
         partial / "clip_tower"
     )
+    _make_public(partial)
     if target.exists():
         os.replace(target, old)
     os.replace(partial, target)
     shutil.rmtree(old, ignore_errors=True)
     return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+
+
+def _make_public(folder: Path) -> None:
+    """Readable for all, and free of where the model lay on the machine that made it."""
+    for file in folder.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+        if file.suffix == ".json":
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content.pop("_name_or_path", None) is not None:
+                file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -122,7 +122,9 @@ class Latents(Strict):
 class Diffusion(Strict):
     """The denoising objective."""
 
-    min_snr_gamma: float | None = Field(5.0, gt=0.0, description="arXiv 2303.09556; null weighs all alike")
+    min_snr_gamma: float | None = Field(
+        None, gt=0.0, description="arXiv 2303.09556; blinds a zero terminal SNR to its noisiest steps"
+    )
     caption_dropout: Share = Field(0.1, description="captions replaced by the empty one, for guidance")
     noise_correlation: Share = Field(0.0, description="variance of the noise that a clip's frames share")
 

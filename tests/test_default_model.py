@@ -64,7 +64,9 @@ def test_it_knows_every_word_of_its_world(pipeline):
 
 
 def test_a_clip_shows_the_colour_and_background_that_the_sentence_names(pipeline, tmp_path):
-    clip = pipeline(f"{PROMPT[:18]} standing still {PROMPT[18:].strip()}", generator=seed(3), output_type="np")
+    clip = pipeline(
+        f"{PROMPT[:18]} standing still {PROMPT[18:].strip()}", generator=seed(3), output_type="np"
+    )
     frames = (clip.frames[0] * 255).round().astype(np.uint8)
     assert frames.shape == (16, 64, 64, 3)
     things, background = recognise(frames, objects=1)

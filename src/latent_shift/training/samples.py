@@ -25,8 +25,6 @@ def write_samples(pipeline: LatentShiftPipeline, path: Path, count: int = 8) -> 
     pipeline.set_progress_bar_config(disable=True)
     result: Any = pipeline(prompts, generator=generators, output_type="np")
     clips = (result.frames * 255).round().astype(np.uint8)  # (count, F, H, W, 3)
-    if frames > 1:
-        sheet = contact_sheet(list(clips), prompts)
-    else:
-        sheet = contact_sheet([clips[:, 0]], columns=8)
+    images = [clips[:, 0]]  # as one clip, in lines of eight
+    sheet = contact_sheet(list(clips), prompts) if frames > 1 else contact_sheet(images, columns=8)
     write_image(path, sheet, overwrite=True)

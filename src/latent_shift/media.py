@@ -52,16 +52,19 @@ _BROKEN = (
 # ---- writing ---------------------------------------------------------------------------------------
 
 
-def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Make sure a clip could be written to `path`, leaving no trace; called before anything heavy starts.
+def check_output(
+    path: str | os.PathLike[str], *, overwrite: bool = False, suffixes: Sequence[str] | None = None
+) -> Path:
+    """Make sure a file could be written to `path`, leaving no trace; called before anything heavy starts.
 
-    Raises ValueError for a suffix that no writer knows, a file that exists (unless `overwrite`), and a folder
-    that cannot be made or written into.
+    suffixes: those it may have; None for a clip's. Raises ValueError for a suffix that is none of them, a
+    file that exists (unless `overwrite`), and a folder that cannot be made or written into.
     """
     path = Path(path)
-    if path.suffix.lower() not in WRITERS:
-        known = " ".join(WRITERS)
-        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; the name must end in one of {known}")
+    suffixes = tuple(WRITERS) if suffixes is None else suffixes
+    if path.suffix.lower() not in suffixes:
+        known = f"one of {' '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
+        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; the name must end in {known}")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; name a file")
     if os.path.lexists(path) and not overwrite:

@@ -40,9 +40,7 @@ def preview(
     from latent_shift.data.moving_shapes import caption, draw_scenes, render
     from latent_shift.media import check_output, contact_sheet, write_image
 
-    if output.suffix.lower() != ".png":
-        raise ValueError(f"{output}: unknown suffix {output.suffix!r}; a contact sheet's name ends in .png")
-    check_output(output, overwrite=force)
+    check_output(output, overwrite=force, suffixes=[".png"])
     scenes = draw_scenes(seed, range(count), level=level, objects=objects, split=cast("Split", split))
     sheet = contact_sheet(list(render(scenes)), [caption(scene) for scene in scenes])
     asked = {"level": level, "split": split, "objects": objects, "seed": seed, "count": count}

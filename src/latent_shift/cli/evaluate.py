@@ -20,7 +20,7 @@ import typer
 from latent_shift import __version__, checkpoints
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
 from latent_shift.cli.progress import progress_bar
-from latent_shift.cli.text_files import check_text_file, write_text_file
+from latent_shift.cli.text_files import write_text_file
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.clip_maker import PipelineClips
@@ -111,16 +111,12 @@ def _check_choices(*, steps: int | None, guidance: float | None, dtype: str, dev
 
 
 def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | None, force: bool) -> None:
-    if output is not None:
-        check_text_file(output, ".json", overwrite=force)
-    if markdown is not None:
-        check_text_file(markdown, ".md", overwrite=True)
-    if sheet is not None:
-        from latent_shift.media import check_output
+    from latent_shift.media import check_output
 
-        if sheet.suffix.lower() != ".png":
-            raise ValueError(f"{sheet}: unknown suffix {sheet.suffix!r}; the sheet's name must end in .png")
-        check_output(sheet, overwrite=force)
+    wanted = ((output, ".json", force), (markdown, ".md", True), (sheet, ".png", force))
+    for file, suffix, overwrite in wanted:
+        if file is not None:
+            check_output(file, overwrite=overwrite, suffixes=[suffix])
 
 
 def _load(

@@ -15,10 +15,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from latent_shift.data.latents import to_model_range
+from latent_shift.data.moving_shapes import MovingShapes
 from latent_shift.media import write_image
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import AutoencoderRecipe
-from latent_shift.training.worlds import RenderedClips
 
 
 class AutoencoderObjective(nn.Module):
@@ -35,13 +35,13 @@ class AutoencoderObjective(nn.Module):
             self.vae.encoder.compile()
             self.vae.decoder.compile()
 
-    def dataset(self, report: Callable[[Progress], None]) -> RenderedClips:
+    def dataset(self, report: Callable[[Progress], None]) -> MovingShapes:
         """Single frames of the recipe's levels, or windows of them."""
-        return RenderedClips(self.recipe.world, images=True, crop=self.recipe.crop)
+        return MovingShapes(self.recipe.world, images=True, crop=self.recipe.crop)
 
     def _frames(self, first: int, count: int) -> Tensor:
         """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""
-        whole = RenderedClips(self.recipe.world, images=True)
+        whole = MovingShapes(self.recipe.world, images=True)
         frames = torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
         return frames.to(self.vae.device)
 

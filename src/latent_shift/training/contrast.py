@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, VivitConfig, VivitModel
 
-from latent_shift.data.moving_shapes import vocabulary
+from latent_shift.data.moving_shapes import MovingShapes, vocabulary
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ContrastRecipe
 from latent_shift.training.tokenizer import make_tokenizer
-from latent_shift.training.worlds import RenderedClips
 
 LARGEST_SCALE = 100.0  # of the cosines before the softmax, as in CLIP
 
@@ -44,9 +43,9 @@ class ContrastObjective(nn.Module):
         self.clip_tower = VivitModel(VivitConfig(**recipe.clip_tower), add_pooling_layer=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def dataset(self, report: Callable[[Progress], None]) -> RenderedClips:
+    def dataset(self, report: Callable[[Progress], None]) -> MovingShapes:
         """Captioned clips of the recipe's levels."""
-        return RenderedClips(self.recipe.world)
+        return MovingShapes(self.recipe.world)
 
     def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
         """The loss, and how often the caption of a clip is found among the batch's, scalars."""

@@ -21,6 +21,7 @@ from transformers import CLIPTextModel
 
 from latent_shift.data.moving_shapes import vocabulary
 from latent_shift.data.moving_shapes.world import FRAMES, SIZE
+from latent_shift.data.stored import StoredClips
 from latent_shift.noise import mix_noise
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 from latent_shift.training.base_models import image_model, video_model
@@ -28,7 +29,6 @@ from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 from latent_shift.training.samples import write_samples
 from latent_shift.training.stores import stored_clips
-from latent_shift.training.worlds import StoredClips
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, set_num_frames
 from latent_shift.video_settings import VideoSettings
 

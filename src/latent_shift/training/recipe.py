@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from latent_shift.data.moving_shapes.dataset import World
 from latent_shift.data.moving_shapes.world import SIZE
 from latent_shift.training.model_configs import Autoencoder, ClipTower, Scheduler, TextTower, UNet
 
@@ -25,15 +26,6 @@ class Strict(BaseModel):
     """A configuration in which an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class World(Strict):
-    """Clips of Moving Shapes, drawn as they are asked for (WORLD.md)."""
-
-    seed: int = Field(0, description="of the series of scenes; another seed is another series")
-    clips: Count = Field(10_000_000, description="length of the series")
-    levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="taken in turn, clip by clip")
-    paraphrases: Share = Field(0.5, description="share of captions in other than the canonical words")
 
 
 class Optimizer(Strict):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from diffusers import AutoencoderKL
 
 from latent_shift.data import latents
+from latent_shift.data.moving_shapes import Scenes
+from latent_shift.data.stored import StoredClips
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Latents
-from latent_shift.training.worlds import Scenes, StoredClips
 
 
 def stored_clips(

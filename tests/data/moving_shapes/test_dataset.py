@@ -1,26 +1,57 @@
-"""The torch dataset: items that depend on settings and index alone."""
+"""The torch dataset: items that depend on settings and visit alone."""
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
-from latent_shift.data.moving_shapes import MovingShapes, caption, draw_scene, image_caption, render
+from latent_shift.data.moving_shapes import (
+    MovingShapes,
+    World,
+    caption,
+    draw_scene,
+    image_caption,
+    parse_caption,
+    render,
+)
+
+
+def world(clips: int, *levels: int, paraphrases: float = 0.0) -> World:
+    return World.model_validate(
+        {"seed": 9, "clips": clips, "levels": levels or (1,), "paraphrases": paraphrases}
+    )
 
 
 def test_clips_are_those_of_the_scenes() -> None:
-    clips = MovingShapes(9, 20, level=2)
+    clips = MovingShapes(world(20, 2))
     item = clips[13]
     scene = draw_scene(9, 13, level=2)
     assert torch.equal(item["frames"], torch.from_numpy(render([scene])[0]))
     assert item["frames"].shape == (16, 64, 64, 3)
     assert item["frames"].dtype == torch.uint8
     assert item["caption"] == caption(scene)
-    assert item["index"] == 13
     assert len(clips) == 20
 
 
+def test_levels_take_turns() -> None:
+    clips = MovingShapes(world(20, 1, 2, 2))
+    expected = [draw_scene(9, i // 3, level=(1, 2, 2)[i % 3]) for i in range(9)]
+    assert [clips[i]["caption"] for i in range(9)] == [caption(scene) for scene in expected]
+
+
+def test_no_clip_is_held_out() -> None:
+    clips = MovingShapes(world(300, 1, 2))
+    assert not any(scene.held_out for scene in (clips.scenes[i] for i in range(300)))
+
+
+def test_after_the_last_clip_comes_the_first_in_other_words() -> None:
+    clips = MovingShapes(world(8, paraphrases=1.0))
+    assert torch.equal(clips[3]["frames"], clips[11]["frames"])
+    assert any(clips[i]["caption"] != clips[i + 8]["caption"] for i in range(8))
+
+
 def test_images_are_frames_of_the_clips() -> None:
-    images, clips = MovingShapes(9, 40, images=True), MovingShapes(9, 40)
+    images, clips = MovingShapes(world(40), images=True), MovingShapes(world(40))
     places = set()
     for index in range(40):
         item = images[index]
@@ -32,26 +63,31 @@ def test_images_are_frames_of_the_clips() -> None:
     assert len(places) > 5
 
 
+def test_a_window_is_a_part_of_its_image_and_shows_its_thing() -> None:
+    windows, images = MovingShapes(world(20), images=True, crop=32), MovingShapes(world(20), images=True)
+    for index in range(20):
+        part, whole = windows[index]["frames"][0], images[index]["frames"][0]
+        assert part.shape == (32, 32, 3)
+        found = whole.unfold(0, 32, 1).unfold(1, 32, 1).permute(0, 1, 3, 4, 2) == part
+        assert found.all(dim=4).all(dim=3).all(dim=2).any()
+        assert len(part.flatten(0, 1).unique(dim=0)) > 1  # not the background alone
+
+
 def test_paraphrases_come_at_their_share_and_do_not_change_the_clip() -> None:
-    plain, half = MovingShapes(9, 200), MovingShapes(9, 200, paraphrases=0.5)
-    changed = sum(plain[i]["caption"] != half[i]["caption"] for i in range(200))
+    plain, half = MovingShapes(world(200)), MovingShapes(world(200, paraphrases=0.5))
+    changed = sum(plain.scenes.words(i) != half.scenes.words(i) for i in range(200))
     assert 70 < changed < 130
     assert torch.equal(plain[3]["frames"], half[3]["frames"])
-    assert half[3]["caption"] == half[3]["caption"]
+    assert parse_caption(plain[3]["caption"])
 
 
 def test_loader_workers_give_the_same_items() -> None:
-    clips = MovingShapes(9, 12, level=2, paraphrases=1.0)
+    clips = MovingShapes(world(12, 2, paraphrases=1.0))
     loaded = [item for batch in DataLoader(clips, batch_size=3, num_workers=2) for item in batch["caption"]]
     assert loaded == [clips[i]["caption"] for i in range(12)]
 
 
-def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="length is 0"):
-        MovingShapes(0, 0)
-    with pytest.raises(ValueError, match=r"paraphrases is 1\.5"):
-        MovingShapes(0, 1, paraphrases=1.5)
-    with pytest.raises(ValueError, match="level is 4"):
-        MovingShapes(0, 1, level=4)
-    with pytest.raises(IndexError):
-        MovingShapes(0, 1)[1]
+@pytest.mark.parametrize("wrong", [{"clips": 0}, {"paraphrases": 1.5}, {"levels": [4]}, {"sede": 1}])
+def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        World.model_validate(wrong)

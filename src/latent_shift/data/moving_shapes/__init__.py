@@ -14,15 +14,17 @@ from latent_shift.data.moving_shapes.captions import (
     vocabulary,
 )
 from latent_shift.data.moving_shapes.chance import generator
-from latent_shift.data.moving_shapes.dataset import MovingShapes
+from latent_shift.data.moving_shapes.dataset import MovingShapes, Scenes, World
 from latent_shift.data.moving_shapes.render import render
 from latent_shift.data.moving_shapes.scene import Scene, Thing, draw_scene, draw_scenes
 
 __all__ = [
     "MovingShapes",
     "Scene",
+    "Scenes",
     "Thing",
     "ThingWords",
+    "World",
     "caption",
     "draw_scene",
     "draw_scenes",

@@ -1,75 +1,104 @@
 """Moving Shapes as a torch dataset: clips or single frames with their captions, made as they are asked for.
 
-No files and no state: item i depends on the dataset's settings and i alone, so any number of loader workers
-may share it and every epoch sees the same items.
+No files and no state: what a visit sees depends on the settings and its number alone, so any number of loader
+workers may share a dataset. Visits are numbers without end: beyond the length of the world it begins again
+from the front, the same clips in other words.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-import torch
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import from_numpy
 from torch.utils.data import Dataset
 
-from latent_shift.data.moving_shapes import captions, world
-from latent_shift.data.moving_shapes.chance import generator, pick
+from latent_shift.data.moving_shapes.captions import caption, image_caption, image_paraphrase, paraphrase
+from latent_shift.data.moving_shapes.chance import generator
+from latent_shift.data.moving_shapes.motion import frame_times, track
 from latent_shift.data.moving_shapes.render import render
-from latent_shift.data.moving_shapes.scene import Scans, Split, draw_scene
+from latent_shift.data.moving_shapes.scene import Scene, draw_scene
+from latent_shift.data.moving_shapes.world import FRAMES
 
-_WORDING_STREAM = 1  # separate from the stream that draws the scene
-
-
-class Item(TypedDict):
-    """frames: uint8 (F, 64, 64, 3), F = 16 or, for images, 1; its caption; and its index."""
-
-    frames: torch.Tensor
-    caption: str
-    index: int
+_WORDING_STREAM, _FRAME_STREAM = 1, 2  # separate from the stream that draws the scene
 
 
-class MovingShapes(Dataset[Item]):
-    """Captioned clips of one level and split.
+class World(BaseModel):
+    """Clips of Moving Shapes, drawn as they are asked for (WORLD.md)."""
 
-    length: number of items. images: one frame of each clip, chosen at random, with a caption that leaves the
-    motion out. paraphrases: the share of captions in other than the canonical words, 0 to 1. The rest is as
-    in `draw_scene`. Raises ValueError for settings outside these ranges.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __init__(
-        self,
-        seed: int,
-        length: int,
-        *,
-        level: int = 1,
-        objects: int | None = None,
-        split: Split = "seen",
-        scans: Scans = "train",
-        images: bool = False,
-        paraphrases: float = 0.0,
-    ) -> None:
-        if length < 1:
-            raise ValueError(f"length is {length}; a dataset needs at least one item")
-        if not 0.0 <= paraphrases <= 1.0:
-            raise ValueError(f"paraphrases is {paraphrases}; it is a share of the captions, from 0 to 1")
-        self.seed, self.length = seed, length
-        self.level, self.objects, self.split, self.scans = level, objects, split, scans
-        self.images, self.paraphrases = images, paraphrases
-        draw_scene(seed, 0, level=level, objects=objects, split=split, scans=scans)  # settings fail here
+    seed: int = Field(0, description="of the series of scenes; another seed is another series")
+    clips: Annotated[int, Field(ge=1)] = Field(10_000_000, description="length of the series")
+    levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="taken in turn, clip by clip")
+    paraphrases: float = Field(
+        0.5, ge=0.0, le=1.0, description="share of captions in other than the canonical words"
+    )
+
+
+class Scenes:
+    """The scenes of a world by index, drawn once where `kept`; never a held-out one."""
+
+    def __init__(self, world: World, *, kept: bool = False) -> None:
+        self.world = world
+        self._kept = [self._draw(index) for index in range(world.clips)] if kept else None
 
     def __len__(self) -> int:
-        return self.length
+        return self.world.clips
 
-    def __getitem__(self, index: int) -> Item:
-        if not 0 <= index < self.length:
-            raise IndexError(f"item {index} of a dataset of {self.length}")
-        scene = draw_scene(
-            self.seed, index, level=self.level, objects=self.objects, split=self.split, scans=self.scans
-        )
-        rng = generator(self.seed, index, _WORDING_STREAM)
-        frames = [pick(rng, range(world.FRAMES))] if self.images else None
-        in_other_words = rng.random() < self.paraphrases
-        if self.images:
-            text = captions.image_paraphrase(scene, rng) if in_other_words else captions.image_caption(scene)
-        else:
-            text = captions.paraphrase(scene, rng) if in_other_words else captions.caption(scene)
-        return {"frames": torch.from_numpy(render([scene], frames)[0]), "caption": text, "index": index}
+    def __getitem__(self, index: int) -> Scene:
+        return self._draw(index) if self._kept is None else self._kept[index]
+
+    def _draw(self, index: int) -> Scene:
+        place, level = divmod(index, len(self.world.levels))
+        return draw_scene(self.world.seed, place, level=self.world.levels[level], split="seen")
+
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        """uint8 (N, 16, 64, 64, 3)."""
+        return render([self[index] for index in indices])
+
+    def words(self, visit: int, *, image: bool = False) -> str:
+        """A caption of the scene that a visit sees; of a single frame where `image`."""
+        scene, rng = self[visit % len(self)], generator(self.world.seed, visit, _WORDING_STREAM)
+        if rng.random() < self.world.paraphrases:
+            return image_paraphrase(scene, rng) if image else paraphrase(scene, rng)
+        return image_caption(scene) if image else caption(scene)
+
+
+class MovingShapes(Dataset[dict[str, Any]]):
+    """Items {"frames": uint8 (F, 64, 64, 3), "caption": text}; F = 16, or 1 where `images`.
+
+    crop: of each image only a window of so many pixels that holds one of its things, (1, crop, crop, 3).
+    """
+
+    def __init__(self, world: World, *, images: bool = False, crop: int | None = None) -> None:
+        self.scenes, self.images, self.crop = Scenes(world), images, crop
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, visit: int) -> dict[str, Any]:
+        scene = self.scenes[visit % len(self)]
+        words = self.scenes.words(visit, image=self.images)
+        if not self.images:
+            return {"frames": from_numpy(render([scene])[0]), "caption": words}
+        rng = generator(self.scenes.world.seed, visit, _FRAME_STREAM)
+        frame = int(rng.random() * FRAMES)
+        pixels = render([scene], [frame])[0]
+        if self.crop is not None:
+            pixels = _window(pixels, scene, frame, self.crop, rng)
+        return {"frames": from_numpy(pixels), "caption": words}
+
+
+def _window(pixels: np.ndarray, scene: Scene, frame: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A square of `pixels` (1, H, W, 3) with the middle of one of the scene's things somewhere in it."""
+    thing = scene.things[int(rng.random() * len(scene.things))]
+    x, y, *_ = (values[0] for values in track(thing, frame_times(np.array([frame]))))
+    corner = []
+    for middle, extent in ((y, pixels.shape[1]), (x, pixels.shape[2])):
+        start = int((middle + 1) / 2 * extent - rng.random() * side)
+        corner.append(min(max(start, 0), extent - side))
+    top, left = corner
+    return np.ascontiguousarray(pixels[:, top : top + side, left : left + side])

@@ -51,12 +51,19 @@ def contents(folder, parts=None):
     stored = {"folder": str(folder / "latents"), "world": {"seed": 3, "clips": 4}}
     scheduler = {key: tiny_scheduler().config[key] for key in KEPT}
     return {
+        "wording": {
+            **BASICS,
+            "task": "wording",
+            "output": str(folder / "wording"),
+            "world": {"clips": 50},
+            "text_tower": {**TOWER, "max_position_embeddings": 40},
+        },
         "contrast": {
             **BASICS,
             "task": "contrast",
             "output": str(folder / "contrast"),
             "world": {"clips": 50},
-            "text_tower": {**TOWER, "max_position_embeddings": 40},
+            "text": str(parts),
             "clip_tower": CLIP_TOWER,
         },
         "autoencoder": {
@@ -103,7 +110,7 @@ def parts(tmp_path_factory):
     """A folder with text_encoder/, tokenizer/, vae/ and image-model/: tiny, real, untrained."""
     folder = tmp_path_factory.mktemp("parts")
     recipes = contents(folder, folder)
-    objective(read_recipe(written(folder, recipes["contrast"]))).export(folder)
+    objective(read_recipe(written(folder, recipes["wording"]))).export(folder)
     AutoencoderKL(**AUTOENCODER).save_pretrained(folder / "vae")
     objective(read_recipe(written(folder, recipes["image"]))).export(folder / "image-model")
     return folder

@@ -4,15 +4,22 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from latent_shift.data.moving_shapes import vocabulary
+from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
 from latent_shift.noise import draw_noise
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
 from latent_shift.training.denoising import clip_noise
 from latent_shift.training.run import objective
+from latent_shift.training.text_tower import embed_texts
 from latent_shift.unet import shift_options
 
-TRAINED = {"contrast": "", "autoencoder": "vae.", "image": "unet.", "video": "unet."}
+TRAINED = {
+    "wording": ("text_tower.", "scale."),
+    "contrast": ("clip_tower.", "scale."),
+    "autoencoder": ("vae.",),
+    "image": ("unet.",),
+    "video": ("unet.",),
+}
 
 
 def first_batch(recipe, module):
@@ -46,6 +53,32 @@ def test_the_seed_decides_a_step(recipe):
     batch = first_batch(None, module)
     first, again, other = (module(batch, seed)["loss"].item() for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_padding_to_the_longest_caption_changes_no_embedding(recipe):
+    module = objective(recipe("wording"))
+    short, long = "a red star", "a small white ring moving up and to the left on a navy background"
+    together = embed_texts(module.tokenizer, module.text_tower, [short, long])
+    alone = embed_texts(module.tokenizer, module.text_tower, [short])
+    assert torch.allclose(together[0], alone[0], atol=1e-6)
+
+
+def test_wordings_are_of_one_content(recipe):
+    pairs = objective(recipe("wording", world={"clips": 50, "paraphrases": 1.0})).dataset(
+        lambda progress: None
+    )
+    for visit in range(40):
+        spoken, moves = pairs[visit]["caption"], visit % 4 != 0
+        scene = pairs.scenes[visit]
+        assert spoken == (caption(scene) if moves else image_caption(scene))
+    assert sum(pairs[v]["wording"] != pairs[v]["caption"] for v in range(40)) > 20
+
+
+def test_a_clip_tower_of_another_width_is_refused(recipe):
+    tiny = recipe("contrast")
+    wide = {**tiny.clip_tower, "hidden_size": 32}
+    with pytest.raises(ValueError, match="clip_tower: hidden_size is 32, but must be 16"):
+        objective(tiny.model_copy(update={"clip_tower": wide}))
 
 
 def test_images_are_mixed_in_as_the_recipe_says(recipe):

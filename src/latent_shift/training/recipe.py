@@ -67,12 +67,20 @@ class Run(Strict):
         return self
 
 
+class WordingRecipe(Run):
+    """A text tower, trained so that two wordings of one content land close together."""
+
+    task: Literal["wording"]
+    world: World
+    text_tower: TextTower
+
+
 class ContrastRecipe(Run):
-    """A text tower and a clip tower, trained so that a clip and its caption land close together."""
+    """A clip tower, trained so that a clip lands close to its caption."""
 
     task: Literal["contrast"]
     world: World
-    text_tower: TextTower
+    text: Path = Field(description="folder with the text_encoder/ and tokenizer/, which stay as they are")
     clip_tower: ClipTower
 
 
@@ -165,7 +173,7 @@ class VideoRecipe(Run):
     init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
 
 
-Recipe = ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe
+Recipe = WordingRecipe | ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe
 _ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])
 
 

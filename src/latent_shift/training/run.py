@@ -14,7 +14,8 @@ from latent_shift.training.denoising import DenoisingObjective
 from latent_shift.training.log import Progress
 from latent_shift.training.loop import train
 from latent_shift.training.quiet import quiet_libraries
-from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, Recipe
+from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, Recipe, WordingRecipe
+from latent_shift.training.wording import WordingObjective
 
 
 def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:
@@ -31,6 +32,8 @@ def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:
 
 def objective(recipe: Recipe) -> nn.Module:
     """The objective of the recipe's task."""
+    if isinstance(recipe, WordingRecipe):
+        return WordingObjective(recipe)
     if isinstance(recipe, ContrastRecipe):
         return ContrastObjective(recipe)
     if isinstance(recipe, AutoencoderRecipe):

@@ -59,12 +59,18 @@ class Scenes:
         """uint8 (N, 16, 64, 64, 3)."""
         return render([self[index] for index in indices])
 
-    def words(self, visit: int, *, image: bool = False) -> str:
-        """A caption of the scene that a visit sees; of a single frame where `image`."""
-        scene, rng = self[visit % len(self)], generator(self.world.seed, visit, _WORDING_STREAM)
-        if rng.random() < self.world.paraphrases:
-            return image_paraphrase(scene, rng) if image else paraphrase(scene, rng)
+    def caption(self, visit: int, *, image: bool = False) -> str:
+        """The canonical caption of the scene that a visit sees; of a single frame where `image`."""
+        scene = self[visit % len(self)]
         return image_caption(scene) if image else caption(scene)
+
+    def words(self, visit: int, *, image: bool = False) -> str:
+        """That caption, or in the world's share of the visits the same in other words."""
+        rng = generator(self.world.seed, visit, _WORDING_STREAM)
+        if rng.random() >= self.world.paraphrases:
+            return self.caption(visit, image=image)
+        scene = self[visit % len(self)]
+        return image_paraphrase(scene, rng) if image else paraphrase(scene, rng)
 
 
 class MovingShapes(Dataset[dict[str, Any]]):

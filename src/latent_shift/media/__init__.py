@@ -1,0 +1,56 @@
+"""Clips and images as files: the only room that knows PyAV and Pillow.
+
+Writes mp4 (h264, yuv420p, index in front, so that browsers play it), gif, animated webp and png, each with
+the settings that made it embedded as JSON; reads clips and settings back; looks into any clip or image and
+decodes the frames at the times asked for, and no more. Not a data set reader (that is `data/`) and not a
+video editor: a clip is an array of frames and a rate, nothing more.
+
+    write_clip("out/cat.mp4", frames, fps=8, settings={"prompt": "a cat", "seed": 7})
+    frames, fps = read_clip("out/cat.mp4")            # all of a clip
+    read_settings("out/cat.mp4")["seed"]
+    probe("holiday.mov").duration                     # seconds, without decoding the clip
+    with open_clip("holiday.mov") as clip:            # a few frames of a long one
+        frames = clip.frames([10.0, 10.125, 10.25])
+
+What each format keeps: webp and png are exact; mp4 halves the resolution of the colours (not of the
+brightness) and compresses lightly; gif has 256 colours a frame.
+Shapes: F frames, H, W pixels, 3 channels RGB, uint8 0..255.
+"""
+
+from latent_shift.media.opening import (
+    CLIP_SUFFIXES,
+    IMAGE_SUFFIXES,
+    File,
+    Frames,
+    HeldFile,
+    Kind,
+    Picture,
+    kind_by_name,
+)
+from latent_shift.media.read import read_clip
+from latent_shift.media.seek import Clip, Facts, open_clip, probe
+from latent_shift.media.settings import read_settings
+from latent_shift.media.sheets import contact_sheet
+from latent_shift.media.write import WRITERS, check_output, write_clip, write_image
+
+__all__ = [
+    "CLIP_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "WRITERS",
+    "Clip",
+    "Facts",
+    "File",
+    "Frames",
+    "HeldFile",
+    "Kind",
+    "Picture",
+    "check_output",
+    "contact_sheet",
+    "kind_by_name",
+    "open_clip",
+    "probe",
+    "read_clip",
+    "read_settings",
+    "write_clip",
+    "write_image",
+]

@@ -1,0 +1,142 @@
+"""What may be opened, and how whatever goes wrong is told: one place for all that reads clips and images.
+
+A file is opened by what it holds, never by its name: a JPEG that somebody called clip.mp4 is an image. The
+names matter only to those who sort whole folders (`kind_by_name`). Broken files, whatever a decoder throws at
+them, become a ValueError that names the file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Literal
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Frames = NDArray[np.uint8]  # (F, H, W, 3)
+Picture = NDArray[np.uint8]  # (H, W, 3)
+Kind = Literal["clip", "image"]
+
+CLIP_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".flv", ".ogv", ".wmv",
+    ".gif",
+)  # fmt: skip
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PICTURE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
+# What FFmpeg may open: plain containers, so that no playlist in a stranger's file makes it fetch other files.
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf"
+MAX_DECODED_BYTES = 4 * 2**30
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
+    ZeroDivisionError, struct.error, zlib.error, Image.DecompressionBombError, av.FFmpegError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeldFile:
+    """A file that is held in memory, as a member of a tar is; its name stands in errors."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+File = str | os.PathLike[str] | HeldFile
+
+
+def kind_by_name(name: str) -> Kind | None:
+    """What a file of this name should hold; None where it is none of CLIP_SUFFIXES and IMAGE_SUFFIXES."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix in CLIP_SUFFIXES:
+        return "clip"
+    return "image" if suffix in IMAGE_SUFFIXES else None
+
+
+@contextmanager
+def named_errors(file: File) -> Iterator[None]:
+    """Whatever a decoder throws at a bad file becomes a ValueError that names the file."""
+    if not isinstance(file, HeldFile) and not Path(file).is_file():
+        raise ValueError(f"{file}: no such file" if not Path(file).exists() else f"{file}: is not a file")
+    try:
+        yield
+    except _BROKEN as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{file}: cannot be read as a clip or image: {reason}") from error
+
+
+def open_bytes(file: File) -> BinaryIO:
+    """The file's content, to read and seek in. Raises ValueError for an empty one."""
+    opened: BinaryIO = io.BytesIO(file.data) if isinstance(file, HeldFile) else open(file, "rb")  # noqa: SIM115
+    if not opened.read(1):
+        opened.close()
+        raise ValueError("is empty")
+    opened.seek(0)
+    return opened
+
+
+def holds_picture(opened: BinaryIO) -> bool:
+    """Whether the content is a GIF, WebP, PNG, JPEG or BMP by its first bytes."""
+    head = opened.read(12)
+    opened.seek(0)
+    riff = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return riff or head.startswith((b"GIF8", b"\x89PNG", b"\xff\xd8\xff", b"BM"))
+
+
+def open_video(opened: BinaryIO) -> av.container.InputContainer:
+    """A container that FFmpeg reads, with a video in it; ValueError without one."""
+    container = av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
+    if not container.streams.video:
+        container.close()
+        raise ValueError("holds no video")
+    return container
+
+
+def open_picture(opened: BinaryIO) -> Image.Image:
+    """A picture, still or moving, of one of PICTURE_FORMATS."""
+    return Image.open(opened, formats=PICTURE_FORMATS)
+
+
+def picture_pixels(image: Image.Image) -> Picture:
+    """RGB uint8 (H, W, 3) of a picture as it is looked at: turned upright, see-through parts on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        deep = np.asarray(image)
+        image = Image.fromarray((deep >> 8 if deep.max() > 255 else deep).astype(np.uint8))
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
+    """RGB uint8 (H, W, 3) of a decoded frame as it is looked at.
+
+    pixel_aspect: width of a stored pixel by its height; other than 1, the frame is widened to square pixels.
+    A display matrix (the phone was held upright) is applied: quarter turns and mirrorings.
+    """
+    wide = None if pixel_aspect == 1 else max(round(frame.width * pixel_aspect), 1)
+    pixels = np.asarray(frame.to_ndarray(format="rgb24", width=wide), np.uint8)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    return pixels if matrix is None else _displayed(pixels, np.frombuffer(bytes(matrix), "<i4"))
+
+
+def _displayed(pixels: Picture, matrix: NDArray[Any]) -> Picture:
+    """Pixels moved as a display matrix says: (x, y) is shown at (a x + c y, b x + d y)."""
+    a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
+    if abs(b) > abs(a):
+        pixels, flip_x, flip_y = pixels.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    pixels = pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+    return np.ascontiguousarray(pixels)

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 SHARD = 256  # clips in one file
+ENCODER = ("encoder.", "quant_conv.")  # an autoencoder's weights that decide its latents begin so
 _UNFINISHED = ".unfinished"
 
 
@@ -86,9 +87,10 @@ def read(folder: Path, length: int) -> Tensor:
 
 
 def fingerprint(vae: AutoencoderKL) -> str:
-    """A short hash of an autoencoder's weights, to tell whose latents a store holds."""
+    """A short hash of an autoencoder's encoding weights, to tell whose latents a store holds."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(vae.state_dict().items()):
+    encoding = {name: tensor for name, tensor in vae.state_dict().items() if name.startswith(ENCODER)}
+    for name, tensor in sorted(encoding.items()):
         digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -4,6 +4,7 @@ Not a collection on disk: scenes are drawn from a seed and an index, rendered an
 Use `draw_scene`, `render` and `caption` directly, or `MovingShapes` as a torch dataset.
 """
 
+from latent_shift.data.chance import generator
 from latent_shift.data.moving_shapes.captions import (
     ThingWords,
     caption,
@@ -13,7 +14,6 @@ from latent_shift.data.moving_shapes.captions import (
     parse_caption,
     vocabulary,
 )
-from latent_shift.data.moving_shapes.chance import generator
 from latent_shift.data.moving_shapes.dataset import MovingShapes, Scenes, World
 from latent_shift.data.moving_shapes.render import render
 from latent_shift.data.moving_shapes.scene import Scene, Thing, draw_scene, draw_scenes

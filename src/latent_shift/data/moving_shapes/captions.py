@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from latent_shift.data.chance import pick
 from latent_shift.data.moving_shapes import world
-from latent_shift.data.moving_shapes.chance import pick
 from latent_shift.data.moving_shapes.scene import Scene, Thing
 
 MAX_WORDS = 36

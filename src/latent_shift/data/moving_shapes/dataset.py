@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import from_numpy
 from torch.utils.data import Dataset
 
+from latent_shift.data.chance import generator
 from latent_shift.data.moving_shapes.captions import caption, image_caption, image_paraphrase, paraphrase
-from latent_shift.data.moving_shapes.chance import generator
 from latent_shift.data.moving_shapes.motion import frame_times, track
 from latent_shift.data.moving_shapes.render import render
 from latent_shift.data.moving_shapes.scene import Scene, draw_scene

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from latent_shift.data.chance import between, generator, pick
 from latent_shift.data.moving_shapes import digits, shapes, world
-from latent_shift.data.moving_shapes.chance import between, generator, pick
 from latent_shift.data.moving_shapes.motion import frame_times, track
 
 Split = Literal["seen", "held-out", "any"]

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from scipy import ndimage
 from torch.nn.functional import cross_entropy
 
+from latent_shift.data.chance import generator
 from latent_shift.data.moving_shapes import world
-from latent_shift.data.moving_shapes.chance import generator
 from latent_shift.data.moving_shapes.motion import frame_times, track
 from latent_shift.data.moving_shapes.render import render
 from latent_shift.data.moving_shapes.scene import Scene, draw_scene

@@ -1,4 +1,4 @@
-"""The dice of the Moving Shapes world: one stream of random numbers for each item, the same on every machine.
+"""The dice of all data: one stream of random numbers for each item, the same on every machine.
 
 Only uniform numbers from a counter-based generator are used, never numpy's distributions, whose streams may
 change from one numpy version to the next.

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from latent_shift import checkpoints
+from latent_shift.checkpoints.folders import PARTS, WEIGHTED_PARTS
 from tiny import tiny_pipeline_folder
 
 
@@ -111,19 +112,21 @@ def test_a_folder_that_is_no_model(tmp_path):
         checkpoints.resolve(str(tmp_path))
 
 
-@pytest.mark.parametrize("part", checkpoints.PARTS)
+@pytest.mark.parametrize("part", PARTS)
 def test_a_missing_part_is_named(copy, part):
     shutil.rmtree(copy / part)
     with pytest.raises(ValueError, match=f"the model's {part} is missing"):
         checkpoints.resolve(str(copy))
 
 
-@pytest.mark.parametrize("part", checkpoints.WEIGHTED_PARTS)
+@pytest.mark.parametrize("part", WEIGHTED_PARTS)
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
 def test_truncated_weights_are_named(copy, part, kept):
     file = weights(copy, part)
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"{part}/{file.name}: is truncated or damaged"):
+    with pytest.raises(
+        ValueError, match=rf"{part}/{file.name}: is no safetensors file, or is truncated or damaged"
+    ):
         checkpoints.resolve(str(copy))
 
 
@@ -144,9 +147,12 @@ def test_broken_configs_are_named(copy, name, text):
 
 def test_another_layout_is_told_apart(copy):
     index = json.loads((copy / "model_index.json").read_text())
-    index |= {"_class_name": "StableDiffusionXLPipeline", "text_encoder_2": ["transformers", "CLIPTextModel"]}
+    index |= {
+        "_class_name": "StableDiffusion3Pipeline",
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+    }
     (copy / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="is a StableDiffusionXLPipeline, which has other parts"):
+    with pytest.raises(ValueError, match="is a StableDiffusion3Pipeline, which has other parts"):
         checkpoints.resolve(str(copy))
 
 

@@ -42,6 +42,10 @@ def generate(
         typer.Option("-o", "--output", metavar="PATH", help=f"A file ({' '.join(SUFFIXES)}) or a folder."),
     ] = "out/",
     model: Annotated[str, typer.Option(help="A name, a folder, or a hub id (org/name).")] = DEFAULT_MODEL,
+    loras: Annotated[
+        list[str] | None,
+        typer.Option("--lora", metavar="FILE[:WEIGHT]", help="A LoRA of the base model; repeatable."),
+    ] = None,
     frames: Annotated[
         int | None, typer.Option(help="Frames a clip; 1 makes images. [the model's: 16]")
     ] = None,
@@ -74,6 +78,7 @@ def generate(
     _check_choices(fps=fps, count=count, scheduler=scheduler, dtype=dtype, device=device)
     check_output(output if names_file(output) else Path(output) / "clip.mp4", overwrite=True)
     folder = checkpoints.resolve(model)
+    wanted = checkpoints.check_loras(loras or [])
     _check_size(checkpoints.pixel_multiple(folder), height=height, width=width)
     own = checkpoints.video_settings(folder)
     check_known([wish.prompt for wish in wishes], own.closed_vocabulary)
@@ -81,8 +86,9 @@ def generate(
     orders = plan(wishes, count=count, output=output, defaults=defaults)
     for order in orders:
         check_output(order.file, overwrite=force)
-    pipeline = _load(folder, device, dtype, scheduler)
+    pipeline = _load(folder, scheduler, device=device, dtype=dtype, loras=wanted)
     facts = _facts(pipeline, model, checkpoints.weights_hash(folder), own.fps if fps is None else fps)
+    facts |= {"loras": checkpoints.lora_facts(wanted)} if wanted else {}
     for order, clip, seconds in _clips(pipeline, orders, {"height": height, "width": width}):
         settings = _settings(order, clip, facts)
         write_clip(order.file, clip, settings["fps"], settings, overwrite=force)
@@ -134,9 +140,9 @@ def _check_size(multiple: int, **sides: int | None) -> None:
             )
 
 
-def _load(folder: Path, device: str, dtype: str, scheduler: str | None) -> LatentShiftPipeline:
+def _load(folder: Path, scheduler: str | None, **options: Any) -> LatentShiftPipeline:
     _quiet_libraries()
-    pipeline = checkpoints.load(folder, device=device, dtype=dtype)
+    pipeline = checkpoints.load(folder, **options)
     pipeline.set_progress_bar_config(disable=True)
     if scheduler is not None:
         checkpoints.use_scheduler(pipeline, scheduler)

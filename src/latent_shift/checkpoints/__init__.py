@@ -1,0 +1,50 @@
+"""From a name to a model: the built-in default, a folder, a hub id; LoRA files upon it; hashes.
+
+`resolve` turns a name into a checked place without importing torch, so that a wrong name or a damaged file is
+told at once; `load` makes the pipeline of it. Not the place that knows what is inside a model (that is
+`pipeline`), and the only one that may reach the network, for hub ids alone. Weights are read from
+safetensors, never from pickles.
+
+    pipeline = load("moving-shapes")
+    pipeline = load("/models/stable-diffusion-v1-5", device="cuda", dtype="fp16")
+    pipeline = load("/models/stable-diffusion-v1-5", loras=["style.safetensors:0.8"])
+    weights_hash(resolve("moving-shapes"))   # "3f9a01c2b7de", kept in every clip made
+"""
+
+from latent_shift.checkpoints.folders import check_folder
+from latent_shift.checkpoints.loading import (
+    DEVICES,
+    DTYPES,
+    SCHEDULERS,
+    choose_device,
+    choose_dtype,
+    load,
+    use_scheduler,
+)
+from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
+from latent_shift.checkpoints.names import (
+    DEFAULT_MODEL,
+    pixel_multiple,
+    resolve,
+    video_settings,
+    weights_hash,
+)
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEVICES",
+    "DTYPES",
+    "SCHEDULERS",
+    "Lora",
+    "check_folder",
+    "check_loras",
+    "choose_device",
+    "choose_dtype",
+    "load",
+    "lora_facts",
+    "pixel_multiple",
+    "resolve",
+    "use_scheduler",
+    "video_settings",
+    "weights_hash",
+]

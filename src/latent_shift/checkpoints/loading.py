@@ -1,0 +1,100 @@
+"""From the place of a model to its pipeline, on a device, with LoRA layers; and its scheduler.
+
+torch and diffusers are imported inside the functions: the choices below are read by `--help`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from latent_shift.checkpoints.folders import only_half_precision
+from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
+from latent_shift.checkpoints.names import resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from latent_shift.pipeline import LatentShiftPipeline
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+def load(
+    name: str | Path, *, device: str = "auto", dtype: str = "auto", loras: Sequence[str | Lora] = ()
+) -> LatentShiftPipeline:
+    """The pipeline of a model, on its device, ready to sample.
+
+    `device` is one of DEVICES, `dtype` of DTYPES; "auto" takes cuda, then mps, then the cpu, and half
+    precision everywhere but on the cpu. loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each;
+    their layers stay beside the model's own (`pipeline.fuse_lora` would merge them).
+    Raises ValueError as `resolve` and `check_loras` do, for a device that is not there, for a model whose
+    parts do not fit together, and for LoRA layers that fit nothing in it.
+    """
+    place = resolve(name)
+    wanted = check_loras(loras)
+    on = choose_device(device)
+    options = {"dtype": choose_dtype(dtype, on), "use_safetensors": True}
+    from latent_shift.pipeline import LatentShiftPipeline
+
+    try:
+        pipeline = LatentShiftPipeline.from_pretrained(str(place), **_variant(place), **options)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{name}: cannot be loaded: {' '.join(str(error).split())}") from error
+    attach_loras(pipeline, wanted)
+    return pipeline.to(on)
+
+
+def _variant(folder: Path) -> dict[str, Any]:
+    return {"variant": "fp16"} if only_half_precision(folder) else {}
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name in DEVICES; ValueError for another name or a device that is not there."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, present in there.items() if present))
+    if name not in there:
+        raise ValueError(f"device {name!r}: expected one of {', '.join(DEVICES)}")
+    if not there[name]:
+        present = ", ".join(kind for kind, here in there.items() if here)
+        raise ValueError(f"device {name}: torch finds none on this machine; there is {present}")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype of a name in DTYPES: "auto": fp32 on a cpu, else bf16 if it can, else fp16."""
+    import torch
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name in kinds:
+        return kinds[name]
+    if name != "auto":
+        raise ValueError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
+    if device.type == "cpu":
+        return torch.float32
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if has_bf16 else torch.float16
+
+
+def use_scheduler(pipeline: LatentShiftPipeline, name: str) -> None:
+    """Exchange the pipeline's scheduler for one of SCHEDULERS, keeping the noise schedule of its training."""
+    import diffusers
+
+    if name not in SCHEDULERS:
+        raise ValueError(f"scheduler {name!r}: expected one of {', '.join(SCHEDULERS)}")
+    pipeline.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipeline.scheduler.config)

@@ -31,7 +31,7 @@ def numbers(frames):
 def write_video(
     path, count=24, fps=8, size=(48, 64), times=None, codec="libx264", pixels="yuv420p", edit=None, gop=6
 ):
-    """A clip of `count` frames (H, W) at `fps`; or at `times` in seconds. edit(stream) sets what else is asked."""
+    """A clip of `count` frames (H, W) at `fps`; or at `times` in seconds. edit(stream) sets more."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = *size, pixels

@@ -81,7 +81,18 @@ class Clip:
                 raise ValueError(f"{len(chosen)} frames take over {MAX_DECODED_BYTES >> 30} GiB")
             return np.stack(chosen)
 
+    def count_frames(self) -> int:
+        """Decode it all and count the frames; the only way to know that a file is sound.
+
+        Raises ValueError naming the file where it breaks, or ends before its header says.
+        """
+        with named_errors(self.file):
+            return self._count()
+
     def _nearest(self, times: Sequence[float]) -> list[Picture]:
+        raise NotImplementedError
+
+    def _count(self) -> int:
         raise NotImplementedError
 
 
@@ -101,6 +112,9 @@ class _Pictures(Clip):
         if places[-1] >= len(self._pictures):
             raise ValueError(f"ends before {times[-1]:.2f} s")
         return [self._pictures[place] for place in places]
+
+    def _count(self) -> int:
+        return len(self._pictures)
 
 
 class _Video(Clip):
@@ -162,6 +176,16 @@ class _Video(Clip):
                 raise ValueError(f"ends before {wanted:.2f} s; its last frame is at {before[0]:.2f} s")
             chosen.append(self._pixels(before[1]))
         return chosen
+
+    def _count(self) -> int:
+        count, last = 0, 0.0
+        for time, _ in self._from(0.0):
+            count, last = count + 1, time
+        if last < self.facts.last_time - 1.5 / self._fps and count < (self.facts.frames or count + 1):
+            raise ValueError(
+                f"is cut short: ends at {last:.2f} s, its header says {self.facts.duration:.2f} s"
+            )
+        return count
 
     def _pixels(self, frame: av.VideoFrame) -> Picture:
         return video_pixels(frame, self._aspect)

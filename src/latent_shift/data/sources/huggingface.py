@@ -1,0 +1,121 @@
+"""Rows of a Hugging Face `datasets` collection: a local folder, or a hub id where the network is allowed.
+
+    pip install 'latent-shift[datasets]'
+
+A row's clip or image may be a path, the file's bytes, or a column of the types Video and Image; it is kept as
+it is stored and decoded by this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latent_shift.data.entries import Entry, Listing, OnDisk, Place, Problem, listing
+from latent_shift.data.sources.base import Source, piece
+from latent_shift.data.text import as_captions
+from latent_shift.media import File, HeldFile, Kind
+
+
+class HuggingFaceSource(Source):
+    """One split of a collection of rows."""
+
+    format: Literal["huggingface"] = "huggingface"
+    path: str = Field(description="folder (of save_to_disk, or of parquet files), or hub id with hub: true")
+    hub: bool = Field(False, description="whether `path` is on the hub, to be fetched through the network")
+    split: str = "train"
+    media_column: str = Field("video", description="path, bytes, Video or Image")
+    caption_column: str = "caption"
+    start_column: str | None = None
+    end_column: str | None = None
+    kind: Kind = Field("clip", description="what the column holds")
+
+    def read(self) -> Listing:
+        """One entry a row. Raises ValueError without the extra, the split or the columns."""
+        table = _rows(self)
+        named = [self.media_column, self.caption_column, self.start_column, self.end_column]
+        missing = [name for name in named if name is not None and name not in table.column_names]
+        if missing:
+            raise ValueError(
+                f"{self.path}: no column {missing[0]!r}; it has {', '.join(table.column_names)};"
+                " set media_column, caption_column, start_column or end_column"
+            )
+        entries: list[Entry] = []
+        problems: list[Problem] = []
+        words = table.select_columns([name for name in named[1:] if name is not None])
+        for number, row in enumerate(words):
+            found = self._entry(number, row)
+            if isinstance(found, Entry):
+                entries.append(found)
+            else:
+                problems.append(found)
+        return listing(self.path, entries, problems)
+
+    def _entry(self, number: int, row: dict[str, Any]) -> Entry | Problem:
+        key = f"{self.path} row {number}"
+        captions = as_captions(row[self.caption_column])
+        if not captions:
+            return Problem(key, f"{self.caption_column} is empty or no text")
+        try:
+            start, end = piece(row.get(self.start_column or ""), row.get(self.end_column or ""))
+        except ValueError as error:
+            return Problem(key, str(error))
+        place: Place = InRow(self, number)
+        return Entry(key, place, captions, self.kind, start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class InRow:
+    """The media column of a row, read when it is asked for."""
+
+    source: HuggingFaceSource
+    row: int
+
+    def open(self) -> File:
+        """The path or the bytes that the row holds; ValueError where it holds neither."""
+        value = _rows(self.source)[self.row][self.source.media_column]
+        if isinstance(value, dict):  # of the types Video and Image, not decoded
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return HeldFile(str(self), value)
+        if isinstance(value, str):
+            return OnDisk(value).open()
+        raise ValueError(
+            f"{self}: {self.source.media_column} is {type(value).__name__}; expected a path or bytes"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.source.path} row {self.row}"
+
+
+@lru_cache(maxsize=8)
+def _rows(source: HuggingFaceSource) -> Any:
+    """The collection's split, its videos and images not decoded; one for each process."""
+    try:
+        import datasets
+    except ImportError as error:
+        mend = "pip install 'latent-shift[datasets]'"
+        raise ValueError(f"{source.path}: format huggingface needs the package datasets: {mend}") from error
+    table = _load(datasets, source)
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Video | datasets.Image):
+            table = table.cast_column(name, type(feature)(decode=False))
+    return table
+
+
+def _load(datasets: Any, source: HuggingFaceSource) -> Any:
+    folder = Path(source.path)
+    if not source.hub and not folder.is_dir():
+        raise ValueError(f"{source.path}: no such folder; set hub: true where it is a hub id")
+    try:
+        if source.hub or not any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
+            return datasets.load_dataset(source.path, split=source.split)
+        loaded = datasets.load_from_disk(source.path)
+        return loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{source.path} split {source.split!r}: cannot be read: {reason}") from error

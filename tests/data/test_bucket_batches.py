@@ -1,0 +1,33 @@
+"""Batches of one bucket each, the same from whatever step a run begins."""
+
+import pytest
+
+from latent_shift.data.bucket_batches import BucketBatches
+
+BUCKETS = [0, 1, 0, None, 0, 1, 0, 2, 0, 0, 1]  # six of 0, three of 1, one of 2
+
+
+def test_a_batch_is_of_one_bucket_and_an_epoch_of_all_entries():
+    batches = BucketBatches(BUCKETS, 4, seed=0)
+    epochs = [[batches.visits(epoch * 4 + step) for step in range(4)] for epoch in range(2)]
+    for epoch in epochs:
+        for visits in epoch:
+            assert len(visits) == 4
+            assert len({BUCKETS[visit % len(BUCKETS)] for visit in visits}) == 1
+        seen = {visit % len(BUCKETS) for visits in epoch for visit in visits}
+        assert seen == set(range(len(BUCKETS))) - {3}
+    everything = [visit for epoch in epochs for visits in epoch for visit in visits]
+    assert len(set(everything)) == len(everything)  # never the same window twice
+    assert epochs[0] != [[visit - min(map(min, epochs[1])) for visit in visits] for visits in epochs[1]]
+
+
+def test_a_run_that_begins_later_sees_the_same():
+    whole, later = BucketBatches(BUCKETS, 2, seed=5), BucketBatches(BUCKETS, 2, seed=5)
+    steps = [whole.visits(step) for step in range(40)]
+    assert [later.visits(step) for step in range(39, 20, -1)] == steps[39:20:-1]
+    assert [BucketBatches(BUCKETS, 2, seed=6).visits(step) for step in range(40)] != steps
+
+
+def test_nothing_to_batch_is_an_error():
+    with pytest.raises(ValueError, match="none of the files can be opened"):
+        BucketBatches([None, None], 2, seed=0)

@@ -1,0 +1,126 @@
+"""Everything read once and told; everything packed into shards, the same bytes however it was stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clips import write_video
+from latent_shift.data import pack as packing
+from latent_shift.data.check import inspect
+from latent_shift.data.pack import pack
+from latent_shift.data.sources import recognise
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder: two clips that are one, another, an image, a text called mp4, a clip cut short, one mute."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_video(folder / "a.mkv", count=16)
+    shutil.copy(folder / "a.mkv", folder / "same.mkv")
+    write_video(folder / "b.avi", count=30, fps=10, size=(32, 80), codec="mpeg4")
+    (folder / "cut.mkv").write_bytes((folder / "a.mkv").read_bytes()[:-400])
+    Image.new("RGB", (20, 10)).save(folder / "c.png")
+    (folder / "text.mp4").write_text("no clip")
+    (folder / "mute.mkv").write_bytes(b"")
+    for name in ("a", "same", "b", "c", "cut", "text"):
+        (folder / f"{name}.txt").write_text(
+            "a dog runs\n" if name in ("a", "same") else f"caption of {name}\n"
+        )
+    return folder
+
+
+def test_the_report_tells_what_there_is_and_each_bad_file(clips):
+    report = inspect(recognise(str(clips)).read())
+    told = report.as_json()
+    assert (told["entries"], told["clips"], told["images"]) == (6, 3, 1)
+    assert told["frames"] == 16 + 16 + 30 + 1
+    assert told["sizes"] == {"64x48": 2, "80x32": 1, "20x10": 1}
+    assert told["frame_rates"] == {"8": 2, "10": 1}
+    assert (told["seconds"]["least"], told["seconds"]["most"]) == (2.0, 3.0)
+    assert told["duplicate_files"] == [["a.mkv", "same.mkv"]]
+    assert told["captions"]["missing"] == told["captions"]["said_more_than_once"] == 1
+    assert told["captions"]["longest"] == "caption of text"
+    bad = {one["key"]: one["reason"] for one in told["bad"]}
+    assert set(bad) == {"mute.mkv", "text.mp4", "cut.mkv"}
+    assert bad["mute.mkv"] == "no caption: mute.txt is missing"
+    assert bad["text.mp4"].startswith("cannot be read as a clip or image: Invalid data")
+    summary = report.summary()
+    assert "3 clips and 1 images can be read" in summary
+    assert "bad, left out: 3" in summary
+    assert "a.mkv = same.mkv" in summary
+    assert all(f"  {key}: {reason}" in summary for key, reason in bad.items())
+    json.dumps(told)
+
+
+def test_a_piece_beyond_the_clip_is_bad(clips):
+    table = clips / "table.csv"
+    table.write_text("path,caption,start\na.mkv,x,1\na.mkv,y,5\n")
+    report = inspect(recognise(str(table)).read(), workers=2)
+    table.unlink()
+    assert report.bad == [("a.mkv@5-", "its piece starts at 5 s, but the clip ends at 2 s")]
+    assert report.duplicates == []
+
+
+def packed_bytes(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def test_what_was_packed_comes_back(clips, tmp_path):
+    listing = recognise(str(clips)).read()
+    shards = list(pack(listing, tmp_path / "shards", per_shard=2))
+    assert [shard.path.name for shard in shards] == [f"train-{number:06d}.tar" for number in range(3)]
+    assert {key for shard in shards for key in shard.left_out} == {"text.mp4"}
+    back = recognise(f"{tmp_path}/shards/*.tar").read()
+    assert len(back.entries) == sum(shard.samples for shard in shards) == 5
+    by_key = {entry.key: entry for entry in listing.entries}
+    for entry in back.entries:
+        words = json.loads(next(m for m in members(entry) if m.endswith("}")))
+        origin = by_key[words["key"]]
+        assert (entry.captions, entry.kind) == (origin.captions, origin.kind)
+        assert entry.place.read() == Path(origin.place.path).read_bytes()
+
+
+def members(entry):
+    """The text members of an entry's tar that belong to it."""
+    import tarfile
+
+    stem = entry.place.name.split(".")[0]
+    with tarfile.open(entry.place.tar) as tar:
+        for member in tar:
+            if member.name == f"{stem}.json":
+                yield tar.extractfile(member).read().decode()
+
+
+def test_stopped_at_any_shard_the_same_command_goes_on_to_the_same_bytes(clips, tmp_path, monkeypatch):
+    listing = recognise(str(clips)).read()
+    list(pack(listing, tmp_path / "whole", per_shard=2))
+    assert len(packed_bytes(tmp_path / "whole")) == 7  # three shards, their notes, pack.json
+    replace = packing.os.replace
+
+    def stop(source, target):
+        if Path(target).name == "train-000001.tar":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            list(pack(listing, tmp_path / "stopped", per_shard=2))
+    kept = (tmp_path / "stopped" / "train-000000.tar").stat().st_mtime_ns
+    list(pack(listing, tmp_path / "stopped", per_shard=2))
+    assert packed_bytes(tmp_path / "stopped") == packed_bytes(tmp_path / "whole")
+    assert (tmp_path / "stopped" / "train-000000.tar").stat().st_mtime_ns == kept
+
+
+def test_packing_into_anothers_folder_is_refused(clips, tmp_path):
+    listing = recognise(str(clips)).read()
+    next(pack(listing, tmp_path / "shards", per_shard=1))
+    with pytest.raises(ValueError, match="holds shards of another source, or of other settings"):
+        next(pack(listing, tmp_path / "shards", per_shard=2))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="mine: holds other files; name a new folder"):
+        next(pack(listing, tmp_path / "mine"))

@@ -20,7 +20,7 @@ from latent_shift.noise import draw_noise
 from latent_shift.pipeline import NonFiniteError
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
 from latent_shift.video_settings import MAX_FRAMES, VideoSettings, read_video_settings
-from tiny import tiny_components, tiny_pipeline_folder
+from tiny import tiny_components, tiny_pipeline_folder, tiny_unet
 
 PROMPT = "a red circle moves left"
 PROMPTS = [PROMPT, "a green square grows"]
@@ -167,6 +167,30 @@ def test_one_frame_equals_stock_from_a_half_precision_folder(tmp_path, dtype):
     assert np.array_equal(
         ours(PROMPT, num_frames=1, generator=seeded(1), output_type="np").frames[:, 0], expected
     )
+
+
+def test_one_frame_equals_stock_where_the_unet_pools_the_text_itself(tmp_path):
+    """The kind of the default model: it shifts, equals the stock image, and is saved and loaded as it is."""
+    components = tiny_components()
+    components["unet"] = tiny_unet(
+        addition_embed_type="text", addition_embed_type_num_heads=4, resnet_time_scale_shift="scale_shift"
+    )
+    stock = quiet(StableDiffusionPipeline(**components))
+    ours = quiet(LatentShiftPipeline.from_pipe(StableDiffusionPipeline(**copy.deepcopy(components))))
+    call = {**FAST, "output_type": "np", "height": 32, "width": 32}
+    expected = stock(PROMPT, generator=seeded(1), **call).images
+    frames = ours(PROMPT, num_frames=1, generator=seeded(1), **call).frames
+    assert np.array_equal(frames[:, 0], expected)
+    ours.video_settings = VideoSettings(video_tuned=True, num_frames=4)
+    latents = torch.randn(1, 4, 4, 8, 8, generator=seeded(1))
+    clip, still = (
+        ours(PROMPT, latents=torch.cat([latents[:, :3], last[:, None]], 1), **call).frames
+        for last in (latents[:, 3], latents[:, 0])
+    )
+    assert not np.allclose(clip[:, 2], still[:, 2], atol=1e-3)
+    ours.save_pretrained(tmp_path / "copy")
+    again = quiet(LatentShiftPipeline.from_pretrained(tmp_path / "copy"))
+    assert np.array_equal(again(PROMPT, latents=latents, **call).frames, clip)
 
 
 # Seeds

@@ -41,6 +41,11 @@ SDXL = {
     "addition_time_embed_dim": 4,
     "projection_class_embeddings_input_dim": 4 * 6 + TEXT_WIDTH,
 }
+TEXT_CONDITION = {  # the U-Net pools the text itself, and needs no added conditions
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 4,
+    "resnet_time_scale_shift": "scale_shift",
+}
 RESIZING = {  # ResNet blocks that resize
     "down_block_types": ("ResnetDownsampleBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
@@ -50,6 +55,7 @@ VARIANTS = {
     "sd 1.5": SD15,
     "sd 2.1": SD21,
     "sdxl": SDXL,
+    "text condition": TEXT_CONDITION,
     "scale and shift": {"resnet_time_scale_shift": "scale_shift"},
     "output scale": {"mid_block_scale_factor": 1.5},
     "resizing blocks": RESIZING,
@@ -259,8 +265,9 @@ def test_a_copy_has_a_shift_of_its_own():
     assert torch.equal(predict(unet, **arguments), expected)
 
 
-def test_saved_it_is_the_image_model(tmp_path):
-    unet = tiny_unet()
+@pytest.mark.parametrize("variant", ["tiny", "text condition"])
+def test_saved_it_is_the_image_model(tmp_path, variant):
+    unet = tiny_unet(**VARIANTS[variant])
     unet.save_pretrained(tmp_path / "stock")
     enable_temporal_shift(unet, FRAMES)
     unet.save_pretrained(tmp_path / "shifted")

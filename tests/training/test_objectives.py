@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
 from latent_shift.noise import draw_noise
@@ -72,6 +72,20 @@ def test_wordings_are_of_one_content(recipe):
         scene = pairs.scenes[visit]
         assert spoken == (caption(scene) if moves else image_caption(scene))
     assert sum(pairs[v]["wording"] != pairs[v]["caption"] for v in range(40)) > 20
+
+
+def test_a_frozen_encoder_keeps_its_latents(recipe, parts, tmp_path):
+    module = objective(recipe("autoencoder", init=str(parts), freeze_encoder=True))
+    before = {name: value.clone() for name, value in module.vae.state_dict().items()}
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.003)
+    module(first_batch(None, module), seed=5)["loss"].backward()
+    optimizer.step()
+    module.vae.register_to_config(scaling_factor=0.7)
+    module.export(tmp_path)
+    kept = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    same = {name for name, value in kept.state_dict().items() if torch.equal(value, before[name])}
+    assert same == {name for name in before if name.startswith(("encoder.", "quant_conv."))}
+    assert kept.config.scaling_factor == 0.7
 
 
 def test_a_clip_tower_of_another_width_is_refused(recipe):

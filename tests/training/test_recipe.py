@@ -24,6 +24,7 @@ def test_the_recipes_of_this_repository_are_valid(path):
         ("autoencoder", {"autoencoder": {"norm_groups": 4}}, "autoencoder: AutoencoderKL has no norm_groups"),
         ("autoencoder", {"autoencoder": 4}, "autoencoder: Input should be a valid dictionary"),
         ("autoencoder", {"crop": 20}, "crop 20 is no multiple of the autoencoder's scale, 8"),
+        ("autoencoder", {"freeze_encoder": True}, "freeze_encoder needs init"),
         ("wording", {"text_tower": {"vocab_size": 4}}, "text_tower: CLIPTextConfig has no vocab_size"),
         ("contrast", {"world": {"levels": []}}, "world.levels: Tuple should have at least 1 item"),
         ("image", {"scheduler": {"betas": 4}}, "scheduler: DDIMScheduler has no betas"),

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from latent_shift.data.latents import to_model_range
+from latent_shift.data.latents import ENCODER, to_model_range
 from latent_shift.data.moving_shapes import MovingShapes
 from latent_shift.media import write_image
 from latent_shift.training.log import Progress
@@ -31,6 +31,9 @@ class AutoencoderObjective(nn.Module):
             self.vae = AutoencoderKL(**recipe.autoencoder)
         else:
             self.vae = AutoencoderKL.from_pretrained(recipe.init / "vae", torch_dtype=torch.float32)
+        if recipe.freeze_encoder:
+            for name, parameter in self.vae.named_parameters():
+                parameter.requires_grad_(not name.startswith(ENCODER))
         if recipe.compile:
             self.vae.encoder.compile()
             self.vae.decoder.compile()
@@ -65,9 +68,13 @@ class AutoencoderObjective(nn.Module):
         write_image(folder / f"step-{step:08d}.png", torch.cat(rows).cpu().numpy(), overwrite=True)
 
     def export(self, folder: Path) -> None:
-        """Write `vae/`, its scaling factor set so that latents have unit variance."""
+        """Write `vae/`, the scaling factor of a trained encoder set so that latents have unit variance."""
+        if not self.recipe.freeze_encoder:
+            self._set_scaling_factor()
+        self.vae.save_pretrained(folder / "vae", safe_serialization=True)
+
+    def _set_scaling_factor(self) -> None:
         frames = self._frames(2 * 10**6, 512)
         with torch.no_grad():
             parts = [self.vae.encode(to_model_range(part)).latent_dist.mode() for part in frames.split(32)]
         self.vae.register_to_config(scaling_factor=round(1 / torch.cat(parts).std().item(), 4))
-        self.vae.save_pretrained(folder / "vae", safe_serialization=True)

@@ -11,23 +11,32 @@ import shutil
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from transformers import VivitModel
 
+from latent_shift.data.latents import fingerprint
 from latent_shift.pipeline import LatentShiftPipeline
 
 
-def publish(model: Path, clip_tower: Path, target: Path) -> int:
+def publish(model: Path, autoencoder: Path, clip_tower: Path, target: Path) -> int:
     """Write `model` in half precision with `clip_tower/` into `target`, replacing what is there.
 
-    model: a folder in the Stable Diffusion layout. clip_tower: a folder with a transformers `VivitModel`.
-    Returns the size of the result in bytes. Raises ValueError where a folder is missing.
+    model: a folder in the Stable Diffusion layout. autoencoder: the one to give with it, whose decoder may be
+    another than the model's own. clip_tower: a folder with a transformers `VivitModel`.
+    Returns the size of the result in bytes. Raises ValueError where a folder is missing, and where the
+    autoencoder makes other latents than the model was trained on.
     """
-    for folder in (model, clip_tower):
+    for folder in (model, autoencoder, clip_tower):
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing: train it first (make default-model)")
+    own, given = (AutoencoderKL.from_pretrained(folder) for folder in (model / "vae", autoencoder))
+    if fingerprint(own) != fingerprint(given):
+        raise ValueError(f"{autoencoder} encodes otherwise than the autoencoder of {model}")
     partial, old = target.with_name(target.name + ".unfinished"), target.with_name(target.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
-    LatentShiftPipeline.from_pretrained(str(model), torch_dtype=torch.float16).save_pretrained(partial)
+    pipeline = LatentShiftPipeline.from_pretrained(str(model), torch_dtype=torch.float16)
+    pipeline.register_modules(vae=given.half())
+    pipeline.save_pretrained(partial)
     VivitModel.from_pretrained(clip_tower, dtype=torch.float16, add_pooling_layer=False).save_pretrained(
         partial / "clip_tower"
     )

@@ -95,6 +95,15 @@ class AutoencoderRecipe(Run):
         None, ge=8, le=SIZE, description="train on windows of so many pixels around the things"
     )
     init: Path | None = Field(None, description="folder with the vae/ to start from instead of from nothing")
+    freeze_encoder: bool = Field(
+        False, description="train the decoder of init alone: the latents stay, and so do denoisers of them"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_encoder_to_freeze(self) -> AutoencoderRecipe:
+        if self.freeze_encoder and self.init is None:
+            raise ValueError("freeze_encoder needs init: a new encoder has learned nothing worth keeping")
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> AutoencoderRecipe:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tiny import TEXT_LENGTH, VIDEO_SETTINGS, tiny_autoencoder, tiny_tokenizer, tiny_unet
 
@@ -44,10 +44,17 @@ def text_config(tokens: int, width: int, **more: Any) -> CLIPTextConfig:
     )  # fmt: skip
 
 
+def padded_tokenizer(padding: str) -> CLIPTokenizer:
+    """The tiny tokenizer with the padding of the published text models: the second one's is "!"."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "!"})
+    tokenizer.pad_token = padding
+    return tokenizer
+
+
 def tiny_xl_components(widths: tuple[int, int] = WIDTHS, pooled: int = POOLED) -> dict[str, Any]:
     """All parts of a tiny SDXL pipeline, as its constructor takes them."""
-    first, second = tiny_tokenizer(), tiny_tokenizer()
-    second.pad_token = "a</w>"  # another padding than the first one's, as SDXL has it
+    first, second = padded_tokenizer("<|endoftext|>"), padded_tokenizer("!")
     torch.manual_seed(3)
     return {
         "vae": tiny_autoencoder(),

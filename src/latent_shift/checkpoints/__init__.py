@@ -1,4 +1,4 @@
-"""From a name to a model: the built-in default, a folder, a hub id; LoRA files upon it; hashes.
+"""From a name to a model: the built-in default, a folder, a single file, a hub id; LoRA upon it; hashes.
 
 `resolve` turns a name into a checked place without importing torch, so that a wrong name or a damaged file is
 told at once; `load` makes the pipeline of it. Not the place that knows what is inside a model (that is
@@ -8,6 +8,7 @@ safetensors, never from pickles.
     pipeline = load("moving-shapes")
     pipeline = load("/models/stable-diffusion-v1-5", device="cuda", dtype="fp16")
     pipeline = load("/models/stable-diffusion-v1-5", loras=["style.safetensors:0.8"])
+    pipeline = load("/models/v1-5-pruned.safetensors", tokenizer="/models/clip/tokenizer")
     weights_hash(resolve("moving-shapes"))   # "3f9a01c2b7de", kept in every clip made
 """
 
@@ -29,11 +30,13 @@ from latent_shift.checkpoints.names import (
     video_settings,
     weights_hash,
 )
+from latent_shift.checkpoints.single_file import PREDICTIONS
 
 __all__ = [
     "DEFAULT_MODEL",
     "DEVICES",
     "DTYPES",
+    "PREDICTIONS",
     "SCHEDULERS",
     "Lora",
     "check_folder",

@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from latent_shift.checkpoints.folders import only_half_precision
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
 from latent_shift.checkpoints.names import resolve
+from latent_shift.checkpoints.single_file import load_single_file
 
 if TYPE_CHECKING:
     import torch
 
-    from latent_shift.pipeline import LatentShiftPipeline
+    from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
@@ -33,32 +34,45 @@ SCHEDULERS = {
 
 
 def load(
-    name: str | Path, *, device: str = "auto", dtype: str = "auto", loras: Sequence[str | Lora] = ()
-) -> LatentShiftPipeline:
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    loras: Sequence[str | Lora] = (),
+    tokenizer: str | Path | None = None,
+    prediction: str | None = None,
+) -> LatentShiftPipeline | LatentShiftXLPipeline:
     """The pipeline of a model, on its device, ready to sample.
 
     `device` is one of DEVICES, `dtype` of DTYPES; "auto" takes cuda, then mps, then the cpu, and half
     precision everywhere but on the cpu. loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each;
-    their layers stay beside the model's own (`pipeline.fuse_lora` would merge them).
+    their layers stay beside the model's own (`pipeline.fuse_lora` would merge them). tokenizer, prediction:
+    for a single file, as in `resolve`.
     Raises ValueError as `resolve` and `check_loras` do, for a device that is not there, for a model whose
     parts do not fit together, and for LoRA layers that fit nothing in it.
     """
-    place = resolve(name)
+    place = resolve(name, tokenizer=tokenizer, prediction=prediction)
     wanted = check_loras(loras)
     on = choose_device(device)
-    options = {"dtype": choose_dtype(dtype, on), "use_safetensors": True}
-    from latent_shift.pipeline import LatentShiftPipeline
-
-    try:
-        pipeline = LatentShiftPipeline.from_pretrained(str(place), **_variant(place), **options)
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{name}: cannot be loaded: {' '.join(str(error).split())}") from error
+    precision = choose_dtype(dtype, on)
+    if place.is_file():
+        words = None if tokenizer is None else Path(tokenizer)
+        pipeline = load_single_file(place, words, prediction, precision)
+    else:
+        pipeline = _load_folder(place, precision)
     attach_loras(pipeline, wanted)
     return pipeline.to(on)
 
 
-def _variant(folder: Path) -> dict[str, Any]:
-    return {"variant": "fp16"} if only_half_precision(folder) else {}
+def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | LatentShiftXLPipeline:
+    from latent_shift.pipeline import LatentShiftPipeline
+
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    options |= {"variant": "fp16"} if only_half_precision(folder) else {}
+    try:
+        return LatentShiftPipeline.from_pretrained(str(folder), **options)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -91,7 +105,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float16
 
 
-def use_scheduler(pipeline: LatentShiftPipeline, name: str) -> None:
+def use_scheduler(pipeline: LatentShiftPipeline | LatentShiftXLPipeline, name: str) -> None:
     """Exchange the pipeline's scheduler for one of SCHEDULERS, keeping the noise schedule of its training."""
     import diffusers
 

@@ -22,7 +22,9 @@ from latent_shift.checkpoints.files import file_hash, read_header
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from latent_shift.pipeline import LatentShiftPipeline
+    from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
+
+    AnyPipeline = LatentShiftPipeline | LatentShiftXLPipeline
 
 Place = tuple[str, str]  # a part of the pipeline, and the path of a layer in it
 
@@ -72,7 +74,7 @@ def lora_facts(loras: Iterable[Lora]) -> list[dict[str, Any]]:
     return [{"file": lora.file.name, "sha256": file_hash(lora.file), "weight": lora.weight} for lora in loras]
 
 
-def attach_loras(pipeline: LatentShiftPipeline, loras: Sequence[Lora]) -> None:
+def attach_loras(pipeline: AnyPipeline, loras: Sequence[Lora]) -> None:
     """Attach checked LoRA files to a pipeline's U-Net and text models, each with its weight.
 
     Raises ValueError for keys that fit nothing in this model, listing them, and loads none of the files then.
@@ -107,7 +109,7 @@ def _check_keys(file: Path, tensors: dict[str, Tensor], places: dict[str, Place]
 
 
 def _set_alphas(
-    pipeline: LatentShiftPipeline, name: str, tensors: dict[str, Tensor], places: dict[str, Place]
+    pipeline: AnyPipeline, name: str, tensors: dict[str, Tensor], places: dict[str, Place]
 ) -> None:
     """Give the layers of a file in kohya's layout their own alphas (without one: their rank).
 
@@ -121,7 +123,7 @@ def _set_alphas(
             layer.lora_alpha[name] = rank if alpha is None else float(alpha)
 
 
-def _places(pipeline: LatentShiftPipeline, file: Path, tensors: dict[str, Tensor]) -> dict[str, Place]:
+def _places(pipeline: AnyPipeline, file: Path, tensors: dict[str, Tensor]) -> dict[str, Place]:
     """Where the tensors find a layer of their shape, under the names that diffusers gives them, by key."""
     parts = {name: getattr(pipeline, name) for name in pipeline._lora_loadable_modules}
     # As its load_lora_weights does: SDXL alone has LoRA files that count the blocks of the U-Net otherwise.

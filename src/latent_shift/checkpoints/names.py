@@ -1,4 +1,4 @@
-"""From a name to the place of a model: a checked folder. The only file that may reach the network.
+"""From a name to the place of a model, a checked folder or file. Alone it may reach the network.
 
 Needs no torch. A place is a path that `loading` makes a pipeline of; what is asked of one here (its settings
 for clips, the size of its latent pixels, its hash) is read from small files and headers.
@@ -11,31 +11,40 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
+from latent_shift.checkpoints.files import file_hash
 from latent_shift.checkpoints.folders import LAYOUT, check_folder, folder_hash, read_json
+from latent_shift.checkpoints.single_file import EXPECTED, check_single_file, configs_of, recognise
 from latent_shift.video_settings import FILE_NAME, VideoSettings, read_video_settings
 
 DEFAULT_MODEL = "moving-shapes"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def resolve(name: str | Path) -> Path:
-    """The checked folder behind a model's name; downloads (or finds in the cache) a hub id.
+def resolve(name: str | Path, *, tokenizer: str | Path | None = None, prediction: str | None = None) -> Path:
+    """The checked folder or file behind a model's name; downloads (or finds in the cache) a hub id.
 
-    Raises ValueError for an unknown name, a folder that is no model, a missing part, a damaged file (named).
+    tokenizer: for a single file, a folder with CLIP's tokenizer, or its vocabulary file. prediction: for a
+    single file that does not say so itself, "epsilon" or "v_prediction". A folder has both of its own.
+    Raises ValueError for an unknown name, a folder or file that is no model, a missing part, a damaged file
+    (named), a tokenizer or prediction that is missing, wrong, or not for this model.
     """
     path = Path(name)
+    if path.is_file():
+        check_single_file(path, None if tokenizer is None else Path(tokenizer), prediction)
+        return path
+    for option, value in (("tokenizer", tokenizer), ("prediction", prediction)):
+        if value is not None:
+            raise ValueError(f"--{option} {value}: is for single files; other models have their own")
     if str(name) == DEFAULT_MODEL:
         folder = Path(str(files("latent_shift"))) / "assets" / DEFAULT_MODEL
         if not folder.is_dir():
             raise ValueError(f"{name}: the built-in model is not installed; make it: make default-model")
     elif str(name) and path.is_dir():
         folder = path
-    elif path.is_file():
-        raise ValueError(f"{name}: is a single file, which cannot be loaded yet; expected {LAYOUT}")
     elif _HUB_ID.fullmatch(str(name)):
         folder = _fetch(str(name))
     else:
-        known = f"{DEFAULT_MODEL!r}, {LAYOUT}, a hub id (org/name)"
+        known = f"{DEFAULT_MODEL!r}, {LAYOUT}, a .safetensors file ({EXPECTED}), a hub id (org/name)"
         raise ValueError(f"{str(name)!r}: unknown model; known are {known}")
     check_folder(folder)
     return folder
@@ -49,12 +58,13 @@ def video_settings(place: Path) -> VideoSettings:
 
 def pixel_multiple(place: Path) -> int:
     """Height and width of a model's frames are multiples of this: the autoencoder's scale, by its config."""
-    return 2 ** (len(read_json(place / "vae" / "config.json").get("block_out_channels", [0])) - 1)
+    folder = configs_of(recognise(place)[0]) if place.is_file() else place
+    return 2 ** (len(read_json(folder / "vae" / "config.json").get("block_out_channels", [0])) - 1)
 
 
 def weights_hash(place: Path) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 over a model's weight files, in a fixed order."""
-    return folder_hash(place)
+    """The first 12 hexadecimal digits of the SHA-256 over a model's file, or all weight files of a folder."""
+    return file_hash(place) if place.is_file() else folder_hash(place)
 
 
 def _fetch(name: str) -> Path:

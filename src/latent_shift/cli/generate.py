@@ -17,16 +17,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latent_shift import __version__, checkpoints
-from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, SCHEDULERS
+from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTIONS, SCHEDULERS
 from latent_shift.cli.orders import SUFFIXES, Order, Wish, make_wish, names_file, plan, read_prompts
 from latent_shift.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from latent_shift.checkpoints import Lora
     from latent_shift.media import Frames
     from latent_shift.pipeline import LatentShiftPipeline
+    from latent_shift.video_settings import VideoSettings
 
 MAX_COUNT = 10_000
 MAX_SIDE = 4096  # pixels
+
+_Tokenizer = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="For a model of a single file: CLIP's tokenizer, a folder or file."),
+]
+_Prediction = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"For a single file that does not say: {' or '.join(PREDICTIONS)}."),
+]
+_Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="FILE[:WEIGHT]", help="A LoRA of the base model; repeatable."),
+]
 
 
 def generate(
@@ -41,11 +56,12 @@ def generate(
         str,
         typer.Option("-o", "--output", metavar="PATH", help=f"A file ({' '.join(SUFFIXES)}) or a folder."),
     ] = "out/",
-    model: Annotated[str, typer.Option(help="A name, a folder, or a hub id (org/name).")] = DEFAULT_MODEL,
-    loras: Annotated[
-        list[str] | None,
-        typer.Option("--lora", metavar="FILE[:WEIGHT]", help="A LoRA of the base model; repeatable."),
-    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A name, a folder, a .safetensors file, or a hub id (org/name).")
+    ] = DEFAULT_MODEL,
+    tokenizer: _Tokenizer = None,
+    prediction: _Prediction = None,
+    loras: _Loras = None,
     frames: Annotated[
         int | None, typer.Option(help="Frames a clip; 1 makes images. [the model's: 16]")
     ] = None,
@@ -73,27 +89,39 @@ def generate(
     shared = {"seed": seed, "frames": frames, "steps": steps, "guidance": guidance, "negative": negative}
     wishes = _wishes(prompts or [], prompt_file, shared)
     from latent_shift.media import check_output, write_clip
-    from latent_shift.prompts import check_known
 
     _check_choices(fps=fps, count=count, scheduler=scheduler, dtype=dtype, device=device)
     check_output(output if names_file(output) else Path(output) / "clip.mp4", overwrite=True)
-    folder = checkpoints.resolve(model)
-    wanted = checkpoints.check_loras(loras or [])
-    _check_size(checkpoints.pixel_multiple(folder), height=height, width=width)
-    own = checkpoints.video_settings(folder)
-    check_known([wish.prompt for wish in wishes], own.closed_vocabulary)
-    defaults = {"frames": own.num_frames, "steps": own.num_inference_steps, "guidance": own.guidance_scale}
-    orders = plan(wishes, count=count, output=output, defaults=defaults)
+    place = checkpoints.resolve(model, tokenizer=tokenizer, prediction=prediction)
+    added = checkpoints.check_loras(loras or [])
+    size = {"height": height, "width": width}
+    own = _own_settings(place, wishes, size)
+    orders = plan(wishes, count=count, output=output, defaults=_defaults(own))
     for order in orders:
         check_output(order.file, overwrite=force)
-    pipeline = _load(folder, scheduler, device=device, dtype=dtype, loras=wanted)
-    facts = _facts(pipeline, model, checkpoints.weights_hash(folder), own.fps if fps is None else fps)
-    facts |= {"loras": checkpoints.lora_facts(wanted)} if wanted else {}
-    for order, clip, seconds in _clips(pipeline, orders, {"height": height, "width": width}):
+    options = {"device": device, "dtype": dtype, "tokenizer": tokenizer, "prediction": prediction}
+    pipeline = _load(place, scheduler, loras=added, **options)
+    facts = _facts(pipeline, model, checkpoints.weights_hash(place), own.fps if fps is None else fps)
+    facts |= _facts_if_asked(prediction, added)
+    for order, clip, seconds in _clips(pipeline, orders, size):
         settings = _settings(order, clip, facts)
         write_clip(order.file, clip, settings["fps"], settings, overwrite=force)
         line = {"file": str(order.file), **settings, "seconds": seconds}
         print(json.dumps(line) if as_json else order.file, flush=True)
+
+
+def _own_settings(place: Path, wishes: list[Wish], size: dict[str, int | None]) -> VideoSettings:
+    """What the model samples with unless asked; ValueError for sizes or prompts that it cannot do."""
+    from latent_shift.prompts import check_known
+
+    _check_size(checkpoints.pixel_multiple(place), **size)
+    own = checkpoints.video_settings(place)
+    check_known([wish.prompt for wish in wishes], own.closed_vocabulary)
+    return own
+
+
+def _defaults(own: VideoSettings) -> dict[str, Any]:
+    return {"frames": own.num_frames, "steps": own.num_inference_steps, "guidance": own.guidance_scale}
 
 
 def _clips(
@@ -140,9 +168,9 @@ def _check_size(multiple: int, **sides: int | None) -> None:
             )
 
 
-def _load(folder: Path, scheduler: str | None, **options: Any) -> LatentShiftPipeline:
+def _load(place: Path, scheduler: str | None, **options: Any) -> LatentShiftPipeline:
     _quiet_libraries()
-    pipeline = checkpoints.load(folder, **options)
+    pipeline = checkpoints.load(place, **options)
     pipeline.set_progress_bar_config(disable=True)
     if scheduler is not None:
         checkpoints.use_scheduler(pipeline, scheduler)
@@ -203,6 +231,12 @@ def _facts(pipeline: LatentShiftPipeline, model: str, weights: str, fps: float) 
         "device": pipeline.device.type,
         "version": __version__,
     }
+
+
+def _facts_if_asked(prediction: str | None, loras: list[Lora]) -> dict[str, Any]:
+    """What a clip's settings say of a model only where it was asked for."""
+    said: dict[str, Any] = {} if prediction is None else {"prediction": prediction}
+    return said | ({"loras": checkpoints.lora_facts(loras)} if loras else {})
 
 
 def _settings(order: Order, clip: Frames, facts: dict[str, Any]) -> dict[str, Any]:

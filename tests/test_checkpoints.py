@@ -101,12 +101,6 @@ def test_unknown_names_list_what_is_known(name, message):
         checkpoints.resolve(name)
 
 
-def test_single_files_are_refused_with_the_mend(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="single file, which cannot be loaded yet; expected a folder"):
-        checkpoints.resolve(str(tmp_path / "model.safetensors"))
-
-
 def test_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(ValueError, match=r"has no model_index\.json; expected a folder"):
         checkpoints.resolve(str(tmp_path))

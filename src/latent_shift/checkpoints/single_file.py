@@ -36,31 +36,28 @@ _VELOCITY_KEY, _ZERO_SNR_KEY = "v_pred", "ztsnr"  # what trainers put into SDXL 
 
 @dataclass(frozen=True)
 class Layout:
-    """A kind of file: the configs that fit it, the width of the text it reads, what else it must hold."""
+    """A kind of file: the configs that fit it, the width of the text it reads, and its text models."""
 
     name: str
     configs: str  # a folder in CONFIGS
     text_width: int
-    parts: tuple[str, ...]  # beginnings of keys
     tokens: tuple[str, ...]  # the keys of the text models' token embeddings, (tokens, width)
     padding: tuple[str, ...]  # and the token that each text model is padded with
     prediction: str | None  # where the file says nothing
 
 
 _VAE = "first_stage_model."
-_CLIP, _OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
-_CLIP_XL, _OPEN_CLIP_XL = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
-_TOKENS, _OPEN_TOKENS = "embeddings.token_embedding.weight", "token_embedding.weight"
+_CLIP = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+_OPEN_CLIP = "cond_stage_model.model.token_embedding.weight"
+_CLIP_XL = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
+_OPEN_CLIP_XL = "conditioner.embedders.1.model.token_embedding.weight"
 _END = "<|endoftext|>"
 
 LAYOUTS = (
-    Layout("SD 1.x", "sd-1", 768, (_VAE, _CLIP), (_CLIP + _TOKENS,), (_END,), "epsilon"),
-    Layout("SD 2.x", "sd-2", 1024, (_VAE, _OPEN_CLIP), (_OPEN_CLIP + _OPEN_TOKENS,), ("!",), None),
-    Layout(
-        "SDXL", "sdxl", 2048, (_VAE, _CLIP_XL, _OPEN_CLIP_XL),
-        (_CLIP_XL + _TOKENS, _OPEN_CLIP_XL + _OPEN_TOKENS), (_END, "!"), "epsilon",
-    ),
-)  # fmt: skip
+    Layout("SD 1.x", "sd-1", 768, (_CLIP,), (_END,), "epsilon"),
+    Layout("SD 2.x", "sd-2", 1024, (_OPEN_CLIP,), ("!",), None),
+    Layout("SDXL", "sdxl", 2048, (_CLIP_XL, _OPEN_CLIP_XL), (_END, "!"), "epsilon"),
+)
 EXPECTED = f"a checkpoint in the layout of {', '.join(layout.name for layout in LAYOUTS)}"
 
 
@@ -77,7 +74,7 @@ def recognise(file: Path) -> tuple[Layout, Header]:
         raise ValueError(f"{file}: expected a .safetensors file; pickled checkpoints are never read")
     header = read_header(file)
     shapes = header.shapes
-    widths = {shape[1] for key, shape in shapes.items() if key.startswith(_UNET) and "attn2.to_k.w" in key}
+    widths = {shape[-1] for key, shape in shapes.items() if key.startswith(_UNET) and "attn2.to_k.w" in key}
     layout = next((layout for layout in LAYOUTS if widths == {layout.text_width}), None)
     if _STEM not in shapes or layout is None:
         raise ValueError(f"{file}: {_found(shapes, widths)}; expected {EXPECTED}")
@@ -85,7 +82,8 @@ def recognise(file: Path) -> tuple[Layout, Header]:
         made_for = {9: "inpainting", 8: "editing images"}.get(shapes[_STEM][1], "another task")
         told = f"its U-Net reads {shapes[_STEM][1]} channels, as one for {made_for} does"
         raise ValueError(f"{file}: {told}; expected {EXPECTED}")
-    missing = [part for part in layout.parts if not any(key.startswith(part) for key in shapes)]
+    needed = (_VAE, *layout.tokens)
+    missing = [part for part in needed if not any(key.startswith(part) for key in shapes)]
     if missing:
         raise ValueError(f"{file}: is of {layout.name}, but holds no {' and no '.join(missing)} keys")
     return layout, header

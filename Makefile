@@ -2,7 +2,7 @@
 # make video     render the example prompt into out/
 # make test      lint, types, import rules, tests
 # make lint      the checks without the tests
-# make default-model   train the default model again from nothing: hours, resumable
+# make default-model   train the default model again from nothing: hours, resumable; PRESET=gpu on a GPU
 # make clean     remove what the above made
 
 PYTHON ?= python3
@@ -35,7 +35,7 @@ test: lint
 	$(BIN)/pytest
 
 default-model: install
-	recipes/moving-shapes/default-model.sh
+	recipes/moving-shapes/default-model.sh $(if $(PRESET),--preset recipes/moving-shapes/presets/$(PRESET).yaml)
 
 clean:
 	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

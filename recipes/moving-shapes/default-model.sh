@@ -1,6 +1,6 @@
 #!/bin/sh
 # The default model from nothing. Every stage resumes: stopped at any moment, the same command goes on.
-#   recipes/moving-shapes/default-model.sh [--set key=value ...]      settings reach every stage
+#   recipes/moving-shapes/default-model.sh [--preset FILE] [--set key=value ...]      for every stage
 # Writes runs/moving-shapes/, then src/latent_shift/assets/moving-shapes/, and says how long this call took.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from diffusers import AutoencoderKL
 
-from latent_shift.training.recipe import read_recipe
+from latent_shift.training.recipe_files import read_recipe
 from latent_shift.training.run import objective
 from tiny import tiny_scheduler
 

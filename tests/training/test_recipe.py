@@ -3,15 +3,27 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from latent_shift.training.recipe import read_recipe
+from latent_shift.training.recipe_files import read_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+FILES = set((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+PRESETS = sorted(path for path in FILES if path.parent.name == "presets")
+RECIPES = sorted(FILES - set(PRESETS))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_of_this_repository_are_valid(path):
     assert read_recipe(path).steps > 0
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_the_presets_of_this_repository_fit_their_recipes(preset):
+    named = list(yaml.safe_load(preset.read_text()))
+    for name in named:
+        recipe = preset.parents[1] / f"{name}.yaml"
+        assert read_recipe(recipe, preset=preset) != read_recipe(recipe)
+    assert sorted(named) == [path.stem for path in RECIPES if path.parent == preset.parents[1]]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +73,31 @@ def test_what_is_no_recipe_is_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(ValueError, match=error):
             read_recipe(path)
+
+
+def test_a_preset_lies_between_the_file_and_the_settings(recipe_file, tmp_path):
+    preset = tmp_path / "large.yaml"
+    preset.write_text("video: {steps: 8, batch_size: 8, shift: {place: input}}\nimage: {steps: 7}")
+    changed = read_recipe(recipe_file("video", shift={"fold": 4}), ["steps=9"], preset)
+    assert (changed.steps, changed.batch_size) == (9, 8)
+    assert (changed.shift.place, changed.shift.fold) == ("input", 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("image: {steps: 7}", "preset .*large.yaml has no settings for video; it has some for image"),
+        ("video: {steps: {a: 1}}", "preset .*large.yaml: video: 'steps' is a value in the recipe"),
+        ("video: {stepz: 1}", "recipe .*video.yaml with preset .*large.yaml: stepz: Extra inputs"),
+        ("[", "cannot read preset .*large.yaml"),
+        ("3", "preset .*large.yaml must be a mapping"),
+    ],
+)
+def test_a_wrong_preset_is_told(recipe_file, tmp_path, content, error):
+    preset = tmp_path / "large.yaml"
+    preset.write_text(content)
+    with pytest.raises(ValueError, match=error):
+        read_recipe(recipe_file("video"), preset=preset)
 
 
 def test_settings_are_laid_over_the_file(recipe_file):

@@ -1,18 +1,16 @@
-"""Recipes: everything that decides a training run, as strict pydantic models read from one YAML file.
+"""Recipes: everything that decides a training run, as strict pydantic models.
 
-Not code that trains (`loop.py`) and not a place for guesses: an unknown key, a wrong type or a contradiction
-is an error that names file and key, before any work is done. `read_recipe(path, ["steps=10"])` gives a
-`Recipe`; its `task` says which objective it trains.
+Not code that trains (`loop.py`), not the files they come from (`recipe_files.py`), and not a place for
+guesses: an unknown key, a wrong type or a contradiction is an error, before any work is done. A recipe's
+`task` says which objective it trains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from latent_shift.data.moving_shapes.dataset import World
 from latent_shift.data.moving_shapes.world import SIZE
@@ -183,53 +181,4 @@ class VideoRecipe(Run):
 
 
 Recipe = WordingRecipe | ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe
-_ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])
-
-
-def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
-    """A recipe from a YAML file, with `a.b=value` settings laid over it.
-
-    Raises ValueError naming the file and the key that is unknown, missing, of a wrong type or contradictory.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read recipe {path}: {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"recipe {path} must be a mapping of keys to values")
-    for setting in settings:
-        _lay_over(content, setting)
-    try:
-        return _ANY_RECIPE.validate_python(content)
-    except ValidationError as error:
-        raise ValueError(f"recipe {path}: {_first_error(error)}") from error
-
-
-def _lay_over(content: dict[str, Any], setting: str) -> None:
-    name, equals, value = setting.partition("=")
-    if not equals or not all(name.split(".")):
-        raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
-    *parents, last = name.split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise ValueError(f"setting {setting!r}: {parent!r} is a value, not a group of keys")
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"setting {setting!r} has no YAML value: {_one_line(error)}") from error
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"][1:]))  # the first is the task
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "value_error":  # raised here: names its values itself
-        return f"{key}: {first['ctx']['error']}{more}" if key else f"{first['ctx']['error']}{more}"
-    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"task: {first['msg']}{more}"
-    return f"{key}: {first['msg']}, got {str(first['input'])[:80]!r}{more}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])

@@ -9,7 +9,8 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 
 ablation() { # NAME [--set key=value ...]
     name=$1; shift
-    "$bin/latent-shift" train recipes/moving-shapes/4-video.yaml --set output="$all/$name" --set steps="$steps" "$@"
+    "$bin/latent-shift" train recipes/moving-shapes/4-video.yaml --set output="$all/$name" --set steps="$steps" \
+        --set optimizer.cooldown_steps=$((steps / 4)) "$@"
     "$bin/latent-shift" evaluate moving-shapes --model "$all/$name/model" --cells level-1-seen \
         -o "$all/$name.json" --work "$all/$name/clips"
 }
@@ -19,4 +20,4 @@ ablation shift-off --set shift.enabled=false
 ablation place-input --set shift.place=input
 ablation fold-8 --set shift.fold=8
 ablation no-images --set image_steps=0
-ablation independent-noise --set diffusion.noise_correlation=0
+ablation shared-noise --set diffusion.noise_correlation=0.5

@@ -25,7 +25,7 @@ def level(number):
 
 def numbers(frames):
     """Which frames of a made clip these are."""
-    return [round((float(frame.mean()) - 12) / STEP) for frame in frames]
+    return [round((float(np.asarray(frame).mean()) - 12) / STEP) for frame in frames]
 
 
 def write_video(

@@ -65,7 +65,7 @@ def preview(
     from latent_shift.media import check_output, contact_sheet, write_image
 
     check_output(output, overwrite=force, suffixes=[".png"])
-    shown = {"level": level, "split": split, "objects": objects}
+    shown: dict[str, Any] = {"level": level, "split": split, "objects": objects}
     seen = {"num_frames": frames, "fps": fps, "stride": stride, "height": height, "width": width}
     if source == WORLD:
         _refuse(seen | {"images": images or None, "format": format, "set": settings}, "another source")

@@ -36,7 +36,7 @@ class Buckets(BaseModel):
             height = max(round(self.pixels / width / step), 1) * step
             near = abs(height * width / self.pixels - 1) <= AREA_TOLERANCE
             if near and max(height / width, width / height) <= self.max_aspect:
-                found.add((height, width))
+                found |= {(height, width), (width, height)}
         if not found:
             raise ValueError(
                 f"buckets: no size of about {self.pixels} pixels has sides that are multiples of {step};"

@@ -96,9 +96,10 @@ def holds_picture(opened: BinaryIO) -> bool:
 def open_video(opened: BinaryIO) -> av.container.InputContainer:
     """A container that FFmpeg reads, with a video in it; ValueError without one."""
     container = av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
-    if not container.streams.video:
+    if not container.streams.video or getattr(container.streams.video[0], "codec_context", None) is None:
+        reason = "is of an unknown codec" if container.streams.video else "holds no video"
         container.close()
-        raise ValueError("holds no video")
+        raise ValueError(reason)
     return container
 
 
@@ -126,7 +127,8 @@ def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
     A display matrix (the phone was held upright) is applied: quarter turns and mirrorings.
     """
     wide = None if pixel_aspect == 1 else max(round(frame.width * pixel_aspect), 1)
-    pixels = np.asarray(frame.to_ndarray(format="rgb24", width=wide), np.uint8)
+    # One thread: where the converter has more, a loader's worker that is forked meanwhile waits for them.
+    pixels = np.asarray(frame.to_ndarray(format="rgb24", width=wide, threads=1), np.uint8)
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return pixels if matrix is None else _displayed(pixels, np.frombuffer(bytes(matrix), "<i4"))
 

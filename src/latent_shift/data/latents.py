@@ -60,20 +60,21 @@ def encode(
         if _clips_in(path) >= stop - start:
             continue
         frames = torch.from_numpy(source.frames(range(start, stop)))
-        latents = encode_frames(vae, frames.flatten(0, 1), chunk).unflatten(0, (stop - start, -1))
+        latents = encode_frames(vae, frames.flatten(0, 1), chunk).cpu().unflatten(0, (stop - start, -1))
         partial = path.with_suffix(_UNFINISHED)
         save_file({"latents": latents.half().contiguous()}, partial)
         os.replace(partial, path)
         yield stop
 
 
+@torch.no_grad()
 def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
     """Scaled latents (N, C, h, w) float32 of frames uint8 (N, H, W, 3): the mean of each posterior."""
     parts = []
     for part in frames.split(chunk):
         with torch.autocast(vae.device.type, torch.bfloat16):
             parts.append(vae.encode(to_model_range(part.to(vae.device))).latent_dist.mode())
-    return torch.cat(parts).float().cpu() * vae.config["scaling_factor"]
+    return torch.cat(parts).float() * vae.config["scaling_factor"]
 
 
 def read(folder: Path, length: int) -> Tensor:

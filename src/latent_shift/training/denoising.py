@@ -19,22 +19,26 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel
 
+from latent_shift.data.latents import encode_frames
 from latent_shift.data.moving_shapes import vocabulary
 from latent_shift.data.moving_shapes.world import FRAMES, SIZE
 from latent_shift.data.stored import StoredClips
+from latent_shift.data.videos import DEFAULT_FPS, Videos
 from latent_shift.noise import mix_noise
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 from latent_shift.training.base_models import image_model, video_model
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
-from latent_shift.training.samples import write_samples
+from latent_shift.training.samples import world_prompts, write_samples
 from latent_shift.training.stores import stored_clips
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, set_num_frames
 from latent_shift.video_settings import VideoSettings
 
+_SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
+
 
 class DenoisingObjective(nn.Module):
-    """Latents (B, F, C, h, w) and B captions in, the weighted error of the U-Net's prediction out."""
+    """B clips as latents (F, C, h, w) or frames uint8 (F, H, W, 3), and their captions in, the error out."""
 
     alphas: Tensor  # of each timestep, cumulated
 
@@ -57,15 +61,19 @@ class DenoisingObjective(nn.Module):
         # that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
-    def dataset(self, report: Callable[[Progress], None]) -> StoredClips:
-        """The stored latents; encoded now where the store is not full."""
-        images = isinstance(self.recipe, ImageRecipe)
-        return stored_clips(self.recipe.latents, self.vae, report, images=images)
+    def dataset(self, report: Callable[[Progress], None]) -> StoredClips | Videos:
+        """The user's clips; or the stored latents, encoded now where the store is not full."""
+        recipe = self.recipe
+        if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
+            listing, log = recipe.clips.source.read(), recipe.output / "bad-clips.jsonl"
+            return Videos(listing, recipe.clips.frames, seed=recipe.seed, bad_log=log)
+        assert recipe.latents is not None  # the recipe has one of the two
+        return stored_clips(recipe.latents, self.vae, report, images=isinstance(recipe, ImageRecipe))
 
     def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
         """The loss of one batch, a scalar; `seed` decides timesteps, noise and which captions are dropped."""
         generator = Generator().manual_seed(seed)
-        latents = batch["latents"].float()
+        latents = batch["latents"].float() if "latents" in batch else self._latents(batch["frames"])
         as_images = latents.shape[1] == 1 or _chance(generator) < self._image_share()
         captions = batch["image_caption" if as_images else "caption"]
         text = self._encode(self._drop(captions, generator))
@@ -109,6 +117,11 @@ class DenoisingObjective(nn.Module):
         kept = torch.rand(len(captions), generator=generator) >= self.recipe.diffusion.caption_dropout
         return [text if keep else "" for text, keep in zip(captions, kept.tolist(), strict=True)]
 
+    def _latents(self, frames: Tensor) -> Tensor:
+        """(B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""
+        flat = encode_frames(self.vae, frames.flatten(0, 1), chunk=frames.shape[1])
+        return flat.unflatten(0, frames.shape[:2])
+
     @torch.no_grad()
     def _encode(self, captions: list[str]) -> Tensor:
         """(B, L, D): the text tower's reading, padded to its full length as the pipeline does."""
@@ -121,7 +134,14 @@ class DenoisingObjective(nn.Module):
     def samples(self, folder: Path, step: int) -> None:
         """Write a sheet of clips (or images) of fixed prompts."""
         self._settle()
-        write_samples(self.parts, folder / f"step-{step:08d}.png")
+        write_samples(self.parts, folder / f"step-{step:08d}.png", self._prompts())
+
+    def _prompts(self) -> list[str]:
+        """What the samples show: captions of the first few of the user's clips, or the world's prompts."""
+        if isinstance(self.recipe, VideoRecipe) and self.recipe.clips is not None:
+            entries = self.recipe.clips.source.read().of_kind("clip").entries[:_SAMPLES]
+            return [entry.captions[0] for entry in entries]
+        return world_prompts(images=isinstance(self.recipe, ImageRecipe))
 
     def export(self, folder: Path) -> None:
         """Write the model as a folder in the Stable Diffusion layout, with `latent_shift.json`."""
@@ -135,7 +155,7 @@ class DenoisingObjective(nn.Module):
             shift = {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled}
         video = isinstance(recipe, VideoRecipe)
         self.parts.video_settings = VideoSettings(
-            video_tuned=video, num_frames=FRAMES if video else 1, height=SIZE, width=SIZE,
+            video_tuned=video, **_size(recipe),
             noise_correlation=recipe.diffusion.noise_correlation,
             closed_vocabulary=trained_words(self.parts.tokenizer), **recipe.sampling.model_dump(), **shift,
         )  # fmt: skip
@@ -150,6 +170,17 @@ def clip_noise(shape: tuple[int, ...], generator: Generator, correlation: float)
     if correlation == 0 or shape[1] == 1:
         return own
     return mix_noise(own, torch.randn((shape[0], 1, *shape[2:]), generator=generator), correlation)
+
+
+def _size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
+    """What clips the recipe trains on: their frames, height and width, and the frame rate where it is one."""
+    if isinstance(recipe, ImageRecipe):
+        return {"num_frames": 1, "height": SIZE, "width": SIZE}
+    if recipe.clips is None:
+        return {"num_frames": FRAMES, "height": SIZE, "width": SIZE}
+    seen = recipe.clips.frames
+    rate = {} if seen.stride else {"fps": seen.fps or DEFAULT_FPS}
+    return {"num_frames": seen.num_frames, "height": seen.height, "width": seen.width, **rate}
 
 
 def trained_words(tokenizer: Any) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from latent_shift.data.moving_shapes.dataset import World
 from latent_shift.data.moving_shapes.world import SIZE
+from latent_shift.data.sources import AnySource
+from latent_shift.data.videos import ClipSettings
 from latent_shift.training.model_configs import Autoencoder, ClipTower, Scheduler, TextTower, UNet
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -126,6 +128,19 @@ class Latents(Strict):
         return self
 
 
+class Clips(Strict):
+    """Your own clips (docs/data.md), decoded and encoded as they are seen."""
+
+    source: AnySource
+    frames: ClipSettings
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Clips:
+        if self.frames.buckets is not None:
+            raise ValueError("frames.buckets cannot be trained on: set height and width")
+        return self
+
+
 class Diffusion(Strict):
     """The denoising objective."""
 
@@ -172,12 +187,19 @@ class VideoRecipe(Run):
 
     task: Literal["video"]
     base: Path = Field(description="text-to-image model, a folder in the Stable Diffusion layout")
-    latents: Latents
+    latents: Latents | None = Field(None, description="of Moving Shapes; or clips")
+    clips: Clips | None = Field(None, description="of your own; or latents")
     diffusion: Diffusion = Diffusion()
     sampling: Sampling = Sampling()
     shift: Shift = Shift()
     image_steps: Share = Field(0.1, description="share of steps that train on images, to keep that ability")
     init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> VideoRecipe:
+        if (self.latents is None) == (self.clips is None):
+            raise ValueError("latents or clips: give one of them, and only one")
+        return self
 
 
 Recipe = WordingRecipe | ContrastRecipe | AutoencoderRecipe | ImageRecipe | VideoRecipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ from latent_shift.pipeline import LatentShiftPipeline
 _SEED = 77  # of the scenes whose captions are the prompts; no training world should have it
 
 
-def write_samples(pipeline: LatentShiftPipeline, path: Path, count: int = 8) -> None:
-    """Write a sheet of `count` clips of the model's own length, a line each, or four times as many images."""
+def write_samples(pipeline: LatentShiftPipeline, path: Path, prompts: Sequence[str]) -> None:
+    """Write a sheet with a clip of each prompt, of the model's own length, a line each; or its images."""
     frames = pipeline.video_settings.num_frames
-    count = count if frames > 1 else 4 * count
-    scenes = draw_scenes(_SEED, range(count), level=1)
-    prompts = [caption(scene) if frames > 1 else image_caption(scene) for scene in scenes]
-    generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
     pipeline.set_progress_bar_config(disable=True)
-    result: Any = pipeline(prompts, generator=generators, output_type="np")
-    clips = (result.frames * 255).round().astype(np.uint8)  # (count, F, H, W, 3)
+    result: Any = pipeline(list(prompts), generator=generators, output_type="np")
+    clips = (result.frames * 255).round().astype(np.uint8)  # (prompts, F, H, W, 3)
     images = [clips[:, 0]]  # as one clip, in lines of eight
-    sheet = contact_sheet(list(clips), prompts) if frames > 1 else contact_sheet(images, columns=8)
+    sheet = contact_sheet(list(clips), list(prompts)) if frames > 1 else contact_sheet(images, columns=8)
     write_image(path, sheet, overwrite=True)
+
+
+def world_prompts(*, images: bool) -> list[str]:
+    """Eight prompts of clips of Moving Shapes that no training sees, or 32 of images."""
+    scenes = draw_scenes(_SEED, range(32 if images else 8), level=1)
+    return [image_caption(scene) if images else caption(scene) for scene in scenes]

@@ -12,6 +12,7 @@ from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.run import objective, run
+from tiny_xl import tiny_xl_folder
 
 FRAMES = {"num_frames": 4, "fps": 8, "height": 32, "width": 48}
 
@@ -97,3 +98,25 @@ def test_a_wrong_choice_of_data_is_told(recipe, own, changes, error):
         changes = {"clips": given} if given is own else {"clips": given, "latents": None}
     with pytest.raises(ValueError, match=error):
         recipe("video", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"base": "nowhere/at/all"}, "base: 'nowhere/at/all': unknown model"),
+        ({"frames": {**FRAMES, "width": 44}}, "clips.frames.width is 44; this model takes multiples of 8"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_any_work(recipe, own, changes, error):
+    clips = {**own, "frames": changes.get("frames", own["frames"])}
+    base = {"base": changes["base"]} if "base" in changes else {}
+    wanted = recipe("video", latents=None, clips=clips, **base)
+    with pytest.raises(ValueError, match=error):
+        run(wanted, ignore)
+    assert not wanted.output.exists()
+
+
+def test_an_sdxl_base_is_refused(recipe, own, tmp_path):
+    tiny_xl_folder(tmp_path / "xl")
+    with pytest.raises(ValueError, match="base: .*xl is an SDXL model"):
+        run(recipe("video", latents=None, clips=own, base=str(tmp_path / "xl")), ignore)

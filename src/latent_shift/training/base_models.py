@@ -7,12 +7,15 @@ other are told at once, by the keys of the recipe, and not by a failing matrix p
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from latent_shift import checkpoints
 from latent_shift.data.moving_shapes.world import SIZE
+from latent_shift.data.videos import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 
@@ -35,13 +38,31 @@ def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
 def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
     """The pipeline of `base`, its U-Net exchanged for that of `init` where one is named.
 
-    Raises ValueError where the parts do not fit.
+    Raises ValueError for a base that is no model or cannot be trained, and where the parts do not fit.
     """
-    model = LatentShiftPipeline.from_pretrained(str(recipe.base))
+    options: dict[str, Any] = {"tokenizer": recipe.tokenizer, "prediction": recipe.prediction}
+    try:
+        model = checkpoints.load(recipe.base, device="cpu", dtype="fp32", **options)
+    except ValueError as error:
+        raise ValueError(f"base: {error}") from error
+    if not isinstance(model, LatentShiftPipeline):
+        raise ValueError(f"base: {recipe.base} is an SDXL model, which can sample but not be trained yet")
+    if recipe.clips is not None:
+        _check_size(recipe.clips.frames, model.vae_scale_factor)
     if recipe.init is not None:
         model.register_modules(unet=_unet(recipe.init))
     _check_fit(model, "base" if recipe.init is None else "init")
     return model
+
+
+def _check_size(frames: ClipSettings, multiple: int) -> None:
+    for name in ("height", "width"):
+        pixels = getattr(frames, name)
+        if pixels % multiple:
+            near = pixels // multiple * multiple or multiple
+            raise ValueError(
+                f"clips.frames.{name} is {pixels}; this model takes multiples of {multiple}, like {near}"
+            )
 
 
 def _unet(folder: Path) -> UNet2DConditionModel:

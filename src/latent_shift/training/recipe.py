@@ -186,7 +186,9 @@ class VideoRecipe(Run):
     """Text-to-video: the U-Net of an image model, fine-tuned on clips with the temporal shift."""
 
     task: Literal["video"]
-    base: Path = Field(description="text-to-image model, a folder in the Stable Diffusion layout")
+    base: str = Field(min_length=1, description="text-to-image model: a folder, a hub id or a single file")
+    tokenizer: Path | None = Field(None, description="where base is a single file (docs/models.md)")
+    prediction: Literal["epsilon", "v_prediction"] | None = Field(None, description="likewise, of SD 2.x")
     latents: Latents | None = Field(None, description="of Moving Shapes; or clips")
     clips: Clips | None = Field(None, description="of your own; or latents")
     diffusion: Diffusion = Diffusion()

@@ -42,7 +42,7 @@ def objective(recipe: Recipe) -> nn.Module:
 
 
 def _check_folders(recipe: Recipe) -> None:
-    parts = {"text": ("text_encoder", "tokenizer"), "autoencoder": ("vae",), "base": ("unet", "vae")}
+    parts = {"text": ("text_encoder", "tokenizer"), "autoencoder": ("vae",)}
     parts["init"] = ("vae",) if isinstance(recipe, AutoencoderRecipe) else ("unet",)
     for key, wanted in parts.items():
         folder = getattr(recipe, key, None)

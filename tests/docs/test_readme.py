@@ -52,7 +52,8 @@ def test_a_command_does_what_it_says(command, workplace, monkeypatch, capsys):
     if "-o" in arguments:
         target = workplace / arguments[arguments.index("-o") + 1]
         files = [target] if target.is_file() else sorted(target.iterdir())
-        assert len(files) == int(arguments[arguments.index("--count") + 1]) if "--count" in arguments else 1
+        count = int(arguments[arguments.index("--count") + 1]) if "--count" in arguments else 1
+        assert len(files) == count
         for file in files:
             assert media.read_clip(file)[0].any()
 

@@ -20,6 +20,7 @@ import typer
 from latent_shift import __version__, checkpoints
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
 from latent_shift.cli.progress import progress_bar
+from latent_shift.cli.quiet import quiet_libraries
 from latent_shift.cli.text_files import write_text_file
 
 if TYPE_CHECKING:
@@ -122,9 +123,7 @@ def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | Non
 def _load(
     folder: Path, name: str, steps: int | None, guidance: float | None, *, device: str, dtype: str
 ) -> _Model:
-    # Read when those libraries are imported: their log lines are for programmers.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet_libraries()
     from latent_shift.data.moving_shapes.world import SIZE
     from latent_shift.evaluation.clip_maker import PipelineClips
 

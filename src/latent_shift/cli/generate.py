@@ -6,7 +6,6 @@ Checks everything that was asked, then loads the model, then makes clip after cl
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from latent_shift import __version__, checkpoints
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTIONS, SCHEDULERS
 from latent_shift.cli.orders import SUFFIXES, Order, Wish, make_wish, names_file, plan, read_prompts
 from latent_shift.cli.progress import progress_bar
+from latent_shift.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from latent_shift.checkpoints import Lora
@@ -169,23 +169,12 @@ def _check_size(multiple: int, **sides: int | None) -> None:
 
 
 def _load(place: Path, scheduler: str | None, **options: Any) -> LatentShiftPipeline:
-    _quiet_libraries()
+    quiet_libraries()
     pipeline = checkpoints.load(place, **options)
     pipeline.set_progress_bar_config(disable=True)
     if scheduler is not None:
         checkpoints.use_scheduler(pipeline, scheduler)
     return pipeline
-
-
-def _quiet_libraries() -> None:
-    """Leave out the libraries' log lines and loading bars: this program's own lines say what matters."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when they are imported
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
 
 
 def _show_step(

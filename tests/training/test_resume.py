@@ -197,3 +197,10 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, ca
     assert "shards" not in ended.err
     assert same(checkpoint(parted, 40), expected)
     assert losses(parted) == losses(whole.output)
+
+
+def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
+    for precision in ("fp32", "bf16", "fp32"):
+        output = tmp_path / f"{precision}-{len(list(tmp_path.iterdir()))}"
+        model = run(recipe("autoencoder", precision=precision, output=str(output)), ignore)
+        assert (model / "vae").is_dir()

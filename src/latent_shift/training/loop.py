@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -72,6 +73,7 @@ def train(recipe: Run, objective: nn.Module, report: Report) -> Path:
                 _export(recipe, state)
     finally:
         accelerator.end_training()
+        AcceleratorState._reset_state()  # else the next run of this process must have the same precision
     return recipe.output / "model"
 
 

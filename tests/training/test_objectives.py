@@ -8,7 +8,7 @@ from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
 from latent_shift.noise import draw_noise
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
-from latent_shift.training.denoising import clip_noise
+from latent_shift.training.denoising import clip_noise, spread_timesteps
 from latent_shift.training.run import objective
 from latent_shift.training.text_tower import embed_texts
 from latent_shift.unet import shift_options
@@ -167,3 +167,24 @@ def test_parts_that_do_not_fit_are_told(recipe, change, error):
     tiny = recipe("image")
     with pytest.raises(ValueError, match=error):
         objective(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))
+
+
+def test_timesteps_are_spread_over_the_batch_and_each_is_uniform():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([spread_timesteps(1000, 8, generator) for _ in range(2000)])
+    eighths = (drawn.sort(dim=1).values - drawn.min(dim=1, keepdim=True).values + 62) // 125
+    assert torch.equal(eighths, torch.arange(8).expand_as(eighths))
+    assert drawn.min() == 0
+    assert drawn.max() == 999
+    assert ((drawn.double().mean(dim=0) - 499.5).abs() < 30).all()
+
+
+def test_every_third_frame_is_six_of_a_clip(recipe):
+    content = recipe("video").latents
+    every = recipe("video", latents={**content.model_dump(mode="json"), "every": 3})
+    module, whole = objective(every), objective(recipe("video"))
+    six, sixteen = first_batch(None, module)["latents"], first_batch(None, whole)["latents"]
+    assert torch.equal(six, sixteen[:, ::3])
+    module._settle()
+    assert module.parts.video_settings.num_frames == 6
+    assert module.parts.video_settings.fps == pytest.approx(8 / 3)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latent_shift import checkpoints
 from latent_shift.data.moving_shapes.world import SIZE
 from latent_shift.data.videos import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.noise_schedule import noise_scheduler
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 
 
@@ -28,7 +29,7 @@ def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
     unet = UNet2DConditionModel(**recipe.unet) if recipe.init is None else _unet(recipe.init)
     model = LatentShiftPipeline(
         vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
-        scheduler=DDIMScheduler(**recipe.scheduler),
+        scheduler=noise_scheduler(recipe.scheduler),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     _check_fit(model, "unet" if recipe.init is None else "init")

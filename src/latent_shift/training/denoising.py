@@ -21,7 +21,7 @@ from transformers import CLIPTextModel
 
 from latent_shift.data.latents import encode_frames
 from latent_shift.data.moving_shapes import vocabulary
-from latent_shift.data.moving_shapes.world import FRAMES, SIZE
+from latent_shift.data.moving_shapes.world import FPS, FRAMES, SIZE
 from latent_shift.data.stored import StoredClips
 from latent_shift.data.videos import DEFAULT_FPS, Videos
 from latent_shift.noise import mix_noise
@@ -86,7 +86,7 @@ class DenoisingObjective(nn.Module):
     def _denoise(self, latents: Tensor, text: Tensor, generator: Generator) -> Tensor:
         """latents (B, F, C, h, w), one timestep a clip; text (B*F, L, D)."""
         clips, frames = latents.shape[:2]
-        timesteps = torch.randint(0, len(self.alphas), (clips,), generator=generator).to(latents.device)
+        timesteps = spread_timesteps(len(self.alphas), clips, generator).to(latents.device)
         noise = clip_noise(latents.shape, generator, self.recipe.diffusion.noise_correlation)
         noise = noise.to(latents.device)
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1, 1)
@@ -161,6 +161,13 @@ class DenoisingObjective(nn.Module):
         )  # fmt: skip
 
 
+def spread_timesteps(steps: int, count: int, generator: Generator) -> Tensor:
+    """`count` timesteps of `steps`, each uniform, together spread evenly (arXiv 2107.00630, appendix I.1)."""
+    start = torch.rand((), generator=generator, dtype=torch.float64)
+    places = (start + torch.arange(count, dtype=torch.float64) / count) % 1
+    return (places * steps).long()[torch.randperm(count, generator=generator)]
+
+
 def clip_noise(shape: tuple[int, ...], generator: Generator, correlation: float) -> Tensor:
     """Gaussian noise (B, F, C, h, w) for a batch from one generator; a clip's frames share a part of it.
 
@@ -177,7 +184,9 @@ def _size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
     if isinstance(recipe, ImageRecipe):
         return {"num_frames": 1, "height": SIZE, "width": SIZE}
     if recipe.clips is None:
-        return {"num_frames": FRAMES, "height": SIZE, "width": SIZE}
+        assert recipe.latents is not None  # the recipe has one of the two
+        every = recipe.latents.every
+        return {"num_frames": len(range(0, FRAMES, every)), "height": SIZE, "width": SIZE, "fps": FPS / every}
     seen = recipe.clips.frames
     rate = {} if seen.stride else {"fps": seen.fps or DEFAULT_FPS}
     return {"num_frames": seen.num_frames, "height": seen.height, "width": seen.width, **rate}

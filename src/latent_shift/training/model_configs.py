@@ -14,11 +14,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from pydantic import AfterValidator, Field
 from transformers import CLIPTextConfig, VivitConfig
 
+from latent_shift.training.noise_schedule import CENTRE
+
 Configuration = dict[str, Any]
 
 
-def _known_to(model: type, *without: str) -> Callable[[Configuration], Configuration]:
+def _known_to(model: type, *without: str, more: str = "") -> Callable[[Configuration], Configuration]:
     known = set(inspect.signature(model).parameters) - {"kwargs", *without}
+    known |= {more} - {""}
 
     def check(configuration: Configuration) -> Configuration:
         unknown = sorted(set(configuration) - known)
@@ -50,5 +53,7 @@ UNet = Annotated[
     Field(description="diffusers UNet2DConditionModel"),
 ]
 Scheduler = Annotated[
-    Configuration, AfterValidator(_known_to(DDIMScheduler)), Field(description="diffusers DDIMScheduler")
+    Configuration,
+    AfterValidator(_known_to(DDIMScheduler, more=CENTRE)),
+    Field(description=f"diffusers DDIMScheduler; {CENTRE} in place of its betas"),
 ]

@@ -118,6 +118,7 @@ class Latents(Strict):
 
     folder: Path
     world: World
+    every: Count = Field(1, description="of a clip only each n-th frame: teaches what happens over all of it")
 
     @model_validator(mode="after")
     def _finite(self) -> Latents:

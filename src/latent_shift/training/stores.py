@@ -28,4 +28,6 @@ def stored_clips(
     }
     for done in latents.encode(scenes, vae, recipe.folder, settings):
         report(Progress(done, len(scenes), stage="encoding clips"))
-    return StoredClips(latents.read(recipe.folder, len(scenes)), scenes, images=images)
+    return StoredClips(
+        latents.read(recipe.folder, len(scenes))[:, :: recipe.every].contiguous(), scenes, images=images
+    )

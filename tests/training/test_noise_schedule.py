@@ -1,0 +1,42 @@
+"""The cosine schedule, moved: what its middle stands for, and that stock schedulers read it."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from latent_shift.training.noise_schedule import cosine_betas, noise_scheduler
+
+STOCK = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+def log_snr(scheduler):
+    return torch.logit(scheduler.alphas_cumprod.double())
+
+
+@pytest.mark.parametrize("centre", [-5.0, -3.5, 0.0])
+def test_the_schedule_is_the_cosine_about_its_centre(centre):
+    found = log_snr(noise_scheduler({"log_snr_centre": centre, **STOCK}))
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    expected = centre - 2 * torch.log(torch.tan(torch.pi * t / 2))
+    assert torch.allclose(found[5:990], expected[5:990], atol=0.02)
+    assert found[499] == pytest.approx(centre, abs=0.01)
+    assert found[-1] == -torch.inf
+
+
+def test_every_stock_scheduler_reads_it_back(tmp_path):
+    made = noise_scheduler({"log_snr_centre": -3.5, **STOCK})
+    made.save_pretrained(tmp_path)
+    assert torch.equal(DDIMScheduler.from_pretrained(tmp_path).alphas_cumprod, made.alphas_cumprod)
+    other = DPMSolverMultistepScheduler.from_pretrained(tmp_path)
+    assert torch.allclose(other.alphas_cumprod[:-1], made.alphas_cumprod[:-1])
+
+
+def test_betas_are_those_of_a_falling_signal():
+    betas = torch.tensor(cosine_betas(-3.5))
+    assert len(betas) == 1000
+    assert ((betas > 0) & (betas < 1)).all()
+
+
+def test_without_a_centre_the_scheduler_is_the_stock_one():
+    plain = {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.01}
+    assert torch.equal(noise_scheduler(plain).alphas_cumprod, DDIMScheduler(**plain).alphas_cumprod)

@@ -8,7 +8,8 @@ from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
 from latent_shift.noise import draw_noise
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
-from latent_shift.training.denoising import clip_noise, spread_timesteps
+from latent_shift.training.denoising import clip_noise
+from latent_shift.training.draws import Draws
 from latent_shift.training.run import objective
 from latent_shift.training.text_tower import embed_texts
 from latent_shift.unet import shift_options
@@ -20,6 +21,13 @@ TRAINED = {
     "image": ("unet.",),
     "video": ("unet.",),
 }
+
+
+def draws(seed):
+    return Draws.of(seed, batch_size=4)
+
+
+DRAWS = draws(5)
 
 
 def first_batch(recipe, module):
@@ -37,7 +45,7 @@ def test_steps_lower_the_loss_and_reach_exactly_what_is_trained(recipe, task):
     optimizer = torch.optim.AdamW(trained, lr=0.003)
     losses, reached = [], set()
     for _ in range(12):
-        loss = module(batch, seed=5)["loss"]
+        loss = module(batch, DRAWS)["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -51,7 +59,7 @@ def test_steps_lower_the_loss_and_reach_exactly_what_is_trained(recipe, task):
 def test_the_seed_decides_a_step(recipe):
     module = objective(recipe("video"))
     batch = first_batch(None, module)
-    first, again, other = (module(batch, seed)["loss"].item() for seed in (1, 1, 2))
+    first, again, other = (module(batch, draws(seed))["loss"].item() for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -78,7 +86,7 @@ def test_a_frozen_encoder_keeps_its_latents(recipe, parts, tmp_path):
     module = objective(recipe("autoencoder", init=str(parts), freeze_encoder=True))
     before = {name: value.clone() for name, value in module.vae.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.003)
-    module(first_batch(None, module), seed=5)["loss"].backward()
+    module(first_batch(None, module), DRAWS)["loss"].backward()
     optimizer.step()
     module.vae.register_to_config(scaling_factor=0.7)
     module.export(tmp_path)
@@ -100,7 +108,7 @@ def test_images_are_mixed_in_as_the_recipe_says(recipe):
         module = objective(recipe("video", image_steps=share))
         batch = first_batch(None, module)
         with torch.no_grad():
-            return [next(name for name in module(batch, seed) if name != "loss") for seed in range(20)]
+            return [next(name for name in module(batch, draws(seed)) if name != "loss") for seed in range(20)]
 
     assert set(kinds(0.0)) == {"clip_loss"}
     assert set(kinds(1.0)) == {"image_loss"}
@@ -114,7 +122,7 @@ def test_the_shift_is_on_for_clips_alone(recipe):
 
 
 def test_frames_share_the_asked_part_of_their_noise():
-    noise = clip_noise((400, 3, 2, 8, 8), torch.Generator().manual_seed(0), 0.6).transpose(0, 1).flatten(1)
+    noise = clip_noise((400, 3, 2, 8, 8), Draws.of(0, 400).items(), 0.6).transpose(0, 1).flatten(1)
     expected = torch.full((3, 3), 0.6).fill_diagonal_(1.0)
     assert torch.allclose(torch.cov(noise), expected, atol=0.02)
     assert noise.mean().abs() < 0.01
@@ -167,16 +175,6 @@ def test_parts_that_do_not_fit_are_told(recipe, change, error):
     tiny = recipe("image")
     with pytest.raises(ValueError, match=error):
         objective(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))
-
-
-def test_timesteps_are_spread_over_the_batch_and_each_is_uniform():
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([spread_timesteps(1000, 8, generator) for _ in range(2000)])
-    eighths = (drawn.sort(dim=1).values - drawn.min(dim=1, keepdim=True).values + 62) // 125
-    assert torch.equal(eighths, torch.arange(8).expand_as(eighths))
-    assert drawn.min() == 0
-    assert drawn.max() == 999
-    assert ((drawn.double().mean(dim=0) - 499.5).abs() < 30).all()
 
 
 def test_every_third_frame_is_six_of_a_clip(recipe):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 from latent_shift.media import File, HeldFile, Kind
@@ -103,6 +104,19 @@ class Listing:
         """The listing with the clips alone, or the images alone."""
         kept = tuple(entry for entry in self.entries if entry.kind == kind)
         return Listing(self.source, kept, self.problems, self.notes)
+
+    def parted(self, count: int, seed: int) -> tuple[Listing, Listing]:
+        """All but `count` of the entries, and these, chosen by the seed and their keys alone.
+
+        Raises ValueError where that leaves nothing.
+        """
+        if count >= len(self.entries):
+            raise ValueError(f"{self.source}: {count} of its {len(self.entries)} entries cannot be kept out")
+        chance = {entry.key: sha256(f"{seed} {entry.key}".encode()).digest() for entry in self.entries}
+        chosen = set(sorted(chance, key=lambda key: chance[key])[:count])
+        rest = tuple(entry for entry in self.entries if entry.key not in chosen)
+        kept = tuple(entry for entry in self.entries if entry.key in chosen)
+        return Listing(self.source, rest, self.problems, self.notes), Listing(self.source, kept)
 
 
 def listing(

@@ -66,7 +66,7 @@ class ClipSettings(BaseModel):
 
 
 class Videos(Dataset[dict[str, Any]]):
-    """The clips, or the images, of a listing: items {"frames", "caption", "image_caption", "fps"}.
+    """The clips, or the images, of a listing: items {"frames", "caption", "image_caption", "fps", "key"}.
 
     frames: uint8 (F, H, W, 3), F = 1 for images. bad_log: a file that a line is added to for each bad entry,
     by whatever worker meets it; `read_bad_log` reads it. With buckets every entry is opened at the start.
@@ -132,7 +132,9 @@ class Videos(Dataset[dict[str, Any]]):
         if size is None and self.settings.buckets is not None:
             size = self.settings.buckets.sizes[self.settings.buckets.nearest(*frames.shape[1:3])]
         frames = frames if size is None else fit(frames, size)
-        return {"frames": frames, "caption": caption, "image_caption": caption, "fps": fps}
+        return {
+            "frames": frames, "caption": caption, "image_caption": caption, "fps": fps, "key": entry.key
+        }  # fmt: skip
 
     def _measure(self, buckets: Buckets) -> list[int | None]:
         """The bucket of each entry; None for one that cannot be opened, which is bad."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latent_shift.data.latents import ENCODER, to_model_range
 from latent_shift.data.moving_shapes import MovingShapes
 from latent_shift.media import write_image
+from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import AutoencoderRecipe
 
@@ -42,17 +43,28 @@ class AutoencoderObjective(nn.Module):
         """Single frames of the recipe's levels, or windows of them."""
         return MovingShapes(self.recipe.world, images=True, crop=self.recipe.crop)
 
+    def validation(self, report: Callable[[Progress], None]) -> MovingShapes:
+        """Whole frames of another series of the same levels."""
+        recipe = self.recipe
+        assert recipe.validation is not None
+        world = recipe.world.model_copy(
+            update={"seed": recipe.world.seed + 1_000_003, "clips": recipe.validation.items}
+        )
+        return MovingShapes(world, images=True)
+
     def _frames(self, first: int, count: int) -> Tensor:
         """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""
         whole = MovingShapes(self.recipe.world, images=True)
         frames = torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
         return frames.to(self.vae.device)
 
-    def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
-        """The loss and its parts, scalars; `seed` decides the latents' noise."""
+    def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
+        """The loss and its parts, scalars; `draws` decide the latents' noise."""
         pixels = to_model_range(batch["frames"][:, 0])  # (B, 3, H, W) in [-1, 1]
         posterior = self.vae.encode(pixels).latent_dist
-        latents = posterior.sample(torch.Generator(pixels.device).manual_seed(seed))
+        shape = posterior.mean.shape[1:]
+        noise = torch.stack([torch.randn(shape, generator=each) for each in draws.items()])
+        latents = posterior.mean + posterior.std * noise.to(pixels.device, posterior.mean.dtype)
         error = self.vae.decode(latents).sample.float() - pixels
         squared, kl = error.square().mean(), posterior.kl().mean() / latents[0].numel()
         loss = error.abs().mean() + squared + self.recipe.kl_weight * kl

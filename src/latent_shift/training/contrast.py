@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import VivitConfig, VivitModel
 
 from latent_shift.data.moving_shapes import MovingShapes
+from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ContrastRecipe
 from latent_shift.training.text_tower import embed_texts, read_text_tower
@@ -68,7 +69,7 @@ class ContrastObjective(nn.Module):
         """Captioned clips of the recipe's levels."""
         return MovingShapes(self.recipe.world)
 
-    def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss, and how often the caption of a clip is found among the batch's, scalars."""
         with torch.no_grad():
             texts = embed_texts(self.tokenizer, self.text_tower, batch["caption"])

@@ -27,10 +27,12 @@ from latent_shift.data.videos import DEFAULT_FPS, Videos
 from latent_shift.noise import mix_noise
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 from latent_shift.training.base_models import image_model, video_model
+from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 from latent_shift.training.samples import world_prompts, write_samples
 from latent_shift.training.stores import stored_clips
+from latent_shift.training.trained_parts import FOLDER, add_lora, has_lora, merged, train_layers, write_lora
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, set_num_frames
 from latent_shift.video_settings import VideoSettings
 
@@ -57,44 +59,59 @@ class DenoisingObjective(nn.Module):
             enable_temporal_shift(self.unet, 1, **recipe.shift.model_dump(exclude={"enabled"}))
         else:
             disable_temporal_shift(self.unet)
+        if isinstance(recipe, VideoRecipe):
+            _choose_trained(self.unet, recipe)
         # Apart from self.unet, which samples with other shapes: each shape is compiled anew. In a tuple, so
         # that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
     def dataset(self, report: Callable[[Progress], None]) -> StoredClips | Videos:
         """The user's clips; or the stored latents, encoded now where the store is not full."""
+        return self._items(report, kept_out=False)
+
+    def validation(self, report: Callable[[Progress], None]) -> StoredClips | Videos:
+        """The clips that `dataset` keeps out."""
+        return self._items(report, kept_out=True)
+
+    def _items(self, report: Callable[[Progress], None], *, kept_out: bool) -> StoredClips | Videos:
         recipe = self.recipe
+        items = recipe.validation.items if recipe.validation is not None else 0
         if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
-            listing, log = recipe.clips.source.read(), recipe.output / "bad-clips.jsonl"
+            listing, log = recipe.clips.source.read().of_kind("clip"), recipe.output / "bad-clips.jsonl"
+            if items:
+                listing = listing.parted(items, recipe.seed)[kept_out]
             return Videos(listing, recipe.clips.frames, seed=recipe.seed, bad_log=log)
         assert recipe.latents is not None  # the recipe has one of the two
-        return stored_clips(recipe.latents, self.vae, report, images=isinstance(recipe, ImageRecipe))
+        images = isinstance(recipe, ImageRecipe)
+        return stored_clips(recipe.latents, self.vae, report, images=images, last=items if kept_out else 0)
 
-    def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
-        """The loss of one batch, a scalar; `seed` decides timesteps, noise and which captions are dropped."""
-        generator = Generator().manual_seed(seed)
+    def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
+        """The loss of one batch, a scalar; `draws` decide timesteps, noise and which captions are dropped."""
         latents = batch["latents"].float() if "latents" in batch else self._latents(batch["frames"])
-        as_images = latents.shape[1] == 1 or _chance(generator) < self._image_share()
+        step, items = draws.step(), draws.items()
+        as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
         captions = batch["image_caption" if as_images else "caption"]
-        text = self._encode(self._drop(captions, generator))
+        text = self._encode(self._drop(captions, items) if self.training else captions)
         text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
+        noise = clip_noise(
+            latents.shape, items, 0.0 if as_images else self.recipe.diffusion.noise_correlation
+        )
+        places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if as_images:
-            latents = latents.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
-        loss = self._denoise(latents, text, generator)
+            latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
+        timesteps = (places.flatten() * len(self.alphas)).long().to(latents.device)
+        loss = self._denoise(latents, noise.to(latents.device), timesteps, text)
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
 
-    def _denoise(self, latents: Tensor, text: Tensor, generator: Generator) -> Tensor:
-        """latents (B, F, C, h, w), one timestep a clip; text (B*F, L, D)."""
-        clips, frames = latents.shape[:2]
-        timesteps = spread_timesteps(len(self.alphas), clips, generator).to(latents.device)
-        noise = clip_noise(latents.shape, generator, self.recipe.diffusion.noise_correlation)
-        noise = noise.to(latents.device)
-        alpha = self.alphas[timesteps].view(-1, 1, 1, 1, 1)
+    def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """latents, noise (B, F, C, h, w); timesteps (B,), one a clip; text (B*F, L, D)."""
+        frames, alpha = latents.shape[1], self.alphas[timesteps].view(-1, 1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         if isinstance(self.recipe, VideoRecipe) and self.recipe.shift.enabled:
             set_num_frames(self.unet, frames)
         each = timesteps.repeat_interleave(frames)
-        predicted = self._denoiser[0](noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
+        denoiser = self._denoiser[0] if self.training else self.unet
+        predicted = denoiser(noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self._predicts_velocity() else noise
         error = (predicted - target).square().mean(dim=(1, 2, 3, 4))  # (B,)
         return (error * self._weights(self.alphas[timesteps])).mean()
@@ -113,9 +130,9 @@ class DenoisingObjective(nn.Module):
     def _image_share(self) -> float:
         return self.recipe.image_steps if isinstance(self.recipe, VideoRecipe) else 1.0
 
-    def _drop(self, captions: list[str], generator: Generator) -> list[str]:
-        kept = torch.rand(len(captions), generator=generator) >= self.recipe.diffusion.caption_dropout
-        return [text if keep else "" for text, keep in zip(captions, kept.tolist(), strict=True)]
+    def _drop(self, captions: list[str], items: list[Generator]) -> list[str]:
+        share = self.recipe.diffusion.caption_dropout
+        return [text if _chance(one) >= share else "" for text, one in zip(captions, items, strict=True)]
 
     def _latents(self, frames: Tensor) -> Tensor:
         """(B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""
@@ -146,7 +163,16 @@ class DenoisingObjective(nn.Module):
     def export(self, folder: Path) -> None:
         """Write the model as a folder in the Stable Diffusion layout, with `latent_shift.json`."""
         self._settle()
-        self.parts.save_pretrained(folder)
+        if not has_lora(self.unet):
+            self.parts.save_pretrained(folder)
+            return
+        write_lora(self.unet, folder / FOLDER)
+        self.parts.register_modules(unet=merged(self.unet))
+        try:
+            self._settle()
+            self.parts.save_pretrained(folder)
+        finally:
+            self.parts.register_modules(unet=self.unet)
 
     def _settle(self) -> None:
         """Tell the pipeline how its U-Net was trained."""
@@ -161,22 +187,22 @@ class DenoisingObjective(nn.Module):
         )  # fmt: skip
 
 
-def spread_timesteps(steps: int, count: int, generator: Generator) -> Tensor:
-    """`count` timesteps of `steps`, each uniform, together spread evenly (arXiv 2107.00630, appendix I.1)."""
-    start = torch.rand((), generator=generator, dtype=torch.float64)
-    places = (start + torch.arange(count, dtype=torch.float64) / count) % 1
-    return (places * steps).long()[torch.randperm(count, generator=generator)]
+def _choose_trained(unet: UNet2DConditionModel, recipe: VideoRecipe) -> None:
+    if recipe.lora is not None:
+        add_lora(unet, recipe.lora)
+    elif recipe.layers:
+        train_layers(unet, recipe.layers)
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
 
 
-def clip_noise(shape: tuple[int, ...], generator: Generator, correlation: float) -> Tensor:
-    """Gaussian noise (B, F, C, h, w) for a batch from one generator; a clip's frames share a part of it.
-
-    The formula is `draw_noise`'s, and for one clip the numbers are, too; here all of `own` is drawn first.
-    """
-    own = torch.randn(shape, generator=generator)
+def clip_noise(shape: tuple[int, ...], items: list[Generator], correlation: float) -> Tensor:
+    """Gaussian noise (B, F, C, h, w), each clip's from its own generator; its frames share a part of it."""
+    own = torch.stack([torch.randn(shape[1:], generator=each) for each in items])
     if correlation == 0 or shape[1] == 1:
         return own
-    return mix_noise(own, torch.randn((shape[0], 1, *shape[2:]), generator=generator), correlation)
+    shared = torch.stack([torch.randn((1, *shape[2:]), generator=each) for each in items])
+    return mix_noise(own, shared, correlation)
 
 
 def _size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a training says of itself: means over `log_every` steps, to JSONL, TensorBoard and the caller.
 
 A resumed run's log goes on after its checkpoint: lines of steps that are taken again are removed first, so
-`log.jsonl` tells every step once. The figures are those of the main process and its share of the batch.
+`log.jsonl` tells every step once. The figures are means over the processes as well.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from latent_shift.training.optimization import Diverged
 from latent_shift.training.recipe import Run
 
 FILE_NAME = "log.jsonl"
@@ -44,7 +44,7 @@ class Log:
         self.path = recipe.output / FILE_NAME
         if accelerator.is_main_process:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _forget_after(done, self.path)
+            forget_after(done, self.path)
         accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
         self._begin_window()
 
@@ -60,7 +60,7 @@ class Log:
             yield batch
 
     def step(self, step: int, figures: dict[str, Tensor]) -> None:
-        """Take the figures of a step, scalars. Raises Diverged where the mean loss is not finite."""
+        """Take the figures of a step, scalars; none of a step that was skipped."""
         for name, value in figures.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (value.detach().float() + total, count + 1)
@@ -73,9 +73,7 @@ class Log:
         self._count, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def _write(self, step: int) -> None:
-        means = {name: float(total / count) for name, (total, count) in self._sums.items()}
-        if not math.isfinite(means["loss"]):
-            raise Diverged(f"the loss is {means['loss']} by step {step}: lower learning_rate, or use fp32")
+        means = {name: self._mean(total / count) for name, (total, count) in self._sums.items()}
         seconds = time.perf_counter() - self._since
         means["items_per_second"] = self._count * self.recipe.batch_size / seconds
         means["data_wait"] = self._waited / seconds
@@ -86,9 +84,16 @@ class Log:
                 file.write(json.dumps({"step": step, "time": round(time.time(), 1), **means}) + "\n")
             self.report(Progress(step, self.recipe.steps, means))
 
+    def _mean(self, value: Tensor | float) -> float:
+        """Over the processes; which all have the same figures."""
+        if self.accelerator.num_processes == 1:
+            return float(value)
+        value = torch.as_tensor(value, device=self.accelerator.device)
+        return float(self.accelerator.reduce(value, "mean"))
 
-def _forget_after(step: int, path: Path) -> None:
-    """Remove the lines of later steps, and a last line that was cut off while it was written."""
+
+def forget_after(step: int, path: Path) -> None:
+    """Remove a JSONL file's lines of later steps, and a last line that was cut off while it was written."""
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]

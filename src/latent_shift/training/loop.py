@@ -1,6 +1,6 @@
 """The training loop: any objective, on accelerate, resumable at every checkpoint.
 
-It knows no task: an objective is a module whose forward(batch, seed) gives {"loss": ..., figures}, with a
+It knows no task: an objective is a module whose forward(batch, draws) gives {"loss": ..., figures}, with a
 dataset, samples to look at and a model to export. What a step sees and draws depends on (seed, step) alone,
 so the same command again goes on from the last checkpoint with the numbers of a run never stopped.
 Ctrl-C and SIGTERM finish the step, write a checkpoint and leave.
@@ -18,17 +18,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
-from latent_shift.training.batches import loader, step_seed
+from latent_shift.training.batches import loader
 from latent_shift.training.interrupts import Interrupted, stop_requests
 from latent_shift.training.log import Log, Progress
-from latent_shift.training.optimization import learning_rate
+from latent_shift.training.model_card import write_card
 from latent_shift.training.quiet import quiet_libraries
-from latent_shift.training.recipe import Run
+from latent_shift.training.recipe import Divisible, Run
 from latent_shift.training.record import check_recipe, is_finished, write_recipe
+from latent_shift.training.skipped import Skipped
 from latent_shift.training.state import State, load, save
+from latent_shift.training.stepping import take_step
+from latent_shift.training.validation import FixedItems
 
 Report = Callable[[Progress], None]
 
@@ -38,6 +41,10 @@ class Objective(Protocol):
 
     def dataset(self, report: Report) -> Dataset[Any]:
         """What the steps see; long preparations tell `report` how far they are."""
+        ...
+
+    def validation(self, report: Report) -> Dataset[Any]:
+        """The items of the recipe's validation, none of which the steps see."""
         ...
 
     def samples(self, folder: Path, step: int) -> None:
@@ -53,8 +60,9 @@ def train(recipe: Run, objective: nn.Module, report: Report) -> Path:
     """Train to the recipe's last step and export the averaged model. Returns the model's folder.
 
     A run that is finished is left as it is.
-    Raises Interrupted after Ctrl-C or SIGTERM, with a checkpoint written; Diverged where the loss or a weight
-    is not finite, leaving the last good checkpoint; ValueError where the run was begun with another recipe.
+    Raises Interrupted after Ctrl-C or SIGTERM, with a checkpoint written; Diverged where too many steps
+    had no finite gradient, or a weight is not finite, leaving the last good checkpoint; ValueError where the
+    run was begun with another recipe.
     """
     check_recipe(recipe)
     if is_finished(recipe):
@@ -106,10 +114,16 @@ def _take_steps(recipe: Run, state: State, done: int, accelerator: Accelerator, 
         workers=recipe.workers, rank=accelerator.process_index, world_size=accelerator.num_processes,
     )  # fmt: skip
     log = Log(recipe, done, accelerator, report)
+    skipped = Skipped(recipe, done, writes=accelerator.is_main_process)
+    fixed = _fixed_items(recipe, state, accelerator, report)
     with stop_requests() as stop:
         for step, batch in zip(range(done + 1, recipe.steps + 1), log.timed(batches), strict=False):
-            figures = _step(recipe, model, optimizer, state, accelerator, step, batch)
-            log.step(step, figures)
+            figures = take_step(recipe, model, optimizer, state, accelerator, step, batch)
+            if figures is None:
+                skipped.note(step, batch)
+            elif fixed is not None and (step % fixed.every == 0 or step == recipe.steps):
+                figures["validation_loss"] = fixed.loss(state, accelerator)
+            log.step(step, figures or {})
             stops = stop.agreed(accelerator)
             if accelerator.is_main_process:
                 _keep(recipe, state, step, ends=stops or step == recipe.steps)
@@ -117,32 +131,11 @@ def _take_steps(recipe: Run, state: State, done: int, accelerator: Accelerator, 
                 raise Interrupted(f"stopped at step {step}")
 
 
-def _step(
-    recipe: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    accelerator: Accelerator,
-    step: int,
-    batch: dict[str, Any],
-) -> dict[str, Tensor]:
-    """One step of the optimizer and of the average. Returns the step's figures, scalars."""
-    rate = learning_rate(recipe.optimizer, step, recipe.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    seed = step_seed(recipe.seed, step, accelerator.process_index)
-    torch.manual_seed(seed)  # for what draws from the global generator: dropout, where a model has it
-    figures = model(_to_device(batch, accelerator.device), seed)
-    accelerator.backward(figures["loss"])
-    norm = accelerator.clip_grad_norm_(state.trained, recipe.optimizer.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    state.average.step(state.trained)
-    return {**figures, "gradient_norm": norm, "learning_rate": torch.tensor(rate)}
-
-
-def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+def _fixed_items(recipe: Run, state: State, accelerator: Accelerator, report: Report) -> FixedItems | None:
+    if not isinstance(recipe, Divisible) or recipe.validation is None:
+        return None
+    data = _tasks(state).validation(report)
+    return FixedItems(data, recipe, accelerator)
 
 
 def _keep(recipe: Run, state: State, step: int, *, ends: bool) -> None:
@@ -160,6 +153,7 @@ def _export(recipe: Run, state: State) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     with state.averaged():
         _tasks(state).export(partial)
+    write_card(partial, recipe)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 

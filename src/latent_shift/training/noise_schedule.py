@@ -27,11 +27,11 @@ def noise_scheduler(configuration: dict[str, Any]) -> DDIMScheduler:
 
 
 def cosine_betas(log_snr_centre: float, steps: int = _STEPS) -> list[float]:
-    """Betas of the cosine schedule, moved so that the middle timestep has this log signal-to-noise ratio.
+    """Betas of the cosine schedule whose middle timestep has this log signal-to-noise ratio.
 
-    log SNR(t) = centre - 2 log tan(pi t / 2), for t from 0 to 1 (arXiv 2301.11093, section 3.2). The frames of
-    a clip say the same thing many times over, so what decides its course is decided where single frames
-    are all noise: a schedule for clips has its middle there.
+    log SNR(t) = centre - 2 log tan(pi t / 2), for t from 0 to 1 (arXiv 2301.11093, section 3.2). The frames
+    of a clip say the same thing many times over, so its course is decided where single frames are all noise:
+    a schedule for clips has its middle there.
     """
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     signal = torch.sigmoid(log_snr_centre - 2 * torch.log(torch.tan(math.pi * t / 2)))

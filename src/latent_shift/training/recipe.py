@@ -37,6 +37,9 @@ class Optimizer(Strict):
     warmup_steps: int = Field(100, ge=0)
     cooldown_steps: int = Field(0, ge=0)
     clip_norm: float = Field(1.0, gt=0.0, description="gradients longer than this are scaled down to it")
+    most_skipped: int = Field(
+        20, ge=0, description="steps of an infinite gradient, left out; more end the run"
+    )
 
 
 class Run(Strict):
@@ -67,6 +70,26 @@ class Run(Strict):
         return self
 
 
+class Validation(Strict):
+    """Items kept out of the training, and the loss on them under noise that never changes."""
+
+    items: Count = Field(64, description="clips; of the autoencoder's task, frames")
+    every: Count = Field(250, description="steps from one validation to the next")
+
+
+class Divisible(Run):
+    """A run whose loss is a mean over the items of a batch: these may be taken in parts, or shared out."""
+
+    accumulate: Count = Field(1, description="parts that a process takes its batch in; more take less memory")
+    validation: Validation | None = None
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Divisible:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        return self
+
+
 class WordingRecipe(Run):
     """A text tower, trained so that two wordings of one content land close together."""
 
@@ -84,7 +107,7 @@ class ContrastRecipe(Run):
     clip_tower: ClipTower
 
 
-class AutoencoderRecipe(Run):
+class AutoencoderRecipe(Divisible):
     """An image autoencoder, trained on single frames."""
 
     task: Literal["autoencoder"]
@@ -159,7 +182,19 @@ class Sampling(Strict):
     num_inference_steps: Count = 25
 
 
-class ImageRecipe(Run):
+class Lora(Strict):
+    """Low-rank layers beside the U-Net's, trained instead of it (arXiv 2106.09685)."""
+
+    rank: Count = 16
+    alpha: float = Field(16.0, gt=0.0, description="the layers' product counts alpha / rank")
+    modules: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
+        min_length=1,
+        description="ends of the names of the modules that get them; the convolutions see the other frames",
+    )
+
+
+class ImageRecipe(Divisible):
     """Text-to-image: a new U-Net on single frames, over a trained text tower and autoencoder."""
 
     task: Literal["image"]
@@ -183,7 +218,7 @@ class Shift(Strict):
     fold: int = Field(3, ge=2)
 
 
-class VideoRecipe(Run):
+class VideoRecipe(Divisible):
     """Text-to-video: the U-Net of an image model, fine-tuned on clips with the temporal shift."""
 
     task: Literal["video"]
@@ -197,11 +232,22 @@ class VideoRecipe(Run):
     shift: Shift = Shift()
     image_steps: Share = Field(0.1, description="share of steps that train on images, to keep that ability")
     init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
+    lora: Lora | None = Field(None, description="train low-rank layers alone; the model gets them merged")
+    layers: tuple[str, ...] = Field(
+        (), description="parts of the names of the U-Net's parameters to train, such as resnets; none: all"
+    )
+    gradient_checkpointing: bool = Field(False, description="less memory, about a third slower")
 
     @model_validator(mode="after")
     def _one_kind_of_data(self) -> VideoRecipe:
         if (self.latents is None) == (self.clips is None):
             raise ValueError("latents or clips: give one of them, and only one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_train_less(self) -> VideoRecipe:
+        if self.lora is not None and self.layers:
+            raise ValueError("lora and layers: give one of them, or neither")
         return self
 
 

@@ -14,20 +14,24 @@ from latent_shift.training.recipe import Latents
 
 
 def stored_clips(
-    recipe: Latents, vae: AutoencoderKL, report: Callable[[Progress], None], *, images: bool
+    recipe: Latents, vae: AutoencoderKL, report: Callable[[Progress], None], *, images: bool, last: int = 0
 ) -> StoredClips:
     """The clips of `recipe.world` as this autoencoder sees them, encoded now as far as they are not yet.
 
+    last: give, in place of these, so many that come after them in the series (its own paraphrases left out).
     report: told after every shard how many clips are encoded. Raises ValueError where the folder holds the
     latents of another world or autoencoder.
     """
-    scenes = Scenes(recipe.world, kept=True)
+    world, first = recipe.world, 0
+    if last:
+        first = world.clips
+        world = world.model_copy(update={"clips": first + last, "paraphrases": 0.0})
+    scenes = Scenes(world, kept=True)
     settings = {
-        "world": recipe.world.model_dump(mode="json", exclude={"clips", "paraphrases"}),
+        "world": world.model_dump(mode="json", exclude={"clips", "paraphrases"}),
         "autoencoder": latents.fingerprint(vae),
     }
     for done in latents.encode(scenes, vae, recipe.folder, settings):
         report(Progress(done, len(scenes), stage="encoding clips"))
-    return StoredClips(
-        latents.read(recipe.folder, len(scenes))[:, :: recipe.every].contiguous(), scenes, images=images
-    )
+    stored = latents.read(recipe.folder, len(scenes))[first:, :: recipe.every].contiguous()
+    return StoredClips(stored, scenes, images=images, first=first)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from latent_shift.data.moving_shapes import Scenes
 from latent_shift.training.contrast import Scale, contrast_loss
+from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import WordingRecipe
 from latent_shift.training.text_tower import embed_texts, new_text_tower
@@ -54,7 +55,7 @@ class WordingObjective(nn.Module):
         """Captions of the recipe's levels; nothing is rendered."""
         return Wordings(Scenes(self.recipe.world))
 
-    def forward(self, batch: dict[str, Any], seed: int) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss, and how often a wording's caption is found among the batch's, scalars."""
         texts = embed_texts(self.tokenizer, self.text_tower, [*batch["caption"], *batch["wording"]])
         captions, wordings = texts.chunk(2)

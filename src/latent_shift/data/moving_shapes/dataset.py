@@ -74,7 +74,7 @@ class Scenes:
 
 
 class MovingShapes(Dataset[dict[str, Any]]):
-    """Items {"frames": uint8 (F, 64, 64, 3), "caption": text}; F = 16, or 1 where `images`.
+    """Items {"frames": uint8 (F, 64, 64, 3), "caption", "key"}; F = 16, or 1 where `images`.
 
     crop: of each image only a window of so many pixels that holds one of its things, (1, crop, crop, 3).
     """
@@ -87,15 +87,15 @@ class MovingShapes(Dataset[dict[str, Any]]):
 
     def __getitem__(self, visit: int) -> dict[str, Any]:
         scene = self.scenes[visit % len(self)]
-        words = self.scenes.words(visit, image=self.images)
+        words, key = self.scenes.words(visit, image=self.images), f"clip {visit % len(self)}"
         if not self.images:
-            return {"frames": from_numpy(render([scene])[0]), "caption": words}
+            return {"frames": from_numpy(render([scene])[0]), "caption": words, "key": key}
         rng = generator(self.scenes.world.seed, visit, _FRAME_STREAM)
         frame = int(rng.random() * FRAMES)
         pixels = render([scene], [frame])[0]
         if self.crop is not None:
             pixels = _window(pixels, scene, frame, self.crop, rng)
-        return {"frames": from_numpy(pixels), "caption": words}
+        return {"frames": from_numpy(pixels), "caption": words, "key": key}
 
 
 def _window(pixels: np.ndarray, scene: Scene, frame: int, side: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,51 @@
+"""The loss on items that are never trained on, under noise that never changes, so that it can be compared."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from latent_shift.training.batches import step_seed
+from latent_shift.training.draws import Draws
+from latent_shift.training.recipe import Divisible
+from latent_shift.training.state import State
+from latent_shift.training.stepping import to_device
+
+
+class FixedItems:
+    """The items of a validation, those of this process, kept in batches."""
+
+    def __init__(self, data: Dataset[Any], recipe: Divisible, accelerator: Accelerator) -> None:
+        assert recipe.validation is not None
+        self.every = recipe.validation.every
+        items = len(data)  # type: ignore[arg-type]
+        if items % accelerator.num_processes:
+            raise ValueError(
+                f"validation.items {items} cannot be shared by {accelerator.num_processes} processes"
+            )
+        draws = Draws.of(
+            step_seed(recipe.seed, 0), items, accelerator.process_index, accelerator.num_processes
+        )
+        size = max(recipe.batch_size // accelerator.num_processes, 1)
+        places = [draws.places[start : start + size] for start in range(0, len(draws.places), size)]
+        self.batches = [
+            (default_collate([data[place] for place in some]), Draws(draws.seed, some, items))
+            for some in places
+        ]
+
+    @torch.no_grad()
+    def loss(self, state: State, accelerator: Accelerator) -> Tensor:
+        """The mean loss of the averaged weights over all items, a scalar."""
+        objective, total = state.objective, torch.zeros((), device=accelerator.device)
+        objective.eval()
+        with state.averaged(), accelerator.autocast():
+            for batch, draws in self.batches:
+                figures = objective(to_device(batch, accelerator.device), draws)
+                total += figures["loss"] * len(draws.places)
+        objective.train()
+        total /= sum(len(draws.places) for _, draws in self.batches)
+        return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total

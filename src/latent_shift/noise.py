@@ -1,6 +1,6 @@
 """The initial noise of clips: a video's depends on its own seed alone, whatever batch it is made in.
 
-Training mixes its noise by the same formula (`mix_noise`). Not the noise of schedulers which add some in
+Training draws its noise here, too, one generator a clip. Not the noise of schedulers which add some in
 every step (`one_a_frame` serves those).
 Shapes: B videos, F frames, C latent channels, h x w latent pixels.
 """

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from latent_shift.training.batches import StepSampler, loader, step_seed
+from latent_shift.data.chance import step_seed
+from latent_shift.data.plans import Mixed, Permutations, plan_of
+from latent_shift.training.batches import StepSampler, loader
 
 
-def visits(count, *options, **more):
-    return list(islice(StepSampler(*options, **more), count))
+def visits(count, length, batch_size, seed, first_step=0, **share):
+    return list(islice(StepSampler(Permutations(length, batch_size, seed), first_step, **share), count))
 
 
 def flat(batches):
@@ -35,7 +37,7 @@ def test_the_processes_share_each_batch():
     shares = [visits(5, 11, 6, 1, rank=rank, world_size=3) for rank in range(3)]
     assert [sorted(flat(share)) for share in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
     with pytest.raises(ValueError, match="batch_size 6 cannot be shared evenly by 4 processes"):
-        StepSampler(11, 6, 1, world_size=4)
+        loader(Echo(), 6, 0, 0, workers=0, rank=0, world_size=4)
 
 
 def test_another_seed_is_another_order():
@@ -61,3 +63,33 @@ class Echo(Dataset):
 def test_the_loader_follows_the_sampler(workers):
     batches = islice(loader(Echo(), 2, 0, 3, workers=workers, rank=0, world_size=1), 3)
     assert [batch["caption"] for batch in batches] == [[str(v) for v in b] for b in visits(3, 5, 2, 0, 3)]
+
+
+class Named(Echo):
+    def __init__(self, name):
+        self.name = name
+
+    def __getitem__(self, visit):
+        return {"caption": f"{self.name} {visit}"}
+
+
+def test_a_step_is_of_clips_or_of_images_by_its_number_alone():
+    mixed = Mixed(Named("clip"), Named("image"), share=0.4)
+    steps = [mixed.plan(2, 3).visits(step) for step in range(300)]
+    kinds = [{is_image for is_image, _ in visits} for visits in steps]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert 0.3 < sum(kind == {True} for kind in kinds) / 300 < 0.5
+    batches = list(islice(loader(mixed, 2, 3, 5, workers=2, rank=0, world_size=1), 20))
+    for step, batch in enumerate(batches, 5):
+        assert batch["caption"] == [f"{'image' if image else 'clip'} {v}" for image, v in steps[step]]
+    seen = {visit % 5 for is_image, visit in sum(steps, []) if is_image}
+    assert seen == set(range(5))
+
+
+def test_a_dataset_may_have_a_plan_of_its_own():
+    class Own(Echo):
+        def plan(self, batch_size, seed):
+            return Permutations(2, batch_size, seed)
+
+    assert {visit % 2 for step in range(4) for visit in plan_of(Own(), 2, 0).visits(step)} == {0, 1}
+    assert plan_of(Echo(), 2, 0).length == 5

@@ -5,10 +5,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
-from latent_shift.noise import draw_noise
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
-from latent_shift.training.denoising import clip_noise
 from latent_shift.training.draws import Draws
 from latent_shift.training.run import objective
 from latent_shift.training.text_tower import embed_texts
@@ -119,20 +117,6 @@ def test_the_shift_is_on_for_clips_alone(recipe):
     assert shift_options(objective(recipe("image")).unet) is None
     assert shift_options(objective(recipe("video", shift={"enabled": False})).unet) is None
     assert shift_options(objective(recipe("video", shift={"place": "input"})).unet).place == "input"
-
-
-def test_frames_share_the_asked_part_of_their_noise():
-    noise = clip_noise((400, 3, 2, 8, 8), Draws.of(0, 400).items(), 0.6).transpose(0, 1).flatten(1)
-    expected = torch.full((3, 3), 0.6).fill_diagonal_(1.0)
-    assert torch.allclose(torch.cov(noise), expected, atol=0.02)
-    assert noise.mean().abs() < 0.01
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
-def test_the_noise_of_one_clip_is_that_of_sampling(correlation):
-    shape = (1, 5, 4, 8, 8)
-    drawn = draw_noise(shape, torch.Generator().manual_seed(3), correlation)
-    assert torch.equal(clip_noise(shape, torch.Generator().manual_seed(3), correlation)[0], drawn)
 
 
 def test_an_exported_model_opens_in_the_stock_pipeline(recipe, tmp_path):

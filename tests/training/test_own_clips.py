@@ -1,15 +1,18 @@
 """Training on a user's own clips: decoded, encoded and learned from, the broken ones named and left out."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from clips import write_video
 from latent_shift.data.latents import encode_frames
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
+from latent_shift.training.draws import Draws
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.run import objective, run
 from tiny_xl import tiny_xl_folder
@@ -79,9 +82,52 @@ def test_the_loss_is_that_of_the_encoded_frames(tiny):
     captions = {name: batch[name] for name in ("caption", "image_caption")}
     with torch.no_grad():
         of_frames, of_latents = (
-            module(given, 5)["loss"] for given in (batch, {"latents": latents, **captions})
+            module(given, Draws.of(5, 2))["loss"] for given in (batch, {"latents": latents, **captions})
         )
     assert torch.equal(of_frames, of_latents)
+
+
+def batches(wanted, count):
+    loaded = loader(objective(wanted).dataset(ignore), 2, 0, 0, workers=0, rank=0, world_size=1)
+    return [batch for batch, _ in zip(loaded, range(count), strict=False)]
+
+
+def test_clips_of_several_shapes_train_in_batches_of_one_each(tiny, own):
+    folder = Path(own["source"]["path"])
+    write_video(folder / "tall.mp4", count=12, size=(96, 48))
+    (folder / "tall.txt").write_text("a red circle moving left on a black background")
+    own["frames"] = {"num_frames": 4, "buckets": {"pixels": 2048, "multiple": 16}, "max_bad_share": 0.5}
+    shapes = {tuple(batch["frames"].shape) for batch in batches(tiny(), 8)}
+    assert shapes == {(2, 4, 48, 48, 3), (2, 4, 64, 32, 3)}
+    model = LatentShiftPipeline.from_pretrained(
+        run(tiny(steps=8, validation={"items": 3, "every": 4}), ignore)
+    )
+    assert (model.video_settings.height, model.video_settings.width) == (48, 48)
+
+
+def test_images_of_another_source_are_mixed_in(tiny, own, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 40), (200, 30 * number, 20)).save(images / f"{number}.png")
+        (images / f"{number}.txt").write_text("a green ring on a black background")
+    own["images"] = {"format": "folder", "path": str(images)}
+    wanted = tiny(image_steps=0.5, steps=8, log_every=1)
+    kinds = [(batch["frames"].shape[1], batch["key"][0].rpartition(".")[2]) for batch in batches(wanted, 8)]
+    assert set(kinds) == {(1, "png"), (4, "mp4")}
+    run(wanted, ignore)
+    lines = [json.loads(line) for line in (wanted.output / "log.jsonl").read_text().splitlines()]
+    assert ["image_loss" in line for line in lines] == [frames == 1 for frames, _ in kinds]
+
+
+def test_the_validation_keeps_its_clips_to_itself(tiny):
+    module = objective(tiny(validation={"items": 2, "every": 3}))
+    trained, kept = module.dataset(ignore), module.validation(ignore)
+    keys = [{entry.key for entry in part.entries} for part in (trained, kept)]
+    assert (len(keys[0]), len(keys[1])) == (4, 2)
+    assert not keys[0] & keys[1]
+    with pytest.raises(ValueError, match="6 of its 6 entries cannot be kept out"):
+        objective(tiny(validation={"items": 6, "every": 3})).dataset(ignore)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +135,16 @@ def test_the_loss_is_that_of_the_encoded_frames(tiny):
     [
         ({"latents": None}, "latents or clips: give one of them"),
         ({"clips": "both"}, "latents or clips: give one of them"),
-        ({"clips": {"frames": {"buckets": {"pixels": 4096}}}}, "frames.buckets cannot be trained on"),
+        ({"clips": "buckets"}, "buckets and height or width contradict each other"),
     ],
 )
 def test_a_wrong_choice_of_data_is_told(recipe, own, changes, error):
     if "clips" in changes:
-        given = own if changes["clips"] == "both" else {**own, **changes["clips"]}
-        changes = {"clips": given} if given is own else {"clips": given, "latents": None}
+        both = {"clips": own}
+        frames = {**own["frames"], "buckets": {"pixels": 4096}}
+        changes = (
+            both if changes["clips"] == "both" else {"clips": {**own, "frames": frames}, "latents": None}
+        )
     with pytest.raises(ValueError, match=error):
         recipe("video", **changes)
 
@@ -105,6 +154,10 @@ def test_a_wrong_choice_of_data_is_told(recipe, own, changes, error):
     [
         ({"base": "nowhere/at/all"}, "base: 'nowhere/at/all': unknown model"),
         ({"frames": {**FRAMES, "width": 44}}, "clips.frames.width is 44; this model takes multiples of 8"),
+        (
+            {"frames": {"num_frames": 4, "buckets": {"pixels": 1024, "multiple": 4}}},
+            "clips.frames.buckets.multiple is 4; this model takes multiples of 8",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_told_before_any_work(recipe, own, changes, error):

@@ -4,7 +4,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from latent_shift.data.moving_shapes import vocabulary
-from latent_shift.training.denoising import trained_words
+from latent_shift.training.denoising_data import trained_words
 from latent_shift.training.tokenizer import make_tokenizer
 from tiny import tiny_tokenizer
 

@@ -11,6 +11,8 @@ import numpy as np
 
 Choice = TypeVar("Choice")
 
+_MASK = (1 << 64) - 1
+
 
 def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
     """The random numbers of one item: the same for the same seed, index and stream, everywhere.
@@ -24,6 +26,14 @@ def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
     return np.random.Generator(
         np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
     )
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """A seed of its own for each step and process, far from its neighbours (splitmix64's mixing)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (mixed ^ (mixed >> 31)) >> 1  # torch takes 63 bits
 
 
 def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:

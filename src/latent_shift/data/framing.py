@@ -44,6 +44,11 @@ class Buckets(BaseModel):
             )
         return tuple(sorted(found, key=lambda size: size[1] / size[0]))
 
+    @property
+    def middle(self) -> Size:
+        """The size whose shape is nearest to a square."""
+        return self.sizes[self.nearest(1, 1)]
+
     def nearest(self, height: int, width: int) -> int:
         """The number of the bucket whose shape is nearest to that of a frame."""
         shape = log(width / height)

@@ -24,9 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import from_numpy
 from torch.utils.data import Dataset
 
+from latent_shift.data.bucket_batches import BucketBatches
 from latent_shift.data.chance import generator, pick
 from latent_shift.data.entries import Entry, Listing
 from latent_shift.data.framing import Buckets, Size, fit
+from latent_shift.data.plans import Permutations, Plan
 from latent_shift.media import Facts, Kind, open_clip
 
 DEFAULT_FPS = 8.0
@@ -112,6 +114,12 @@ class Videos(Dataset[dict[str, Any]]):
             except ValueError as error:
                 self._note(index, str(error))
         raise AssertionError("count() has no end")
+
+    def plan(self, batch_size: int, seed: int) -> Plan:
+        """Which visits a step sees; with buckets, those of one bucket."""
+        if self.bucket_of is None:
+            return Permutations(len(self), batch_size, seed)
+        return BucketBatches(self.bucket_of, batch_size, seed)
 
     def _size(self, index: int) -> Size | None:
         """Of the frames of an entry, and of those that stand in for it; None for each clip's own bucket."""

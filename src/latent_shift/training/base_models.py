@@ -57,6 +57,14 @@ def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
 
 
 def _check_size(frames: ClipSettings, multiple: int) -> None:
+    """Raise ValueError for a size that the autoencoder cannot take."""
+    if frames.buckets is not None:
+        if frames.buckets.multiple % multiple:
+            raise ValueError(
+                f"clips.frames.buckets.multiple is {frames.buckets.multiple}; this model takes multiples of"
+                f" {multiple}"
+            )
+        return
     for name in ("height", "width"):
         pixels = getattr(frames, name)
         if pixels % multiple:

@@ -20,23 +20,22 @@ from torch import Generator, Tensor, nn
 from transformers import CLIPTextModel
 
 from latent_shift.data.latents import encode_frames
-from latent_shift.data.moving_shapes import vocabulary
-from latent_shift.data.moving_shapes.world import FPS, FRAMES, SIZE
-from latent_shift.data.stored import StoredClips
-from latent_shift.data.videos import DEFAULT_FPS, Videos
-from latent_shift.noise import mix_noise
-from latent_shift.prompts import has_closed_vocabulary, unknown_words
+from latent_shift.noise import draw_noise
 from latent_shift.training.base_models import image_model, video_model
+from latent_shift.training.denoising_data import (
+    Items,
+    clip_size,
+    denoising_items,
+    sample_prompts,
+    trained_words,
+)
 from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
-from latent_shift.training.samples import world_prompts, write_samples
-from latent_shift.training.stores import stored_clips
+from latent_shift.training.samples import write_samples
 from latent_shift.training.trained_parts import FOLDER, add_lora, has_lora, merged, train_layers, write_lora
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, set_num_frames
 from latent_shift.video_settings import VideoSettings
-
-_SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
 
 
 class DenoisingObjective(nn.Module):
@@ -65,25 +64,13 @@ class DenoisingObjective(nn.Module):
         # that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
-    def dataset(self, report: Callable[[Progress], None]) -> StoredClips | Videos:
+    def dataset(self, report: Callable[[Progress], None]) -> Items:
         """The user's clips; or the stored latents, encoded now where the store is not full."""
-        return self._items(report, kept_out=False)
+        return denoising_items(self.recipe, self.vae, report)
 
-    def validation(self, report: Callable[[Progress], None]) -> StoredClips | Videos:
+    def validation(self, report: Callable[[Progress], None]) -> Items:
         """The clips that `dataset` keeps out."""
-        return self._items(report, kept_out=True)
-
-    def _items(self, report: Callable[[Progress], None], *, kept_out: bool) -> StoredClips | Videos:
-        recipe = self.recipe
-        items = recipe.validation.items if recipe.validation is not None else 0
-        if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
-            listing, log = recipe.clips.source.read().of_kind("clip"), recipe.output / "bad-clips.jsonl"
-            if items:
-                listing = listing.parted(items, recipe.seed)[kept_out]
-            return Videos(listing, recipe.clips.frames, seed=recipe.seed, bad_log=log)
-        assert recipe.latents is not None  # the recipe has one of the two
-        images = isinstance(recipe, ImageRecipe)
-        return stored_clips(recipe.latents, self.vae, report, images=images, last=items if kept_out else 0)
+        return denoising_items(self.recipe, self.vae, report, kept_out=True)
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss of one batch, a scalar; `draws` decide timesteps, noise and which captions are dropped."""
@@ -93,9 +80,8 @@ class DenoisingObjective(nn.Module):
         captions = batch["image_caption" if as_images else "caption"]
         text = self._encode(self._drop(captions, items) if self.training else captions)
         text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
-        noise = clip_noise(
-            latents.shape, items, 0.0 if as_images else self.recipe.diffusion.noise_correlation
-        )
+        correlation = 0.0 if as_images else self.recipe.diffusion.noise_correlation
+        noise = draw_noise(tuple(latents.shape), items, correlation).view(latents.shape)
         places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
@@ -128,7 +114,11 @@ class DenoisingObjective(nn.Module):
         return bool(self.parts.scheduler.config.prediction_type == "v_prediction")
 
     def _image_share(self) -> float:
-        return self.recipe.image_steps if isinstance(self.recipe, VideoRecipe) else 1.0
+        """Of the batches of clips, those that count as images."""
+        if not isinstance(self.recipe, VideoRecipe):
+            return 1.0
+        clips = self.recipe.clips
+        return 0.0 if clips is not None and clips.images is not None else self.recipe.image_steps
 
     def _drop(self, captions: list[str], items: list[Generator]) -> list[str]:
         share = self.recipe.diffusion.caption_dropout
@@ -151,14 +141,7 @@ class DenoisingObjective(nn.Module):
     def samples(self, folder: Path, step: int) -> None:
         """Write a sheet of clips (or images) of fixed prompts."""
         self._settle()
-        write_samples(self.parts, folder / f"step-{step:08d}.png", self._prompts())
-
-    def _prompts(self) -> list[str]:
-        """What the samples show: captions of the first few of the user's clips, or the world's prompts."""
-        if isinstance(self.recipe, VideoRecipe) and self.recipe.clips is not None:
-            entries = self.recipe.clips.source.read().of_kind("clip").entries[:_SAMPLES]
-            return [entry.captions[0] for entry in entries]
-        return world_prompts(images=isinstance(self.recipe, ImageRecipe))
+        write_samples(self.parts, folder / f"step-{step:08d}.png", sample_prompts(self.recipe))
 
     def export(self, folder: Path) -> None:
         """Write the model as a folder in the Stable Diffusion layout, with `latent_shift.json`."""
@@ -181,7 +164,7 @@ class DenoisingObjective(nn.Module):
             shift = {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled}
         video = isinstance(recipe, VideoRecipe)
         self.parts.video_settings = VideoSettings(
-            video_tuned=video, **_size(recipe),
+            video_tuned=video, **clip_size(recipe),
             noise_correlation=recipe.diffusion.noise_correlation,
             closed_vocabulary=trained_words(self.parts.tokenizer), **recipe.sampling.model_dump(), **shift,
         )  # fmt: skip
@@ -194,37 +177,6 @@ def _choose_trained(unet: UNet2DConditionModel, recipe: VideoRecipe) -> None:
         train_layers(unet, recipe.layers)
     if recipe.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-
-
-def clip_noise(shape: tuple[int, ...], items: list[Generator], correlation: float) -> Tensor:
-    """Gaussian noise (B, F, C, h, w), each clip's from its own generator; its frames share a part of it."""
-    own = torch.stack([torch.randn(shape[1:], generator=each) for each in items])
-    if correlation == 0 or shape[1] == 1:
-        return own
-    shared = torch.stack([torch.randn((1, *shape[2:]), generator=each) for each in items])
-    return mix_noise(own, shared, correlation)
-
-
-def _size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
-    """What clips the recipe trains on: their frames, height and width, and the frame rate where it is one."""
-    if isinstance(recipe, ImageRecipe):
-        return {"num_frames": 1, "height": SIZE, "width": SIZE}
-    if recipe.clips is None:
-        assert recipe.latents is not None  # the recipe has one of the two
-        every = recipe.latents.every
-        return {"num_frames": len(range(0, FRAMES, every)), "height": SIZE, "width": SIZE, "fps": FPS / every}
-    seen = recipe.clips.frames
-    rate = {} if seen.stride else {"fps": seen.fps or DEFAULT_FPS}
-    return {"num_frames": seen.num_frames, "height": seen.height, "width": seen.width, **rate}
-
-
-def trained_words(tokenizer: Any) -> tuple[str, ...]:
-    """The world's words that a closed tokenizer knows; none for an open one like CLIP's."""
-    if not has_closed_vocabulary(tokenizer):
-        return ()
-    words = vocabulary()
-    unknown = set(unknown_words(tokenizer, " ".join(words)))
-    return tuple(word for word in words if word not in unknown)
 
 
 def _chance(generator: Generator) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from latent_shift.training.batches import step_seed
+from latent_shift.data.chance import step_seed
 
 
 @dataclass(frozen=True)

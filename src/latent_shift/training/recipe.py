@@ -157,12 +157,9 @@ class Clips(Strict):
 
     source: AnySource
     frames: ClipSettings
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Clips:
-        if self.frames.buckets is not None:
-            raise ValueError("frames.buckets cannot be trained on: set height and width")
-        return self
+    images: AnySource | None = Field(
+        None, description="captioned images for the share image_steps; none: the clips' own frames"
+    )
 
 
 class Diffusion(Strict):

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from latent_shift.training.batches import step_seed
+from latent_shift.data.chance import step_seed
 from latent_shift.training.draws import Draws
 from latent_shift.training.optimization import learning_rate
 from latent_shift.training.recipe import Divisible, Run

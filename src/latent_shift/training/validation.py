@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -9,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from latent_shift.training.batches import step_seed
+from latent_shift.data.chance import step_seed
 from latent_shift.training.draws import Draws
 from latent_shift.training.recipe import Divisible
 from latent_shift.training.state import State
@@ -31,10 +32,9 @@ class FixedItems:
             step_seed(recipe.seed, 0), items, accelerator.process_index, accelerator.num_processes
         )
         size = max(recipe.batch_size // accelerator.num_processes, 1)
-        places = [draws.places[start : start + size] for start in range(0, len(draws.places), size)]
         self.batches = [
-            (default_collate([data[place] for place in some]), Draws(draws.seed, some, items))
-            for some in places
+            (default_collate([data[place] for place in some]), Draws(draws.seed, tuple(some), items))
+            for some in _of_one_size(data, draws.places, size)
         ]
 
     @torch.no_grad()
@@ -49,3 +49,12 @@ class FixedItems:
         objective.train()
         total /= sum(len(draws.places) for _, draws in self.batches)
         return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total
+
+
+def _of_one_size(data: Dataset[Any], places: Sequence[int], most: int) -> list[list[int]]:
+    """The places in lists of at most `most` items of equal sizes."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place in places:
+        item = data[place]
+        groups.setdefault(tuple(item["frames" if "frames" in item else "latents"].shape), []).append(place)
+    return [some[at : at + most] for some in groups.values() for at in range(0, len(some), most)]

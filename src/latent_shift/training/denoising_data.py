@@ -1,0 +1,86 @@
+"""What a denoiser trains on, by its recipe: stored latents of Moving Shapes, or clips of the user's own.
+
+Also what follows from the data for the finished model: the size of its clips, the words it was taught, and
+the prompts of its samples. No loss here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers import AutoencoderKL
+
+from latent_shift.data.moving_shapes import vocabulary
+from latent_shift.data.moving_shapes.world import FPS, FRAMES, SIZE
+from latent_shift.data.plans import Mixed
+from latent_shift.data.stored import StoredClips
+from latent_shift.data.videos import DEFAULT_FPS, Videos
+from latent_shift.prompts import has_closed_vocabulary, unknown_words
+from latent_shift.training.log import Progress
+from latent_shift.training.recipe import Clips, ImageRecipe, VideoRecipe
+from latent_shift.training.samples import world_prompts
+from latent_shift.training.stores import stored_clips
+
+Items = StoredClips | Videos | Mixed
+_SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
+
+
+def denoising_items(
+    recipe: ImageRecipe | VideoRecipe,
+    vae: AutoencoderKL,
+    report: Callable[[Progress], None],
+    *,
+    kept_out: bool = False,
+) -> Items:
+    """What the steps see; or, `kept_out`, what the recipe's validation keeps for itself."""
+    items = recipe.validation.items if recipe.validation is not None else 0
+    if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
+        return _own_clips(recipe, recipe.clips, items, kept_out=kept_out)
+    assert recipe.latents is not None  # the recipe has one of the two
+    images, last = isinstance(recipe, ImageRecipe), items if kept_out else 0
+    return stored_clips(recipe.latents, vae, report, images=images, last=last)
+
+
+def _own_clips(recipe: VideoRecipe, clips: Clips, items: int, *, kept_out: bool) -> Videos | Mixed:
+    """The user's clips, or the `items` of them kept out; images of another source mixed in."""
+    log = recipe.output / "bad-clips.jsonl"
+    listing = clips.source.read().of_kind("clip")
+    if items:
+        listing = listing.parted(items, recipe.seed)[kept_out]
+    videos = Videos(listing, clips.frames, seed=recipe.seed, bad_log=log)
+    if clips.images is None or kept_out:
+        return videos
+    images = Videos(clips.images.read(), clips.frames, seed=recipe.seed, kind="image", bad_log=log)
+    return Mixed(videos, images, recipe.image_steps)
+
+
+def clip_size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
+    """What clips the recipe trains on: their frames, height and width, and the frame rate where it is one."""
+    if isinstance(recipe, ImageRecipe):
+        return {"num_frames": 1, "height": SIZE, "width": SIZE}
+    if recipe.clips is None:
+        assert recipe.latents is not None  # the recipe has one of the two
+        every = recipe.latents.every
+        return {"num_frames": len(range(0, FRAMES, every)), "height": SIZE, "width": SIZE, "fps": FPS / every}
+    seen = recipe.clips.frames
+    rate = {} if seen.stride else {"fps": seen.fps or DEFAULT_FPS}
+    height, width = (seen.height, seen.width) if seen.buckets is None else seen.buckets.middle
+    return {"num_frames": seen.num_frames, "height": height, "width": width, **rate}
+
+
+def sample_prompts(recipe: ImageRecipe | VideoRecipe) -> list[str]:
+    """What the samples show: captions of the first few of the user's clips, or the world's prompts."""
+    if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
+        entries = recipe.clips.source.read().of_kind("clip").entries[:_SAMPLES]
+        return [entry.captions[0] for entry in entries]
+    return world_prompts(images=isinstance(recipe, ImageRecipe))
+
+
+def trained_words(tokenizer: Any) -> tuple[str, ...]:
+    """The world's words that a closed tokenizer knows; none for an open one like CLIP's."""
+    if not has_closed_vocabulary(tokenizer):
+        return ()
+    words = vocabulary()
+    unknown = set(unknown_words(tokenizer, " ".join(words)))
+    return tuple(word for word in words if word not in unknown)

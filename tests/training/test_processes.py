@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,13 +24,13 @@ def free_port():
 
 
 def launch(*arguments):
-    """Run the program in two CPU processes, as `accelerate launch` does on any machine."""
-    options = ["--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    options += ["--dynamo_backend", "no", "--main_process_ip", "127.0.0.1"]
-    options += ["--main_process_port", str(free_port()), "--module", "latent_shift"]
-    program = [sys.executable, "-m", "accelerate.commands.launch", *options, *map(str, arguments)]
+    """Run the program in two CPU processes, by the configuration that docs/training.md names."""
+    configuration = Path(__file__).parents[2] / "recipes" / "accelerate" / "two-processes.yaml"
+    options = ["--config_file", str(configuration), "--main_process_port", str(free_port())]
+    program = [sys.executable, "-m", "accelerate.commands.launch", *options, "--module", "latent_shift"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=240)
+    command = [*program, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def log(output):

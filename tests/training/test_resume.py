@@ -1,9 +1,11 @@
 """A run goes on after its last checkpoint as if it had never stopped, however it was stopped."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -197,6 +199,34 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, ca
     assert ended.out.splitlines() == [str(parted / "model")]
     assert "shards" not in ended.err
     assert same(checkpoint(parted, 40), expected)
+    assert losses(parted) == losses(whole.output)
+
+
+def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
+    """A checkpoint every step, so that many of the moments lie within the writing of one."""
+    settings = {"steps": 120, "checkpoint_every": 1}
+    whole = recipe("autoencoder", **settings)
+    run(whole, ignore)
+    parted, moments = whole.output.with_name("killed"), random.Random(0)
+    arguments = [
+        "train", str(recipe_file("autoencoder", **settings)), "--set", f"output={parted}",
+        "--set", "log_every=1",
+    ]  # fmt: skip
+    reached = 0
+    for _ in range(3):
+        running = subprocess.Popen([*PROGRAM, *arguments], stderr=subprocess.PIPE, text=True)
+        for line in running.stderr:
+            if line.startswith("training  "):
+                time.sleep(moments.uniform(0.0, 0.4))
+                break
+        running.kill()
+        assert running.wait() == -signal.SIGKILL
+        running.stderr.close()
+        kept = [state.step_of(folder) for folder in state.checkpoints(parted)]
+        assert reached <= kept[-1] < 120
+        reached = kept[-1]
+    run(recipe("autoencoder", **settings, output=str(parted)), ignore)
+    assert same(checkpoint(parted, 120), checkpoint(whole.output, 120))
     assert losses(parted) == losses(whole.output)
 
 

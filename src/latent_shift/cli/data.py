@@ -11,6 +11,7 @@ import typer
 from latent_shift.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from latent_shift.data.ahead import Encoder
     from latent_shift.data.entries import Listing
     from latent_shift.data.moving_shapes.scene import Split
 
@@ -109,21 +110,48 @@ def pack(
     format: Format = None,
     settings: Settings = None,
     per_shard: Annotated[int, typer.Option(help="Clips in one tar.")] = 1000,
+    latents_of: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Compute latents and text states of this model's ahead, too."),
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Of the latents: frames a second. [8]")] = None,
+    height: Annotated[int | None, typer.Option(help="Of the latents: pixels. [256]")] = None,
+    width: Annotated[int | None, typer.Option(help="Of the latents: pixels. [256]")] = None,
     workers: Workers = 0,
 ) -> None:
     """Write tar shards in the WebDataset layout; the same command goes on where it was stopped."""
     from latent_shift.data.pack import pack as write_shards
 
+    encoder = _encoder(latents_of, {"fps": fps, "height": height, "width": width})
+
     listing = _listing(source, format, settings)
     samples = 0
     with progress_bar("packing", len(listing.entries)) as done:
-        for packed in write_shards(listing, output, per_shard=per_shard, workers=_workers(workers)):
+        count = _workers(workers)
+        for packed in write_shards(listing, output, per_shard=per_shard, workers=count, encoder=encoder):
             samples += packed.samples
             for key, reason in packed.left_out.items():
                 typer.echo(f"left out {key}: {reason}", err=True)
             done(samples)
             print(packed.path)
     typer.echo(f"{samples} of {len(listing.entries) + len(listing.problems)} entries are packed", err=True)
+
+
+def _encoder(model: str | None, seen: dict[str, Any]) -> Encoder | None:
+    """What computes latents ahead, if any."""
+    if model is None:
+        _refuse(seen, "--latents-of")
+        return None
+    from pydantic import ValidationError
+
+    from latent_shift.data.ahead import AheadSettings, Encoder
+
+    given = {name: value for name, value in seen.items() if value is not None}
+    try:
+        return Encoder(AheadSettings(model=model, **given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from error
 
 
 def _listing(name: str, format: str | None, settings: list[str] | None) -> Listing:

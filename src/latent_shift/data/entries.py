@@ -78,6 +78,8 @@ class Entry:
     kind: Kind
     start: float | None = None
     end: float | None = None
+    latents: Place | None = None  # computed ahead (`ahead.py`), with the states of the captions
+    text: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+from latent_shift.data.ahead import Encoder
 from latent_shift.data.check import in_parallel
 from latent_shift.data.entries import Entry, InTar, Listing
 from latent_shift.media import File, HeldFile, open_clip
@@ -45,8 +46,17 @@ class Packed:
     left_out: dict[str, str]  # reason by key
 
 
-def pack(listing: Listing, folder: Path, *, per_shard: int = 1000, workers: int = 1) -> Iterator[Packed]:
+def pack(
+    listing: Listing,
+    folder: Path,
+    *,
+    per_shard: int = 1000,
+    workers: int = 1,
+    encoder: Encoder | None = None,
+) -> Iterator[Packed]:
     """Write a listing's shards into `folder`, yielding each as it is done; those that are there are kept.
+
+    encoder: computes latents and text states, which are written beside each clip.
 
     An entry whose file cannot be opened is left out, and named. Raises ValueError where the folder holds the
     shards of another source, or other files that nobody packed, and for a disk that cannot be written.
@@ -58,8 +68,9 @@ def pack(listing: Listing, folder: Path, *, per_shard: int = 1000, workers: int 
         Shard(number, first, listing.entries[first : first + per_shard])
         for number, first in enumerate(firsts)
     ]
-    _claim(folder, {"format": 1, "per_shard": per_shard, "source": fingerprint(listing)})
-    yield from in_parallel(partial(write_shard, folder), shards, workers)
+    ahead = {} if encoder is None else {"ahead": encoder.facts}
+    _claim(folder, {"format": 1, "per_shard": per_shard, "source": fingerprint(listing), **ahead})
+    yield from in_parallel(partial(write_shard, folder, encoder=encoder), shards, workers)
 
 
 def fingerprint(listing: Listing) -> str:
@@ -71,7 +82,7 @@ def fingerprint(listing: Listing) -> str:
     return digest.hexdigest()
 
 
-def write_shard(folder: Path, shard: Shard) -> Packed:
+def write_shard(folder: Path, shard: Shard, *, encoder: Encoder | None = None) -> Packed:
     """Write one shard whole, its notes first; or read the notes of one that is there."""
     path = folder / f"train-{shard.number:06d}.tar"
     notes = path.with_suffix(".json")
@@ -85,11 +96,14 @@ def write_shard(folder: Path, shard: Shard) -> Packed:
             for number, entry in enumerate(shard.entries, shard.first):
                 try:
                     name, data = _content(entry)
+                    beside = {} if encoder is None else encoder.files(entry)
                 except ValueError as error:
                     left_out[entry.key] = str(error)
                     continue
                 _add(tar, f"{number:08d}{PurePath(name).suffix.lower()}", data)
                 _add(tar, f"{number:08d}.json", _words(entry))
+                for suffix, computed in beside.items():
+                    _add(tar, f"{number:08d}.{suffix}", computed)
         samples = len(shard.entries) - len(left_out)
         _write_json(notes, {"samples": samples, "left_out": left_out})
         os.replace(partial_path, path)

@@ -66,19 +66,18 @@ class DenoisingObjective(nn.Module):
 
     def dataset(self, report: Callable[[Progress], None]) -> Items:
         """The user's clips; or the stored latents, encoded now where the store is not full."""
-        return denoising_items(self.recipe, self.vae, report)
+        return denoising_items(self.recipe, self.parts, report)
 
     def validation(self, report: Callable[[Progress], None]) -> Items:
         """The clips that `dataset` keeps out."""
-        return denoising_items(self.recipe, self.vae, report, kept_out=True)
+        return denoising_items(self.recipe, self.parts, report, kept_out=True)
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss of one batch, a scalar; `draws` decide timesteps, noise and which captions are dropped."""
         latents = batch["latents"].float() if "latents" in batch else self._latents(batch["frames"])
         step, items = draws.step(), draws.items()
         as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
-        captions = batch["image_caption" if as_images else "caption"]
-        text = self._encode(self._drop(captions, items) if self.training else captions)
+        text = self._text(batch, batch["image_caption" if as_images else "caption"], items)
         text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
         correlation = 0.0 if as_images else self.recipe.diffusion.noise_correlation
         noise = draw_noise(tuple(latents.shape), items, correlation).view(latents.shape)
@@ -120,9 +119,15 @@ class DenoisingObjective(nn.Module):
         clips = self.recipe.clips
         return 0.0 if clips is not None and clips.images is not None else self.recipe.image_steps
 
-    def _drop(self, captions: list[str], items: list[Generator]) -> list[str]:
-        share = self.recipe.diffusion.caption_dropout
-        return [text if _chance(one) >= share else "" for text, one in zip(captions, items, strict=True)]
+    def _text(self, batch: dict[str, Any], captions: list[str], items: list[Generator]) -> Tensor:
+        """(B, L, D), in training some of them the empty caption's."""
+        share = self.recipe.diffusion.caption_dropout if self.training else 0.0
+        dropped = [_chance(one) < share for one in items]
+        if "text" not in batch:
+            return self._encode(["" if out else text for out, text in zip(dropped, captions, strict=True)])
+        known = batch["text"].float()
+        without = torch.tensor(dropped, device=known.device)[:, None, None]
+        return torch.where(without, self._encode([""]), known)
 
     def _latents(self, frames: Tensor) -> Tensor:
         """(B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""

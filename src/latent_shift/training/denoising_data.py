@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from diffusers import AutoencoderKL
-
+from latent_shift.data.ahead import AheadVideos
 from latent_shift.data.moving_shapes import vocabulary
 from latent_shift.data.moving_shapes.world import FPS, FRAMES, SIZE
 from latent_shift.data.plans import Mixed
 from latent_shift.data.stored import StoredClips
 from latent_shift.data.videos import DEFAULT_FPS, Videos
+from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Clips, ImageRecipe, VideoRecipe
@@ -28,7 +28,7 @@ _SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
 
 def denoising_items(
     recipe: ImageRecipe | VideoRecipe,
-    vae: AutoencoderKL,
+    model: LatentShiftPipeline,
     report: Callable[[Progress], None],
     *,
     kept_out: bool = False,
@@ -36,19 +36,24 @@ def denoising_items(
     """What the steps see; or, `kept_out`, what the recipe's validation keeps for itself."""
     items = recipe.validation.items if recipe.validation is not None else 0
     if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
-        return _own_clips(recipe, recipe.clips, items, kept_out=kept_out)
+        return _own_clips(recipe, recipe.clips, model, items, kept_out=kept_out)
     assert recipe.latents is not None  # the recipe has one of the two
     images, last = isinstance(recipe, ImageRecipe), items if kept_out else 0
-    return stored_clips(recipe.latents, vae, report, images=images, last=last)
+    return stored_clips(recipe.latents, model.vae, report, images=images, last=last)
 
 
-def _own_clips(recipe: VideoRecipe, clips: Clips, items: int, *, kept_out: bool) -> Videos | Mixed:
+def _own_clips(
+    recipe: VideoRecipe, clips: Clips, model: LatentShiftPipeline, items: int, *, kept_out: bool
+) -> Videos | Mixed:
     """The user's clips, or the `items` of them kept out; images of another source mixed in."""
     log = recipe.output / "bad-clips.jsonl"
     listing = clips.source.read().of_kind("clip")
     if items:
         listing = listing.parted(items, recipe.seed)[kept_out]
-    videos = Videos(listing, clips.frames, seed=recipe.seed, bad_log=log)
+    if clips.ahead:
+        videos: Videos = AheadVideos(listing, clips.frames, model, seed=recipe.seed, bad_log=log)
+    else:
+        videos = Videos(listing, clips.frames, seed=recipe.seed, bad_log=log)
     if clips.images is None or kept_out:
         return videos
     images = Videos(clips.images.read(), clips.frames, seed=recipe.seed, kind="image", bad_log=log)

@@ -157,6 +157,9 @@ class Clips(Strict):
 
     source: AnySource
     frames: ClipSettings
+    ahead: bool = Field(
+        False, description="read what `data pack --latents-of` the base computed, in place of the clips"
+    )
     images: AnySource | None = Field(
         None, description="captioned images for the share image_steps; none: the clips' own frames"
     )

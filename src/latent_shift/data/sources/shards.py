@@ -86,7 +86,8 @@ class ShardsSource(Source):
             return Problem(key, f"has no caption: no .txt, and no .json with {self.caption_key!r}")
         kind = kind_by_name(media[0].name)
         assert kind is not None
-        return Entry(key, media[0], captions, kind, start, end)
+        ahead = {"latents": members.get("latents.safetensors"), "text": members.get("text.safetensors")}
+        return Entry(key, media[0], captions, kind, start, end, **ahead)
 
     def _words(
         self, members: dict[str, InTar], notes: list[str]

@@ -1,0 +1,190 @@
+"""Latents and text states computed once, and kept beside each clip in its shard.
+
+`data pack --latents-of MODEL` writes them, for all frames of a clip at one rate and size; `AheadVideos` gives
+windows of them to a training, which then neither decodes nor encodes. Each file says which models made it:
+those of others are refused.
+
+    0001.mp4   0001.json   0001.latents.safetensors (F, C, h, w)   0001.text.safetensors (captions, L, D)
+
+Shapes: F frames, C latent channels, h x w latent pixels, L tokens of width D; float16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from latent_shift import checkpoints
+from latent_shift.data.chance import pick
+from latent_shift.data.entries import Entry, Listing, Place
+from latent_shift.data.framing import Size, fit
+from latent_shift.data.latents import encode_frames, fingerprint
+from latent_shift.data.videos import ClipSettings, Videos
+from latent_shift.media import open_clip
+
+LATENTS, TEXT = "latents.safetensors", "text.safetensors"
+_CHUNK = 32  # frames decoded and encoded at once
+
+
+class AheadSettings(BaseModel):
+    """What is computed of every clip."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, description="whose autoencoder and text model: as `--model` names it")
+    fps: float = Field(8.0, gt=0, le=1000, description="frames a second")
+    height: int = Field(256, ge=8, description="pixels")
+    width: int = Field(256, ge=8)
+
+
+class Encoder:
+    """Computes the two files of an entry. The model is loaded once in each process that uses it."""
+
+    def __init__(self, settings: AheadSettings) -> None:
+        self.settings = settings
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings}  # another process loads the model anew
+
+    @cached_property
+    def _model(self) -> Any:
+        model = checkpoints.load(self.settings.model, device="auto", dtype="fp32")
+        multiple = model.vae_scale_factor
+        for name in ("height", "width"):
+            if getattr(self.settings, name) % multiple:
+                raise ValueError(
+                    f"--{name} {getattr(self.settings, name)}: this model takes multiples of {multiple}"
+                )
+        if not hasattr(model, "text_encoder") or hasattr(model, "text_encoder_2"):
+            raise ValueError(f"--latents-of {self.settings.model}: a model with one text model is needed")
+        return model
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the files depend on, for the settings of a pack and the head of each file."""
+        seen = {name: getattr(self.settings, name) for name in ("fps", "height", "width")}
+        return {
+            **seen, "autoencoder": fingerprint(self._model.vae), "text_model": text_fingerprint(self._model)
+        }  # fmt: skip
+
+    def files(self, entry: Entry) -> dict[str, bytes]:
+        """The files of an entry by their suffixes. Raises ValueError where its clip cannot be read."""
+        facts = {"made": json.dumps(self.facts)}  # one entry: safetensors keeps no order of several
+        latents, states = self._latents(entry), encode_captions(self._model, entry.captions)
+        return {
+            LATENTS: save({"latents": latents}, metadata=facts),
+            TEXT: save({"text": states.half().contiguous().cpu()}, metadata=facts),
+        }
+
+    def _latents(self, entry: Entry) -> Tensor:
+        """(F, C, h, w): all frames between the entry's start and end."""
+        size = (self.settings.height, self.settings.width)
+        with open_clip(entry.place.open()) as clip:
+            times = [0.0] if entry.kind == "image" else all_times(clip.facts, entry, self.settings.fps)
+            parts = []
+            for start in range(0, len(times), _CHUNK):
+                frames = fit(torch.from_numpy(clip.frames(times[start : start + _CHUNK])), size)
+                parts.append(encode_frames(self._model.vae, frames, _CHUNK).half().cpu())
+        return torch.cat(parts).contiguous()
+
+
+def all_times(facts: Any, entry: Entry, fps: float) -> list[float]:
+    """The times (seconds) of all frames of an entry at a rate. Raises ValueError for an empty piece."""
+    first = entry.start or 0.0
+    last = facts.last_time if entry.end is None else min(facts.last_time, entry.end - 1 / facts.fps)
+    count = int((last - first + 0.1 / facts.fps) * fps) + 1
+    if last < first - 0.1 / facts.fps or count < 1:
+        raise ValueError(f"{entry.place}: its piece holds no frame")
+    return [min(first + place / fps, max(last, first)) for place in range(count)]
+
+
+@torch.no_grad()
+def encode_captions(model: Any, captions: tuple[str, ...]) -> Tensor:
+    """(captions, L, D): the text model's states, padded to its full length."""
+    tokens = model.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+    states: Tensor = model.text_encoder(tokens.input_ids.to(model.text_encoder.device)).last_hidden_state
+    return states
+
+
+def text_fingerprint(model: Any) -> str:
+    """A short hash of a text model's weights and of how its tokenizer splits."""
+    digest = hashlib.sha256()
+    encoder: nn.Module = model.text_encoder
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    vocabulary = sorted(model.tokenizer.get_vocab().items())
+    digest.update(repr(vocabulary).encode())
+    return digest.hexdigest()[:16]
+
+
+class AheadVideos(Videos):
+    """Windows of latents computed ahead: items {"latents", "text", "caption", "image_caption", "fps", "key"}.
+
+    model: the pipeline that they must be of. Raises ValueError for a listing without them, or of another
+    model, rate or size, naming both.
+    """
+
+    def __init__(self, listing: Listing, settings: ClipSettings, model: Any, **more: Any) -> None:
+        if settings.buckets is not None or settings.stride is not None:
+            raise ValueError("clips.ahead: has one rate and one size; set fps, height and width")
+        self.wanted = {
+            "fps": settings.fps or AheadSettings.model_fields["fps"].default,
+            "height": settings.height,
+            "width": settings.width,
+            "autoencoder": fingerprint(model.vae),
+            "text_model": text_fingerprint(model),
+        }
+        super().__init__(listing, settings, **more)
+        self._window(self.entries[0], np.random.default_rng(0))  # told before any work
+
+    def _item(self, entry: Entry, rng: np.random.Generator, size: Size | None) -> dict[str, Any]:
+        latents = self._window(entry, rng)
+        number = pick(rng, range(len(entry.captions)))
+        caption, text = entry.captions[number], self._read(entry, entry.text, "text")[number]
+        return {
+            "latents": latents, "text": text, "caption": caption, "image_caption": caption,
+            "fps": self.wanted["fps"], "key": entry.key,
+        }  # fmt: skip
+
+    def _window(self, entry: Entry, rng: np.random.Generator) -> Tensor:
+        """(F, C, h, w): as many frames as asked for, from anywhere in the entry."""
+        whole = self._read(entry, entry.latents, "latents")
+        frames = 1 if entry.kind == "image" else self.settings.num_frames
+        room = len(whole) - frames
+        if room < 0:
+            raise ValueError(f"{entry.place}: is too short: {len(whole)} frames of the {frames} asked for")
+        start = int(rng.random() * (room + 1))
+        return whole[start : start + frames]
+
+    def _read(self, entry: Entry, place: Place | None, name: str) -> Tensor:
+        if place is None:
+            raise ValueError(f"{entry.place}: has no {name} beside it: pack it with --latents-of")
+        file = place.open()
+        data = getattr(file, "data", None)
+        assert isinstance(data, bytes)  # a member of a tar
+        try:
+            tensor: Tensor = load(data)[name]
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{place}: cannot be read: {error}") from error
+        made = _metadata(data)
+        for key, value in self.wanted.items():
+            if made.get(key) != value:
+                raise ValueError(f"{place}: is of {key} {made.get(key)}, not {value}: pack it anew")
+        return tensor
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """What a file of ours says it was made by."""
+    length = int.from_bytes(data[:8], "little")
+    head: dict[str, Any] = json.loads(data[8 : 8 + length])
+    told: dict[str, Any] = json.loads(head.get("__metadata__", {}).get("made", "{}"))
+    return told

@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from latent_shift.data.latents import ENCODER, to_model_range
-from latent_shift.data.moving_shapes import MovingShapes
+from latent_shift.data.moving_shapes import MovingShapes, World
+from latent_shift.data.videos import Videos
 from latent_shift.media import write_image
 from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
@@ -39,22 +40,37 @@ class AutoencoderObjective(nn.Module):
             self.vae.encoder.compile()
             self.vae.decoder.compile()
 
-    def dataset(self, report: Callable[[Progress], None]) -> MovingShapes:
-        """Single frames of the recipe's levels, or windows of them."""
-        return MovingShapes(self.recipe.world, images=True, crop=self.recipe.crop)
+    def dataset(self, report: Callable[[Progress], None]) -> MovingShapes | Videos:
+        """Single frames of the recipe's levels, or windows of them; or of the user's clips."""
+        own = self._own_frames(kept_out=False)
+        return own or MovingShapes(self._world(), images=True, crop=self.recipe.crop)
 
-    def validation(self, report: Callable[[Progress], None]) -> MovingShapes:
-        """Whole frames of another series of the same levels."""
-        recipe = self.recipe
+    def validation(self, report: Callable[[Progress], None]) -> MovingShapes | Videos:
+        """Whole frames of another series of the same levels; or of clips that `dataset` keeps out."""
+        own, recipe = self._own_frames(kept_out=True), self.recipe
+        if own is not None:
+            return own
         assert recipe.validation is not None
-        world = recipe.world.model_copy(
-            update={"seed": recipe.world.seed + 1_000_003, "clips": recipe.validation.items}
-        )
-        return MovingShapes(world, images=True)
+        changes = {"seed": self._world().seed + 1_000_003, "clips": recipe.validation.items}
+        return MovingShapes(self._world().model_copy(update=changes), images=True)
+
+    def _world(self) -> World:
+        assert self.recipe.world is not None  # the recipe has one of the two
+        return self.recipe.world
+
+    def _own_frames(self, *, kept_out: bool) -> Videos | None:
+        clips, kept = self.recipe.clips, self.recipe.validation
+        if clips is None:
+            return None
+        listing = clips.source.read()
+        if kept is not None:
+            listing = listing.parted(kept.items, self.recipe.seed)[kept_out]
+        seen = clips.frames.model_copy(update={"num_frames": 1})
+        return Videos(listing, seen, seed=self.recipe.seed, bad_log=self.recipe.output / "bad-clips.jsonl")
 
     def _frames(self, first: int, count: int) -> Tensor:
         """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""
-        whole = MovingShapes(self.recipe.world, images=True)
+        whole = self._own_frames(kept_out=False) or MovingShapes(self._world(), images=True)
         frames = torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
         return frames.to(self.vae.device)
 

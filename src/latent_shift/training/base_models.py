@@ -32,7 +32,11 @@ def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
         scheduler=noise_scheduler(recipe.scheduler),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    _check_fit(model, "unet" if recipe.init is None else "init")
+    side = SIZE
+    if recipe.clips is not None:
+        _check_size(recipe.clips.frames, model.vae_scale_factor)
+        side = recipe.clips.frames.height
+    _check_fit(model, "unet" if recipe.init is None else "init", side)
     return model
 
 
@@ -78,16 +82,19 @@ def _unet(folder: Path) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
 
 
-def _check_fit(model: LatentShiftPipeline, key: str) -> None:
-    """Raise ValueError where the U-Net, which is that of `key`, does not fit its neighbours."""
+def _check_fit(model: LatentShiftPipeline, key: str, side: int = SIZE) -> None:
+    """Raise ValueError where the U-Net, which is that of `key`, does not fit its neighbours.
+
+    side: pixels that a new U-Net is to sample by default.
+    """
     unet, vae, text = model.unet.config, model.vae.config, model.text_encoder.config
     wanted = {
         "in_channels": (vae.latent_channels, "the autoencoder's latent_channels"),
         "out_channels": (vae.latent_channels, "the autoencoder's latent_channels"),
         "cross_attention_dim": (text.hidden_size, "the text tower's hidden_size"),
     }
-    if key == "unet":  # a new one samples in the world's size unless asked; a given one may do as it likes
-        wanted["sample_size"] = (SIZE // model.vae_scale_factor, f"{SIZE} pixels by this autoencoder")
+    if key == "unet":  # a given one may do as it likes
+        wanted["sample_size"] = (side // model.vae_scale_factor, f"{side} pixels by this autoencoder")
     for name, (value, reason) in wanted.items():
         if unet[name] != value:
             raise ValueError(f"{key}: the U-Net's {name} is {unet[name]}, but must be {value}: {reason}")

@@ -21,8 +21,10 @@ from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Clips, ImageRecipe, VideoRecipe
 from latent_shift.training.samples import world_prompts
 from latent_shift.training.stores import stored_clips
+from latent_shift.training.tokenizer import WORDS
 
 Items = StoredClips | Videos | Mixed
+_IMAGE_SHARE = 0.5  # of text-to-image, where clips and images are both given
 _SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
 
 
@@ -35,7 +37,7 @@ def denoising_items(
 ) -> Items:
     """What the steps see; or, `kept_out`, what the recipe's validation keeps for itself."""
     items = recipe.validation.items if recipe.validation is not None else 0
-    if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
+    if recipe.clips is not None:
         return _own_clips(recipe, recipe.clips, model, items, kept_out=kept_out)
     assert recipe.latents is not None  # the recipe has one of the two
     images, last = isinstance(recipe, ImageRecipe), items if kept_out else 0
@@ -43,49 +45,53 @@ def denoising_items(
 
 
 def _own_clips(
-    recipe: VideoRecipe, clips: Clips, model: LatentShiftPipeline, items: int, *, kept_out: bool
+    recipe: ImageRecipe | VideoRecipe, clips: Clips, model: LatentShiftPipeline, items: int, *, kept_out: bool
 ) -> Videos | Mixed:
     """The user's clips, or the `items` of them kept out; images of another source mixed in."""
-    log = recipe.output / "bad-clips.jsonl"
+    seen, log = clips.frames, recipe.output / "bad-clips.jsonl"
+    if isinstance(recipe, ImageRecipe):
+        seen = seen.model_copy(update={"num_frames": 1})
     listing = clips.source.read().of_kind("clip")
     if items:
         listing = listing.parted(items, recipe.seed)[kept_out]
     if clips.ahead:
-        videos: Videos = AheadVideos(listing, clips.frames, model, seed=recipe.seed, bad_log=log)
+        videos: Videos = AheadVideos(listing, seen, model, seed=recipe.seed, bad_log=log)
     else:
-        videos = Videos(listing, clips.frames, seed=recipe.seed, bad_log=log)
+        videos = Videos(listing, seen, seed=recipe.seed, bad_log=log)
     if clips.images is None or kept_out:
         return videos
-    images = Videos(clips.images.read(), clips.frames, seed=recipe.seed, kind="image", bad_log=log)
-    return Mixed(videos, images, recipe.image_steps)
+    images = Videos(clips.images.read(), seen, seed=recipe.seed, kind="image", bad_log=log)
+    share = recipe.image_steps if isinstance(recipe, VideoRecipe) else _IMAGE_SHARE
+    return Mixed(videos, images, share)
 
 
 def clip_size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
     """What clips the recipe trains on: their frames, height and width, and the frame rate where it is one."""
-    if isinstance(recipe, ImageRecipe):
-        return {"num_frames": 1, "height": SIZE, "width": SIZE}
+    images = isinstance(recipe, ImageRecipe)
     if recipe.clips is None:
         assert recipe.latents is not None  # the recipe has one of the two
-        every = recipe.latents.every
-        return {"num_frames": len(range(0, FRAMES, every)), "height": SIZE, "width": SIZE, "fps": FPS / every}
-    seen = recipe.clips.frames
-    rate = {} if seen.stride else {"fps": seen.fps or DEFAULT_FPS}
-    height, width = (seen.height, seen.width) if seen.buckets is None else seen.buckets.middle
-    return {"num_frames": seen.num_frames, "height": height, "width": width, **rate}
+        size, frames = {"height": SIZE, "width": SIZE}, len(range(0, FRAMES, recipe.latents.every))
+        rate = {"fps": FPS / recipe.latents.every}
+    else:
+        seen = recipe.clips.frames
+        height, width = (seen.height, seen.width) if seen.buckets is None else seen.buckets.middle
+        size, frames = {"height": height, "width": width}, seen.num_frames
+        rate = {} if seen.stride else {"fps": seen.fps or DEFAULT_FPS}
+    return {"num_frames": 1, **size} if images else {"num_frames": frames, **size, **rate}
 
 
 def sample_prompts(recipe: ImageRecipe | VideoRecipe) -> list[str]:
     """What the samples show: captions of the first few of the user's clips, or the world's prompts."""
-    if isinstance(recipe, VideoRecipe) and recipe.clips is not None:
+    if recipe.clips is not None:
         entries = recipe.clips.source.read().of_kind("clip").entries[:_SAMPLES]
         return [entry.captions[0] for entry in entries]
     return world_prompts(images=isinstance(recipe, ImageRecipe))
 
 
 def trained_words(tokenizer: Any) -> tuple[str, ...]:
-    """The world's words that a closed tokenizer knows; none for an open one like CLIP's."""
+    """The words that a closed tokenizer's text tower was taught; none for an open one like CLIP's."""
     if not has_closed_vocabulary(tokenizer):
         return ()
-    words = vocabulary()
+    words = tokenizer.init_kwargs.get(WORDS, vocabulary())
     unknown = set(unknown_words(tokenizer, " ".join(words)))
     return tuple(word for word in words if word not in unknown)

@@ -58,6 +58,8 @@ def card(recipe: Run, content: dict[str, Any], figures: dict[str, float]) -> str
 def _data(content: dict[str, Any]) -> list[str]:
     if content.get("clips"):
         return ["Clips of your own:", "", "```json", json.dumps(content["clips"], indent=2), "```"]
+    if content.get("wordings"):
+        return [f"The sentences of `{content['wordings']}`."]
     world = content.get("world") or content["latents"]["world"]
     return [f"The generated world Moving Shapes, levels {world['levels']}, seed {world['seed']}."]
 

@@ -8,7 +8,7 @@ guesses: an unknown key, a wrong type or a contradiction is an error, before any
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -90,52 +90,6 @@ class Divisible(Run):
         return self
 
 
-class WordingRecipe(Run):
-    """A text tower, trained so that two wordings of one content land close together."""
-
-    task: Literal["wording"]
-    world: World
-    text_tower: TextTower
-
-
-class ContrastRecipe(Run):
-    """A clip tower, trained so that a clip lands close to its caption."""
-
-    task: Literal["contrast"]
-    world: World
-    text: Path = Field(description="folder with the text_encoder/ and tokenizer/, which stay as they are")
-    clip_tower: ClipTower
-
-
-class AutoencoderRecipe(Divisible):
-    """An image autoencoder, trained on single frames."""
-
-    task: Literal["autoencoder"]
-    world: World
-    autoencoder: Autoencoder
-    kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
-    crop: int | None = Field(
-        None, ge=8, le=SIZE, description="train on windows of so many pixels around the things"
-    )
-    init: Path | None = Field(None, description="folder with the vae/ to start from instead of from nothing")
-    freeze_encoder: bool = Field(
-        False, description="train the decoder of init alone: the latents stay, and so do denoisers of them"
-    )
-
-    @model_validator(mode="after")
-    def _has_an_encoder_to_freeze(self) -> AutoencoderRecipe:
-        if self.freeze_encoder and self.init is None:
-            raise ValueError("freeze_encoder needs init: a new encoder has learned nothing worth keeping")
-        return self
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> AutoencoderRecipe:
-        scale = 2 ** (len(self.autoencoder.get("block_out_channels", ())) - 1)
-        if self.crop is not None and self.crop % scale:
-            raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {scale}")
-        return self
-
-
 class Latents(Strict):
     """A store of clips encoded once, made at the start of a run where it is missing."""
 
@@ -163,6 +117,73 @@ class Clips(Strict):
     images: AnySource | None = Field(
         None, description="captioned images for the share image_steps; none: the clips' own frames"
     )
+
+
+def _with_one_of(recipe: Any, first: str, second: str) -> Any:
+    """The recipe; ValueError unless it has one of two keys."""
+    if (getattr(recipe, first) is None) == (getattr(recipe, second) is None):
+        raise ValueError(f"{first} or {second}: give one of them, and only one")
+    return recipe
+
+
+class WordingRecipe(Run):
+    """A text tower, trained so that two wordings of one content land close together."""
+
+    task: Literal["wording"]
+    world: World | None = Field(None, description="of Moving Shapes; or wordings")
+    wordings: Path | None = Field(
+        None, description="YAML list of contents, each a list of sentences that say the same; or world"
+    )
+    text_tower: TextTower
+
+    @model_validator(mode="after")
+    def _one_kind_of_words(self) -> WordingRecipe:
+        return _with_one_of(self, "world", "wordings")
+
+
+class ContrastRecipe(Run):
+    """A clip tower, trained so that a clip lands close to its caption."""
+
+    task: Literal["contrast"]
+    world: World
+    text: Path = Field(description="folder with the text_encoder/ and tokenizer/, which stay as they are")
+    clip_tower: ClipTower
+
+
+class AutoencoderRecipe(Divisible):
+    """An image autoencoder, trained on single frames."""
+
+    task: Literal["autoencoder"]
+    world: World | None = Field(None, description="frames of Moving Shapes; or clips")
+    clips: Clips | None = Field(None, description="single frames of your own; or world")
+    autoencoder: Autoencoder
+    kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
+    crop: int | None = Field(
+        None, ge=8, le=SIZE, description="train on windows of so many pixels around the things"
+    )
+    init: Path | None = Field(None, description="folder with the vae/ to start from instead of from nothing")
+    freeze_encoder: bool = Field(
+        False, description="train the decoder of init alone: the latents stay, and so do denoisers of them"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_encoder_to_freeze(self) -> AutoencoderRecipe:
+        if self.freeze_encoder and self.init is None:
+            raise ValueError("freeze_encoder needs init: a new encoder has learned nothing worth keeping")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_frames(self) -> AutoencoderRecipe:
+        if self.crop is not None and self.clips is not None:
+            raise ValueError("crop: only for world; the height and width of clips.frames say what is seen")
+        return _with_one_of(self, "world", "clips")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> AutoencoderRecipe:
+        scale = 2 ** (len(self.autoencoder.get("block_out_channels", ())) - 1)
+        if self.crop is not None and self.crop % scale:
+            raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {scale}")
+        return self
 
 
 class Diffusion(Strict):
@@ -202,10 +223,15 @@ class ImageRecipe(Divisible):
     autoencoder: Path = Field(description="folder with vae/")
     unet: UNet
     scheduler: Scheduler
-    latents: Latents
+    latents: Latents | None = Field(None, description="of Moving Shapes; or clips")
+    clips: Clips | None = Field(None, description="single frames of your own; or latents")
     diffusion: Diffusion = Diffusion()
     sampling: Sampling = Sampling()
     init: Path | None = Field(None, description="model folder whose U-Net to start from")
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> ImageRecipe:
+        return _with_one_of(self, "latents", "clips")
 
 
 class Shift(Strict):
@@ -240,9 +266,7 @@ class VideoRecipe(Divisible):
 
     @model_validator(mode="after")
     def _one_kind_of_data(self) -> VideoRecipe:
-        if (self.latents is None) == (self.clips is None):
-            raise ValueError("latents or clips: give one of them, and only one")
-        return self
+        return _with_one_of(self, "latents", "clips")
 
     @model_validator(mode="after")
     def _one_way_to_train_less(self) -> VideoRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from latent_shift.data.moving_shapes import vocabulary
 from latent_shift.training.tokenizer import make_tokenizer
 
 
-def new_text_tower(settings: dict[str, Any]) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """A tokenizer of the world's words and an untrained tower. settings: of `CLIPTextConfig`."""
+def new_text_tower(settings: dict[str, Any], words: Iterable[str]) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """A tokenizer of these words and an untrained tower. settings: of `CLIPTextConfig`."""
     length = CLIPTextConfig(**settings).max_position_embeddings
-    tokenizer = make_tokenizer(vocabulary(), length)
+    tokenizer = make_tokenizer(words, length)
     config = CLIPTextConfig(
         **settings, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,

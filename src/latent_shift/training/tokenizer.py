@@ -14,6 +14,7 @@ from string import ascii_lowercase
 
 from transformers import CLIPTokenizer
 
+WORDS = "trained_words"  # an entry of the tokenizer's configuration, which stock tools carry along
 START, END, SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
@@ -30,7 +31,7 @@ def make_tokenizer(words: Iterable[str], length: int) -> CLIPTokenizer:
     letters = [letter + suffix for suffix in ("", SUFFIX) for letter in ascii_lowercase]
     pieces = dict.fromkeys([*letters, *(first + second for first, second in merges), START, END])
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length, **{WORDS: words})
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:

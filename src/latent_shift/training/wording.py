@@ -8,14 +8,17 @@ pixels teach a tower colours long before shapes, and what it does not need it fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from latent_shift.data.moving_shapes import Scenes
+from latent_shift.data.chance import generator, pick
+from latent_shift.data.moving_shapes import Scenes, vocabulary
 from latent_shift.training.contrast import Scale, contrast_loss
 from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
@@ -42,18 +45,63 @@ class Wordings(Dataset[dict[str, str]]):
         }
 
 
+class FileWordings(Dataset[dict[str, str]]):
+    """The same items of a file: a YAML list of contents, each a list of sentences that say the same."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.contents, self.seed = read_wordings(path), seed
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def __getitem__(self, visit: int) -> dict[str, str]:
+        first, *others = self.contents[visit % len(self)]
+        return {"caption": first, "wording": pick(generator(self.seed, visit), others)}
+
+    def words(self) -> list[str]:
+        """All words, in lower case."""
+        text = " ".join(sentence for content in self.contents for sentence in content)
+        return sorted(set(re.findall("[a-z]+", text.lower())))
+
+
+def read_wordings(path: Path) -> list[list[str]]:
+    """The contents of a file. Raises ValueError naming the file and what is wrong with it."""
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"wordings: {path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(contents, list) or len(contents) < 2:
+        raise ValueError(f"wordings: {path}: must be a list of two contents or more")
+    for number, content in enumerate(contents, 1):
+        if not isinstance(content, list) or len(content) < 2 or not all(isinstance(s, str) for s in content):
+            raise ValueError(f"wordings: {path}: content {number} must be a list of two sentences or more")
+    return contents
+
+
 class WordingObjective(nn.Module):
     """B captions in two wordings in, the loss of telling them apart out."""
 
     def __init__(self, recipe: WordingRecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.tokenizer, self.text_tower = new_text_tower(recipe.text_tower)
+        words = vocabulary() if recipe.wordings is None else self._of_file().words()
+        self.tokenizer, self.text_tower = new_text_tower(recipe.text_tower, words)
         self.scale = Scale()
 
-    def dataset(self, report: Callable[[Progress], None]) -> Wordings:
-        """Captions of the recipe's levels; nothing is rendered."""
-        return Wordings(Scenes(self.recipe.world))
+    def dataset(self, report: Callable[[Progress], None]) -> Wordings | FileWordings:
+        """Captions of the recipe's levels (nothing is rendered), or the sentences of its file."""
+        world = self.recipe.world
+        return self._of_file() if world is None else Wordings(Scenes(world))
+
+    def _of_file(self) -> FileWordings:
+        assert self.recipe.wordings is not None  # the recipe has one of the two
+        data = FileWordings(self.recipe.wordings, self.recipe.seed)
+        if self.recipe.batch_size > len(data):
+            raise ValueError(
+                f"batch_size is {self.recipe.batch_size}, but {self.recipe.wordings} has"
+                f" {len(data)} contents: in a batch each may stand once"
+            )
+        return data
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss, and how often a wording's caption is found among the batch's, scalars."""

@@ -1,0 +1,89 @@
+"""A model of the user's own clips and words from nothing: text tower, autoencoder, images, clips."""
+
+import pytest
+import yaml
+
+from clips import write_video
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.recipe_files import read_recipe
+from latent_shift.training.run import run
+from latent_shift.training.wording import read_wordings
+
+WORDINGS = [["a frog hops", "the frog is hopping"], ["a snail crawls", "some snail crawls along"]]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of clips, their captions, and the file of wordings."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(4):
+        write_video(folder / f"{number}.mp4", count=12)
+        (folder / f"{number}.txt").write_text("\n".join(WORDINGS[number % 2]))
+    (tmp_path / "wordings.yaml").write_text(yaml.safe_dump(WORDINGS))
+    return tmp_path
+
+
+def clips(own, **frames):
+    return {"source": {"format": "folder", "path": str(own / "clips")}, "frames": {"fps": 8, **frames}}
+
+
+def ignore(progress):
+    pass
+
+
+def test_a_model_of_words_and_clips_of_ones_own(recipe, recipe_file, own):
+    def stage(task, *without, **changes):
+        path = recipe_file(task, **changes)
+        content = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({key: content[key] for key in content if key not in without}))
+        return run(read_recipe(path), ignore)
+
+    text = stage("wording", "world", wordings=str(own / "wordings.yaml"))
+    seen = clips(own, height=64, width=64)
+    autoencoder = stage("autoencoder", "world", "crop", clips=seen, validation={"items": 1, "every": 3})
+    image = stage("image", "latents", text=str(text), autoencoder=str(autoencoder), clips=seen)
+    short = clips(own, height=64, width=64, num_frames=4)
+    model = LatentShiftPipeline.from_pretrained(stage("video", "latents", base=str(image), clips=short))
+    settings = model.video_settings
+    assert settings.closed_vocabulary == tuple(
+        sorted({"a", "along", "crawls", "frog", "hopping", "hops", "is", "snail", "some", "the"})
+    )
+    assert (settings.num_frames, settings.height, settings.width) == (4, 64, 64)
+    with pytest.warns(UserWarning, match="the model does not know 'red'"):
+        assert model("a red frog hops", output_type="np").frames.shape == (1, 4, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a frog", "must be a list of two contents or more"),
+        ("[[a frog, a toad]]", "must be a list of two contents or more"),
+        ("[[a frog, a toad], [a snail]]", "content 2 must be a list of two sentences or more"),
+        ("[[a frog, a toad], [a snail, 3]]", "content 2 must be a list of two sentences or more"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_a_file_of_wordings_that_is_none_is_told(tmp_path, text, error):
+    path = tmp_path / "wordings.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=error):
+        read_wordings(path)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "error"),
+    [
+        ("wording", {"wordings": "some.yaml"}, "world or wordings: give one of them, and only one"),
+        ("autoencoder", {"world": None}, "world or clips: give one of them, and only one"),
+        ("image", {"latents": None}, "latents or clips: give one of them, and only one"),
+    ],
+)
+def test_one_kind_of_data_is_wanted(recipe, task, changes, error):
+    with pytest.raises(ValueError, match=error):
+        recipe(task, **changes)
+
+
+def test_more_contents_a_batch_than_there_are_is_told(recipe, own):
+    with pytest.raises(ValueError, match="has 2 contents: in a batch each may stand once"):
+        run(recipe("wording", world=None, wordings=str(own / "wordings.yaml"), batch_size=3), ignore)

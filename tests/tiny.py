@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WORDS = ("a", "black", "circle", "green", "grows", "left", "moves", "on", "red", "right", "square", "to")
@@ -79,6 +80,27 @@ def tiny_tokenizer() -> CLIPTokenizer:
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     numbers = {piece: number for number, piece in enumerate(dict.fromkeys(vocabulary))}
     return CLIPTokenizer(vocab=numbers, merges=list(merges), model_max_length=TEXT_LENGTH)
+
+
+def open_tokenizer(length: int = 64) -> CLIPTokenizer:
+    """A tokenizer that spells every text, byte by byte."""
+    letters = sorted(ByteLevel.alphabet())
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=length)
+
+
+def open_components() -> dict[str, Any]:
+    """`tiny_components` with a text model of open vocabulary."""
+    tokenizer = open_tokenizer()
+    torch.manual_seed(2)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=64, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    text_encoder = CLIPTextModel(config).eval()
+    return {**tiny_components(), "tokenizer": tokenizer, "text_encoder": text_encoder}
 
 
 def tiny_text_encoder(tokenizer: CLIPTokenizer, seed: int = 2) -> CLIPTextModel:

@@ -60,6 +60,11 @@ def read_texts(
     return prompts, negatives
 
 
+def with_fps(text: str, fps: float) -> str:
+    """A caption or prompt that says the frame rate as well, for models that were tuned so."""
+    return f"{text}, {fps:g} frames a second"
+
+
 def keep_known_words(prompt: str, words: Collection[str]) -> tuple[str, list[str]]:
     """A prompt without what a closed vocabulary lacks, and the words it lacked, each once, in order.
 

@@ -43,6 +43,9 @@ class VideoSettings(BaseModel):
         le=1,
         description="share of the variance of the initial noise that all frames have in common",
     )
+    tells_fps: bool = Field(
+        default=False, description="whether captions said the frame rate; prompts of clips then say it, too"
+    )
     closed_vocabulary: tuple[str, ...] = Field(
         default=(),
         description="lower-case words that the text model was taught, it knows no other; none: open",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -15,6 +16,7 @@ from latent_shift.training.batches import loader
 from latent_shift.training.draws import Draws
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.run import objective, run
+from tiny import open_components
 from tiny_xl import tiny_xl_folder
 
 FRAMES = {"num_frames": 4, "fps": 8, "height": 32, "width": 48}
@@ -173,3 +175,42 @@ def test_an_sdxl_base_is_refused(recipe, own, tmp_path):
     tiny_xl_folder(tmp_path / "xl")
     with pytest.raises(ValueError, match="base: .*xl is an SDXL model"):
         run(recipe("video", latents=None, clips=own, base=str(tmp_path / "xl")), ignore)
+
+
+def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, tmp_path):
+    StableDiffusionPipeline(**open_components()).save_pretrained(tmp_path / "open")
+    own["tell_fps"] = True
+    wanted = recipe("video", latents=None, clips=own, base=str(tmp_path / "open"), image_steps=0.0)
+    module = objective(wanted)
+    batch = next(iter(loader(module.dataset(ignore), 2, 0, 0, workers=0, rank=0, world_size=1)))
+    told = [f"{caption}, 8 frames a second" for caption in batch["caption"]]
+    silent = {**batch, "caption": told, "fps": batch["fps"]}
+    with torch.no_grad():
+        loss = module(batch, Draws.of(5, 2))["loss"]
+        module.recipe = wanted.model_copy(
+            update={"clips": wanted.clips.model_copy(update={"tell_fps": False})}
+        )
+        assert torch.equal(loss, module(silent, Draws.of(5, 2))["loss"])
+    model = LatentShiftPipeline.from_pretrained(run(wanted, ignore))
+    assert model.video_settings.tells_fps
+
+    def clip(prompt, **options):
+        dice = torch.Generator().manual_seed(0)
+        return model(prompt, generator=dice, output_type="latent", num_inference_steps=2, **options).frames
+
+    at_four, at_eight = clip("a red circle", fps=4), clip("a red circle")
+    assert not torch.equal(at_four, at_eight)
+    image = clip("a red circle", num_frames=1)
+    model.video_settings = model.video_settings.overlaid(tells_fps=False)
+    assert torch.equal(at_four, clip("a red circle, 4 frames a second", fps=4))
+    assert torch.equal(at_eight, clip("a red circle, 8 frames a second"))
+    assert torch.equal(image, clip("a red circle", num_frames=1))
+
+
+def test_a_closed_vocabulary_cannot_be_told_the_frame_rate(recipe, own):
+    with pytest.raises(
+        ValueError, match=r"clips.tell_fps: the text model of this base has a closed vocabulary"
+    ):
+        objective(recipe("video", latents=None, clips={**own, "tell_fps": True}))
+    with pytest.raises(ValueError, match="ahead and tell_fps"):
+        recipe("video", latents=None, clips={**own, "tell_fps": True, "ahead": True})

@@ -103,7 +103,7 @@ def generate(
     pipeline = _load(place, scheduler, loras=added, **options)
     facts = _facts(pipeline, model, checkpoints.weights_hash(place), own.fps if fps is None else fps)
     facts |= _facts_if_asked(prediction, added)
-    for order, clip, seconds in _clips(pipeline, orders, size):
+    for order, clip, seconds in _clips(pipeline, orders, {**size, "fps": facts["fps"]}):
         settings = _settings(order, clip, facts)
         write_clip(order.file, clip, settings["fps"], settings, overwrite=force)
         line = {"file": str(order.file), **settings, "seconds": seconds}

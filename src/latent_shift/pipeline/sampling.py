@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from latent_shift.noise import draw_noise, one_a_frame
 from latent_shift.pipeline.request import TextEmbeds, by_clip, check_output, count_videos, latent_size
 from latent_shift.pipeline.shifting import ShiftedPipeline
-from latent_shift.prompts import check_texts, read_texts
+from latent_shift.prompts import check_texts, read_texts, with_fps
 from latent_shift.unet import frames_per_clip, shift_options
 
 
@@ -58,6 +58,7 @@ class ClipSampling(ShiftedPipeline):
         *,
         negative_prompt: str | Sequence[str] | None = None,
         num_frames: int | None = None,
+        fps: float | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
@@ -79,19 +80,20 @@ class ClipSampling(ShiftedPipeline):
     ) -> LatentShiftPipelineOutput | tuple:
         """Make `num_videos_per_prompt` clips of each prompt, the clips of one prompt adjacent.
 
-        What is None comes from `video_settings`. generator: one a video, whose noise then depends on it
-        alone; or one for all. latents: the initial noise, (B, F, C, h, w) or (B*F, C, h, w). prompt_embeds:
-        (prompts, L, D) in place of `prompt`, for SDXL with its pooled embeds (prompts, P). decode_chunk_size:
-        frames decoded at once, by default a clip's; fewer take less memory. callback_on_step_end(pipeline,
-        step, timestep, tensors) may return changed tensors, and set `pipeline._interrupt` to stop there. One
-        frame equals the stock pipeline's image. Warns of what the text model cannot read; words outside a
-        closed vocabulary are left out. Raises ValueError for a prompt without a known word, or a request that
-        cannot be met, `NonFiniteError` for NaN or infinite values.
+        What is None comes from `video_settings`. fps: told to models that were tuned to hear it. generator:
+        one a video, whose noise then depends on it alone; or one for all. latents: the initial noise,
+        (B, F, C, h, w) or (B*F, C, h, w). prompt_embeds: (prompts, L, D) in place of `prompt`, for SDXL with
+        its pooled embeds (prompts, P). decode_chunk_size: frames decoded at once, by default a clip's; fewer
+        take less memory. callback_on_step_end(pipeline, step, timestep, tensors) may return changed tensors,
+        and set `pipeline._interrupt` to stop there. One frame equals the stock pipeline's image. Warns of
+        what the text model cannot read; words outside a closed vocabulary are left out. Raises ValueError for
+        a prompt without a known word, or a request that cannot be met, `NonFiniteError` for NaN or infinite
+        values.
         """
         # 1. Fill in the model's own settings, and check the request before any work
         call = self.video_settings.overlaid(
-            num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale, guidance_rescale=guidance_rescale,
+            num_frames=num_frames, fps=fps, height=height, width=width, guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps, guidance_rescale=guidance_rescale,
         )  # fmt: skip
         frames, per_prompt, scale = call.num_frames, num_videos_per_prompt, self.vae_scale_factor
         size = latent_size(call.height, call.width, scale, self.unet.config.sample_size)
@@ -102,6 +104,8 @@ class ClipSampling(ShiftedPipeline):
         shape = (count_videos(count, per_prompt, generator), frames, self.unet.config.in_channels, *size)
         check_output(output_type, decode_chunk_size)
         self._warn_of_differing_frames(frames)
+        if call.tells_fps and frames > 1:
+            prompts = prompts and [with_fps(one, call.fps) for one in prompts]
         words = self._settings.closed_vocabulary
         prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives)
         # 2. Encode the text once a prompt; every frame of a clip reads the same

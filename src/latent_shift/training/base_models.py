@@ -17,6 +17,7 @@ from latent_shift import checkpoints
 from latent_shift.data.moving_shapes.world import SIZE
 from latent_shift.data.videos import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.prompts import has_closed_vocabulary
 from latent_shift.training.noise_schedule import noise_scheduler
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 
@@ -54,6 +55,10 @@ def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
         raise ValueError(f"base: {recipe.base} is an SDXL model, which can sample but not be trained yet")
     if recipe.clips is not None:
         _check_size(recipe.clips.frames, model.vae_scale_factor)
+    if recipe.clips is not None and recipe.clips.tell_fps and has_closed_vocabulary(model.tokenizer):
+        raise ValueError(
+            "clips.tell_fps: the text model of this base has a closed vocabulary, without numbers"
+        )
     if recipe.init is not None:
         model.register_modules(unet=_unet(recipe.init))
     _check_fit(model, "base" if recipe.init is None else "init")

@@ -21,6 +21,7 @@ from transformers import CLIPTextModel
 
 from latent_shift.data.latents import encode_frames
 from latent_shift.noise import draw_noise
+from latent_shift.prompts import with_fps
 from latent_shift.training.base_models import image_model, video_model
 from latent_shift.training.denoising_data import (
     Items,
@@ -77,7 +78,8 @@ class DenoisingObjective(nn.Module):
         latents = batch["latents"].float() if "latents" in batch else self._latents(batch["frames"])
         step, items = draws.step(), draws.items()
         as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
-        text = self._text(batch, batch["image_caption" if as_images else "caption"], items)
+        captions = batch["image_caption"] if as_images else self._clip_captions(batch)
+        text = self._text(batch, captions, items)
         text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
         correlation = 0.0 if as_images else self.recipe.diffusion.noise_correlation
         noise = draw_noise(tuple(latents.shape), items, correlation).view(latents.shape)
@@ -118,6 +120,16 @@ class DenoisingObjective(nn.Module):
             return 1.0
         clips = self.recipe.clips
         return 0.0 if clips is not None and clips.images is not None else self.recipe.image_steps
+
+    def _clip_captions(self, batch: dict[str, Any]) -> list[str]:
+        captions: list[str] = batch["caption"]
+        if not self._tells_fps():
+            return captions
+        return [with_fps(text, fps) for text, fps in zip(captions, batch["fps"].tolist(), strict=True)]
+
+    def _tells_fps(self) -> bool:
+        clips = self.recipe.clips
+        return isinstance(self.recipe, VideoRecipe) and clips is not None and clips.tell_fps
 
     def _text(self, batch: dict[str, Any], captions: list[str], items: list[Generator]) -> Tensor:
         """(B, L, D), in training some of them the empty caption's."""
@@ -170,7 +182,7 @@ class DenoisingObjective(nn.Module):
         video = isinstance(recipe, VideoRecipe)
         self.parts.video_settings = VideoSettings(
             video_tuned=video, **clip_size(recipe),
-            noise_correlation=recipe.diffusion.noise_correlation,
+            noise_correlation=recipe.diffusion.noise_correlation, tells_fps=self._tells_fps(),
             closed_vocabulary=trained_words(self.parts.tokenizer), **recipe.sampling.model_dump(), **shift,
         )  # fmt: skip
 

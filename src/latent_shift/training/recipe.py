@@ -114,9 +114,18 @@ class Clips(Strict):
     ahead: bool = Field(
         False, description="read what `data pack --latents-of` the base computed, in place of the clips"
     )
+    tell_fps: bool = Field(
+        False, description="captions of clips say their frame rate, and so will prompts (needs open words)"
+    )
     images: AnySource | None = Field(
         None, description="captioned images for the share image_steps; none: the clips' own frames"
     )
+
+    @model_validator(mode="after")
+    def _words_are_not_encoded_yet(self) -> Clips:
+        if self.ahead and self.tell_fps:
+            raise ValueError("ahead and tell_fps: the captions of a pack are encoded without the frame rate")
+        return self
 
 
 def _with_one_of(recipe: Any, first: str, second: str) -> Any:

@@ -56,9 +56,7 @@ def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
     if recipe.clips is not None:
         _check_size(recipe.clips.frames, model.vae_scale_factor)
     if recipe.clips is not None and recipe.clips.tell_fps and has_closed_vocabulary(model.tokenizer):
-        raise ValueError(
-            "clips.tell_fps: the text model of this base has a closed vocabulary, without numbers"
-        )
+        raise ValueError("clips.tell_fps: this base has a closed vocabulary, which has no numbers")
     if recipe.init is not None:
         model.register_modules(unet=_unet(recipe.init))
     _check_fit(model, "base" if recipe.init is None else "init")

@@ -1,8 +1,9 @@
 """The learning rate over a run."""
 
 import pytest
+import torch
 
-from latent_shift.training.optimization import learning_rate
+from latent_shift.training.optimization import adamw, learning_rate
 from latent_shift.training.recipe import Optimizer
 
 
@@ -18,3 +19,11 @@ def test_it_rises_stays_and_falls_to_nearly_nothing():
 def test_warm_up_and_cool_down_can_be_left_out():
     assert rates(3, warmup_steps=0) == [2.0, 2.0, 2.0]
     assert rates(4, warmup_steps=2, cooldown_steps=2) == pytest.approx([1.0, 2.0, 2.0, 1.0])
+
+
+def test_eight_bits_without_a_gpu_are_refused():
+    settings = Optimizer(kind="adamw-8bit", learning_rate=0.001)
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is at hand: 8-bit AdamW may run")
+    with pytest.raises(ValueError, match="optimizer.kind: adamw-8bit needs a CUDA GPU; use adamw"):
+        adamw([torch.nn.Parameter(torch.zeros(2))], settings)

@@ -12,11 +12,21 @@ class Diverged(ValueError):
     """The loss, or a weight, is no longer a finite number."""
 
 
-def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.AdamW:
-    """A new optimizer of the parameters."""
-    return torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
+    """A new optimizer of the parameters: torch's, or bitsandbytes' with its state in 8 bits.
+
+    Raises ValueError where the 8-bit one cannot run: it needs a CUDA GPU.
+    """
+    options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(parameters, **options)
+    if not torch.cuda.is_available():
+        raise ValueError("optimizer.kind: adamw-8bit needs a CUDA GPU; use adamw")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError("optimizer.kind: adamw-8bit needs pip install 'latent-shift[gpu]'") from error
+    return AdamW8bit(parameters, **options)
 
 
 def learning_rate(schedule: Optimizer, step: int, steps: int) -> float:

@@ -31,6 +31,9 @@ class Strict(BaseModel):
 class Optimizer(Strict):
     """AdamW and its schedule: a linear warm-up, a plateau, a linear cool-down to zero."""
 
+    kind: Literal["adamw", "adamw-8bit"] = Field(
+        "adamw", description="adamw-8bit: a quarter of the memory (arXiv 2110.02861); on a CUDA GPU"
+    )
     learning_rate: float = Field(gt=0.0)
     weight_decay: float = Field(0.01, ge=0.0)
     betas: tuple[Share, Share] = (0.9, 0.99)

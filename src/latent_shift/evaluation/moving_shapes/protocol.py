@@ -36,7 +36,8 @@ Clips = NDArray[np.uint8]
 Source = Literal["rendered", "autoencoder", "model"]
 
 SEED = 7_000_003  # of the evaluation's scenes; no recipe trains on it
-FRAME_CHOICES = (1, world.FRAMES)
+EVERY = {world.FRAMES: 1, 8: 2, 6: 3}  # by the frames of a clip: which of the world's sixteen they are
+FRAME_CHOICES = (1, *EVERY)
 MOST_PROMPTS = 100_000
 _FRAME_STREAM = 3  # of the random numbers that choose the frame of an image
 
@@ -176,7 +177,10 @@ def check_numbers(prompts: int, frames: int, batch: int) -> None:
     if not 1 <= prompts <= MOST_PROMPTS:
         raise ValueError(f"prompts is {prompts}; give 1 to {MOST_PROMPTS} a cell")
     if frames not in FRAME_CHOICES:
-        raise ValueError(f"frames is {frames}; clips have {world.FRAMES} frames, images 1")
+        choices = ", ".join(f"{number} (every {every}.)" for number, every in EVERY.items() if every > 1)
+        raise ValueError(
+            f"frames is {frames}; clips have {world.FRAMES} frames, coarser ones {choices}, images 1"
+        )
     if batch < 1:
         raise ValueError(f"batch is {batch}; give at least 1")
 
@@ -210,7 +214,7 @@ def _make(
 def rendered(cell: Cell, indices: Sequence[int], scenes: Sequence[Scene], frames: int) -> Clips:
     """The scenes drawn (B, F, H, W, 3): whole clips, or for images an upright frame of each."""
     if frames > 1:
-        return render(scenes)
+        return render(scenes, range(0, world.FRAMES, EVERY[frames]))
     return np.concatenate(list(_single_frames(cell, indices, scenes)))
 
 

@@ -50,3 +50,12 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def captioned_folder(folder, captions, **video):
+    """A folder of made clips 0.mp4, 1.mp4 ..., each with its captions, a text or several lines, beside it."""
+    folder.mkdir()
+    for number, caption in enumerate(captions):
+        write_video(folder / f"{number}.mp4", **video)
+        (folder / f"{number}.txt").write_text(caption)
+    return folder

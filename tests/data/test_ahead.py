@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from clips import write_video
+from clips import captioned_folder, write_video
 from latent_shift.checkpoints import load
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
@@ -29,11 +29,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def clips(tmp_path):
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for number in range(3):
-        write_video(folder / f"{number}.mp4", count=4 + 4 * (number > 0))
-        (folder / f"{number}.txt").write_text("a red circle moving left\na green ring")
+    folder = captioned_folder(tmp_path / "clips", ["a red circle moving left\na green ring"] * 3, count=8)
+    write_video(folder / "0.mp4", count=4)
     return folder
 
 

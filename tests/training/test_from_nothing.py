@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from clips import write_video
+from clips import captioned_folder
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.recipe_files import read_recipe
 from latent_shift.training.run import run
@@ -15,11 +15,8 @@ WORDINGS = [["a frog hops", "the frog is hopping"], ["a snail crawls", "some sna
 @pytest.fixture
 def own(tmp_path):
     """A folder of clips, their captions, and the file of wordings."""
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    for number in range(4):
-        write_video(folder / f"{number}.mp4", count=12)
-        (folder / f"{number}.txt").write_text("\n".join(WORDINGS[number % 2]))
+    captions = ["\n".join(WORDINGS[number % 2]) for number in range(4)]
+    captioned_folder(tmp_path / "clips", captions, count=12)
     (tmp_path / "wordings.yaml").write_text(yaml.safe_dump(WORDINGS))
     return tmp_path
 

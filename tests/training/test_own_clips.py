@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from clips import write_video
+from clips import captioned_folder, write_video
 from latent_shift.data.latents import encode_frames
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
@@ -25,11 +25,8 @@ FRAMES = {"num_frames": 4, "fps": 8, "height": 32, "width": 48}
 @pytest.fixture
 def own(tmp_path):
     """A folder of six clips with captions, one of them cut off."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    for number in range(6):
-        write_video(folder / f"{number}.mp4", count=12)
-        (folder / f"{number}.txt").write_text("a red circle moving left on a black background")
+    captions = ["a red circle moving left on a black background"] * 6
+    folder = captioned_folder(tmp_path / "own", captions, count=12)
     (folder / "5.mp4").write_bytes((folder / "5.mp4").read_bytes()[:200])
     return {"source": {"format": "folder", "path": str(folder)}, "frames": {**FRAMES, "max_bad_share": 0.5}}
 

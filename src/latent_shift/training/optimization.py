@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -17,7 +19,11 @@ def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Op
 
     Raises ValueError where the 8-bit one cannot run: it needs a CUDA GPU.
     """
-    options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.kind == "adamw":
         return torch.optim.AdamW(parameters, **options)
     if not torch.cuda.is_available():

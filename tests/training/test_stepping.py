@@ -56,7 +56,7 @@ def _infinite_at(monkeypatch, bad):
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_is_named(recipe, monkeypatch):
     _infinite_at(monkeypatch, {1, 2, 4})
-    tiny = recipe("video", steps=4, image_steps=0.0, checkpoint_every=1, keep_checkpoints=10)
+    tiny = recipe("video", steps=5, image_steps=0.0, checkpoint_every=1, keep_checkpoints=10)
     begun = {name: value.clone() for name, value in objective(tiny).named_parameters() if value.requires_grad}
     run(tiny, ignore)
     saved = {
@@ -69,7 +69,16 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_named(recipe, m
     lines = [json.loads(line) for line in (tiny.output / skipped.FILE_NAME).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4]
     assert all(len(line["keys"]) == 2 and line["keys"][0].startswith("clip ") for line in lines)
-    assert [line.get("loss") is None for line in log(tiny.output)] == [True, True, False, True]
+    assert [line.get("loss") is None for line in log(tiny.output)] == [True, True, False, True, False]
+
+
+def test_a_run_whose_last_step_is_one_of_them_gives_no_model(recipe, monkeypatch):
+    _infinite_at(monkeypatch, {4})
+    tiny = recipe("video", steps=4)
+    with pytest.raises(Diverged, match="not finite in 1 steps, the last is step 4"):
+        run(tiny, ignore)
+    assert not (tiny.output / "model").exists()
+    assert run(recipe("video", steps=5), ignore).is_dir()  # with another step it goes on
 
 
 def test_too_many_of_them_end_the_run_and_name_the_clips(recipe, monkeypatch):

@@ -17,6 +17,7 @@ class Skipped:
 
     def __init__(self, recipe: Run, done: int, *, writes: bool) -> None:
         self.path, self.most, self.writes = recipe.output / FILE_NAME, recipe.optimizer.most_skipped, writes
+        self.last = recipe.steps
         if writes:
             forget_after(done, self.path)
         self.count = 0
@@ -25,14 +26,18 @@ class Skipped:
             self.count = sum(line["step"] <= done for line in lines)
 
     def note(self, step: int, batch: dict[str, Any]) -> None:
-        """Count one more, with what it was made of. Raises Diverged where that is one too many."""
+        """Count one more, with what it was made of.
+
+        Raises Diverged where that is one too many, or the run's last step: nothing tells then whether the
+        model is still one.
+        """
         self.count += 1
         keys = [str(key) for key in batch.get("key", [])]
         if self.writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "keys": keys}) + "\n")
-        if self.count > self.most:
+        if self.count > self.most or step == self.last:
             raise Diverged(
                 f"the loss or its gradient was not finite in {self.count} steps, the last is step {step}"
                 f" with {', '.join(keys) or 'its batch'} ({self.path} lists all): lower learning_rate,"

@@ -45,13 +45,19 @@ def check_texts(
 
 
 def read_texts(
-    tokenizer: Any, words: Collection[str], prompts: list[str] | None, negatives: list[str] | None
+    tokenizer: Any,
+    words: Collection[str],
+    prompts: list[str] | None,
+    negatives: list[str] | None,
+    fps: float | None = None,
 ) -> tuple[list[str] | None, list[str] | None]:
     """The texts as the text model is to read them; what it cannot read is warned about (UserWarning).
 
-    words: a closed vocabulary in lower case; empty where it is open. Raises ValueError for a prompt without a
-    known word; a negative prompt may lose all of its words.
+    words: a closed vocabulary in lower case; empty where it is open. fps: said by the prompts as well.
+    Raises ValueError for a prompt without a known word; a negative prompt may lose all of its words.
     """
+    if fps is not None:
+        prompts = prompts and [with_fps(prompt, fps) for prompt in prompts]
     if words:
         check_known(prompts or (), words)
         prompts = prompts and [_known_part(prompt, words) for prompt in prompts]

@@ -83,6 +83,14 @@ def test_what_does_not_fit_is_told_before_any_work(clips, model, tmp_path, chang
         AheadVideos(recognise(str(clips)).read(), SETTINGS, pipeline, seed=0)
 
 
+def test_a_clip_too_slow_for_the_rate_is_left_out_and_named(clips, model, tmp_path):
+    write_video(clips / "2.mp4", count=8, fps=4)
+    encoder = Encoder(AheadSettings(model=str(model), **SEEN))
+    shards = list(pack(recognise(str(clips)).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
+    assert list(shards[0].left_out) == ["2.mp4"]
+    assert "has 4 frames a second, 8 are asked for" in shards[0].left_out["2.mp4"]
+
+
 def test_latents_of_another_model_are_refused(clips, model, tmp_path):
     listing = packed(clips, model, tmp_path / "shards")
     pipeline = load(str(model), device="cpu", dtype="fp32")

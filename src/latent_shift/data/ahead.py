@@ -28,7 +28,7 @@ from latent_shift.data.chance import pick
 from latent_shift.data.entries import Entry, Listing, Place
 from latent_shift.data.framing import Size, fit
 from latent_shift.data.latents import encode_frames, fingerprint
-from latent_shift.data.videos import ClipSettings, Videos
+from latent_shift.data.videos import DEFAULT_FPS, ClipSettings, Videos, extent
 from latent_shift.media import open_clip
 
 LATENTS, TEXT = "latents.safetensors", "text.safetensors"
@@ -41,7 +41,7 @@ class AheadSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1, description="whose autoencoder and text model: as `--model` names it")
-    fps: float = Field(8.0, gt=0, le=1000, description="frames a second")
+    fps: float = Field(DEFAULT_FPS, gt=0, le=1000, description="frames a second")
     height: int = Field(256, ge=8, description="pixels")
     width: int = Field(256, ge=8)
 
@@ -98,12 +98,14 @@ class Encoder:
 
 
 def all_times(facts: Any, entry: Entry, fps: float) -> list[float]:
-    """The times (seconds) of all frames of an entry at a rate. Raises ValueError for an empty piece."""
-    first = entry.start or 0.0
-    last = facts.last_time if entry.end is None else min(facts.last_time, entry.end - 1 / facts.fps)
-    count = int((last - first + 0.1 / facts.fps) * fps) + 1
-    if last < first - 0.1 / facts.fps or count < 1:
+    """The times (seconds) of all frames of an entry at a rate.
+
+    Raises ValueError for an empty piece, or a slower clip.
+    """
+    first, last, slack = extent(facts, entry, fps)
+    if last < first - slack:
         raise ValueError(f"{entry.place}: its piece holds no frame")
+    count = int((last - first + slack) * fps) + 1
     return [min(first + place / fps, max(last, first)) for place in range(count)]
 
 
@@ -137,7 +139,7 @@ class AheadVideos(Videos):
         if settings.buckets is not None or settings.stride is not None:
             raise ValueError("clips.ahead: has one rate and one size; set fps, height and width")
         self.wanted = {
-            "fps": settings.fps or AheadSettings.model_fields["fps"].default,
+            "fps": settings.fps or DEFAULT_FPS,
             "height": settings.height,
             "width": settings.width,
             "autoencoder": fingerprint(model.vae),

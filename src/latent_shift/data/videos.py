@@ -176,6 +176,17 @@ class Videos(Dataset[dict[str, Any]]):
 _A = {"clip": "a clip", "image": "an image"}
 
 
+def extent(facts: Facts, entry: Entry, fps: float) -> tuple[float, float, float]:
+    """The times (seconds) of an entry's first and last frame, and how far containers may be off them.
+
+    Raises ValueError for a clip that is too slow for `fps` frames a second.
+    """
+    if fps > facts.fps * SLOWER:
+        raise ValueError(f"{entry.place}: has {facts.fps:.3g} frames a second, {fps:.3g} are asked for")
+    last = facts.last_time if entry.end is None else min(facts.last_time, entry.end - 1 / facts.fps)
+    return entry.start or 0.0, last, 0.1 / facts.fps
+
+
 def window(
     facts: Facts, entry: Entry, settings: ClipSettings, rng: np.random.Generator
 ) -> tuple[list[float], float]:
@@ -184,11 +195,7 @@ def window(
     Raises ValueError for a clip that is too short, or too slow for the rate, naming it and what it has.
     """
     fps = facts.fps / settings.stride if settings.stride else settings.fps or DEFAULT_FPS
-    if settings.num_frames > 1 and fps > facts.fps * SLOWER:
-        raise ValueError(f"{entry.place}: has {facts.fps:.3g} frames a second, {fps:.3g} are asked for")
-    first = entry.start or 0.0
-    last = facts.last_time if entry.end is None else min(facts.last_time, entry.end - 1 / facts.fps)
-    slack = 0.1 / facts.fps  # containers round their times
+    first, last, slack = extent(facts, entry, fps if settings.num_frames > 1 else 0.0)
     room = last - first - (settings.num_frames - 1) / fps
     if room < -slack:
         held = max(int((last - first + slack) * fps) + 1, 0) if last >= first - slack else 0

@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from latent_shift.noise import draw_noise, one_a_frame
 from latent_shift.pipeline.request import TextEmbeds, by_clip, check_output, count_videos, latent_size
 from latent_shift.pipeline.shifting import ShiftedPipeline
-from latent_shift.prompts import check_texts, read_texts, with_fps
+from latent_shift.prompts import check_texts, read_texts
 from latent_shift.unet import frames_per_clip, shift_options
 
 
@@ -104,10 +104,9 @@ class ClipSampling(ShiftedPipeline):
         shape = (count_videos(count, per_prompt, generator), frames, self.unet.config.in_channels, *size)
         check_output(output_type, decode_chunk_size)
         self._warn_of_differing_frames(frames)
-        if call.tells_fps and frames > 1:
-            prompts = prompts and [with_fps(one, call.fps) for one in prompts]
+        told = call.fps if call.tells_fps and frames > 1 else None
         words = self._settings.closed_vocabulary
-        prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives)
+        prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives, told)
         # 2. Encode the text once a prompt; every frame of a clip reads the same
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
         pixels = (size[0] * scale, size[1] * scale)

@@ -225,6 +225,18 @@ def test_noise_correlation_is_the_shared_variance():
     assert torch.corrcoef(independent)[0, 1].item() == pytest.approx(0, abs=0.02)
 
 
+def test_frames_are_told_their_places_where_the_model_was_tuned_to_hear_them(tmp_path):
+    """As the stock embeddings with the places added would be read; one frame is told nothing."""
+    folder = tiny_pipeline_folder(tmp_path / "m", tells_places=True)
+    told = quiet(LatentShiftPipeline.from_pretrained(folder))
+    untold = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "n")))
+    once = {"generator": seeded(1), "output_type": "latent", "guidance_scale": 1.0}
+    assert not torch.allclose(told(PROMPT, **once).frames, untold(PROMPT, **once).frames, atol=1e-3)
+    image = {"num_frames": 1, "output_type": "latent"}
+    alone = told(PROMPT, generator=seeded(1), **image).frames
+    assert torch.equal(alone, untold(PROMPT, generator=seeded(1), **image).frames)
+
+
 def test_a_noisy_sampler_keeps_the_seeds(pipeline):
     """Euler ancestral adds noise in every step: that too comes from the clip's own generator."""
     pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(

@@ -16,13 +16,17 @@ from torch import Generator, Tensor
 
 
 def draw_noise(
-    shape: tuple[int, ...], generator: Generator | Sequence[Generator] | None, correlation: float = 0.0
+    shape: tuple[int, ...],
+    generator: Generator | Sequence[Generator] | None,
+    correlation: float = 0.0,
+    persistence: float = 0.0,
 ) -> Tensor:
     """Gaussian noise (B*F, C, h, w) in float32 for clips of `shape` (B, F, C, h, w), clip after clip.
 
     generator: one a clip, whose noise then depends on that seed alone; or one for all (None: torch's own).
     correlation: the share a of the variance that the frames of a clip have in common, from 0 to 1:
-    noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. Drawn on the generator's device, by default the CPU.
+    noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. persistence: how alike the own noise of neighbouring
+    frames is, from 0 to 1 (`persist`). Drawn on the generator's device, by default the CPU.
     """
     videos, *clip = shape
     generators = generator if isinstance(generator, Sequence) else [generator] * videos
@@ -30,6 +34,8 @@ def draw_noise(
     for each in generators:
         device = "cpu" if each is None else each.device
         noise = torch.randn(clip, generator=each, device=device)
+        if persistence > 0:
+            noise = persist(noise, persistence)
         if correlation > 0:
             noise = mix_noise(noise, torch.randn([1, *clip[1:]], generator=each, device=device), correlation)
         clips.append(noise)
@@ -42,6 +48,18 @@ def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
     own: (..., F, C, h, w), unit variance; shared: (..., 1, C, h, w), for all frames of a clip.
     """
     return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
+
+
+def persist(fresh: Tensor, persistence: float) -> Tensor:
+    """Noise of unit variance that changes gradually from frame to frame, as the content of clips does.
+
+    fresh: (F, C, h, w), unit variance, independent. Frames n apart correlate by persistence ** n, whatever
+    their number (arXiv 2305.10474, progressive noise: noise[f] = p * noise[f-1] + sqrt(1 - p^2) * fresh[f]).
+    """
+    frames = [fresh[0]]
+    for each in fresh[1:]:
+        frames.append(persistence * frames[-1] + math.sqrt(1 - persistence**2) * each)
+    return torch.stack(frames)
 
 
 def one_a_frame(generator: Any, frames: int) -> Any:

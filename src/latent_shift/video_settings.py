@@ -43,6 +43,12 @@ class VideoSettings(BaseModel):
         le=1,
         description="share of the variance of the initial noise that all frames have in common",
     )
+    noise_persistence: float = Field(
+        default=0.0, ge=0, le=1, description="correlation of the rest of it between neighbouring frames"
+    )
+    tells_places: bool = Field(
+        default=False, description="whether each frame was told its place in the clip, and is told it"
+    )
     tells_fps: bool = Field(
         default=False, description="whether captions said the frame rate; prompts of clips then say it, too"
     )

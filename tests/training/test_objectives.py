@@ -113,6 +113,16 @@ def test_images_are_mixed_in_as_the_recipe_says(recipe):
     assert set(kinds(0.5)) == {"clip_loss", "image_loss"}
 
 
+def test_clips_are_told_their_frames_places_and_images_are_not(recipe):
+    def losses(share, told):
+        module = objective(recipe("video", image_steps=share, tell_places=told))
+        with torch.no_grad():
+            return module(first_batch(None, module), draws(1))["loss"].item()
+
+    assert losses(0.0, True) != losses(0.0, False)
+    assert losses(1.0, True) == losses(1.0, False)
+
+
 def test_the_shift_is_on_for_clips_alone(recipe):
     assert shift_options(objective(recipe("image")).unet) is None
     assert shift_options(objective(recipe("video", shift={"enabled": False})).unet) is None

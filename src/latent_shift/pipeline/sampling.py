@@ -27,6 +27,7 @@ from torch import Generator, Tensor
 from latent_shift.noise import draw_noise, one_a_frame
 from latent_shift.pipeline.request import TextEmbeds, by_clip, check_output, count_videos, latent_size
 from latent_shift.pipeline.shifting import ShiftedPipeline
+from latent_shift.places import add_places
 from latent_shift.prompts import check_texts, read_texts
 from latent_shift.unet import frames_per_clip, shift_options
 
@@ -111,10 +112,12 @@ class ClipSampling(ShiftedPipeline):
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
         pixels = (size[0] * scale, size[1] * scale)
         tensors = self._encode(prompts, negatives, embeds, per_prompt, frames, pixels)
+        if call.tells_places:
+            tensors["prompt_embeds"] = add_places(tensors["prompt_embeds"], frames)
         # 3. Prepare the timesteps, and the noise of each clip
         self.scheduler.set_timesteps(call.num_inference_steps, device=self._execution_device)
         if latents is None and frames > 1:
-            latents = draw_noise(shape, generator, call.noise_correlation)
+            latents = draw_noise(shape, generator, call.noise_correlation, call.noise_persistence)
         tensors["latents"] = self._initial_latents(shape, latents, generator, tensors["prompt_embeds"].dtype)
         # 4. Denoise all frames together
         step_options = self.prepare_extra_step_kwargs(one_a_frame(generator, frames), eta)

@@ -21,6 +21,7 @@ from transformers import CLIPTextModel
 
 from latent_shift.data.latents import encode_frames
 from latent_shift.noise import draw_noise
+from latent_shift.places import add_places
 from latent_shift.prompts import with_fps
 from latent_shift.training.base_models import image_model, video_model
 from latent_shift.training.denoising_data import (
@@ -81,8 +82,11 @@ class DenoisingObjective(nn.Module):
         captions = batch["image_caption"] if as_images else self._clip_captions(batch)
         text = self._text(batch, captions, items)
         text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
-        correlation = 0.0 if as_images else self.recipe.diffusion.noise_correlation
-        noise = draw_noise(tuple(latents.shape), items, correlation).view(latents.shape)
+        if self._tells_places() and not as_images:
+            text = add_places(text, latents.shape[1])
+        chosen = self.recipe.diffusion
+        alike = (0.0, 0.0) if as_images else (chosen.noise_correlation, chosen.noise_persistence)
+        noise = draw_noise(tuple(latents.shape), items, *alike).view(latents.shape)
         places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
@@ -130,6 +134,9 @@ class DenoisingObjective(nn.Module):
     def _tells_fps(self) -> bool:
         clips = self.recipe.clips
         return isinstance(self.recipe, VideoRecipe) and clips is not None and clips.tell_fps
+
+    def _tells_places(self) -> bool:
+        return isinstance(self.recipe, VideoRecipe) and self.recipe.tell_places
 
     def _text(self, batch: dict[str, Any], captions: list[str], items: list[Generator]) -> Tensor:
         """(B, L, D), in training some of them the empty caption's."""
@@ -182,7 +189,9 @@ class DenoisingObjective(nn.Module):
         video = isinstance(recipe, VideoRecipe)
         self.parts.video_settings = VideoSettings(
             video_tuned=video, **clip_size(recipe),
-            noise_correlation=recipe.diffusion.noise_correlation, tells_fps=self._tells_fps(),
+            noise_correlation=recipe.diffusion.noise_correlation,
+            noise_persistence=recipe.diffusion.noise_persistence,
+            tells_fps=self._tells_fps(), tells_places=self._tells_places(),
             closed_vocabulary=trained_words(self.parts.tokenizer), **recipe.sampling.model_dump(), **shift,
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Op
         "weight_decay": settings.weight_decay,
     }
     if settings.kind == "adamw":
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(parameters, fused=True, **options)
     if not torch.cuda.is_available():
         raise ValueError("optimizer.kind: adamw-8bit needs a CUDA GPU; use adamw")
     try:

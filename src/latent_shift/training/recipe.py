@@ -206,6 +206,7 @@ class Diffusion(Strict):
     )
     caption_dropout: Share = Field(0.1, description="captions replaced by the empty one, for guidance")
     noise_correlation: Share = Field(0.0, description="variance of the noise that a clip's frames share")
+    noise_persistence: Share = Field(0.0, description="correlation of the rest between neighbouring frames")
 
 
 class Sampling(Strict):
@@ -269,6 +270,7 @@ class VideoRecipe(Divisible):
     sampling: Sampling = Sampling()
     shift: Shift = Shift()
     image_steps: Share = Field(0.1, description="share of steps that train on images, to keep that ability")
+    tell_places: bool = Field(False, description="tell each frame its place in the clip")
     init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
     lora: Lora | None = Field(None, description="train low-rank layers alone; the model gets them merged")
     layers: tuple[str, ...] = Field(

@@ -9,10 +9,11 @@ from clips import captioned_folder, write_video
 from latent_shift.checkpoints import load
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
-from latent_shift.data.ahead import AheadSettings, AheadVideos, Encoder, encode_captions
+from latent_shift.data.ahead import AheadSettings, AheadVideos, Encoder
 from latent_shift.data.latents import encode_frames
 from latent_shift.data.pack import pack
 from latent_shift.data.sources import recognise
+from latent_shift.data.text_states import encode_captions
 from latent_shift.data.videos import ClipSettings, Videos
 from tiny import tiny_pipeline_folder
 
@@ -48,7 +49,8 @@ def test_a_window_is_what_the_clip_would_have_been_encoded_to(clips, model, tmp_
     expected = encode_frames(pipeline.vae, plain["frames"], 4)
     assert first["latents"].shape == expected.shape
     assert torch.allclose(first["latents"].float(), expected, atol=2e-3)
-    assert torch.allclose(first["text"].float(), encode_captions(pipeline, (first["caption"],))[0], atol=2e-3)
+    told = encode_captions(pipeline, (first["caption"],)).states[0]
+    assert torch.allclose(first["text"].float(), told, atol=2e-3)
     windows = {tuple(ahead[1 + 3 * visit]["latents"].flatten()[:3].tolist()) for visit in range(40)}
     assert len(windows) == 5  # of eight frames
     assert {ahead[1 + 3 * visit]["caption"] for visit in range(40)} == {

@@ -17,7 +17,6 @@ from latent_shift.training.draws import Draws
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.run import objective, run
 from tiny import open_components
-from tiny_xl import tiny_xl_folder
 
 FRAMES = {"num_frames": 4, "fps": 8, "height": 32, "width": 48}
 
@@ -166,12 +165,6 @@ def test_what_cannot_be_trained_is_told_before_any_work(recipe, own, changes, er
     with pytest.raises(ValueError, match=error):
         run(wanted, ignore)
     assert not wanted.output.exists()
-
-
-def test_an_sdxl_base_is_refused(recipe, own, tmp_path):
-    tiny_xl_folder(tmp_path / "xl")
-    with pytest.raises(ValueError, match="base: .*xl is an SDXL model"):
-        run(recipe("video", latents=None, clips=own, base=str(tmp_path / "xl")), ignore)
 
 
 def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, tmp_path):

@@ -6,12 +6,12 @@ those of others are refused.
 
     0001.mp4   0001.json   0001.latents.safetensors (F, C, h, w)   0001.text.safetensors (captions, L, D)
 
+The text of SDXL's layout has pooled states (captions, P) as well.
 Shapes: F frames, C latent channels, h x w latent pixels, L tokens of width D; float16.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cached_property
 from typing import Any
@@ -21,13 +21,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from latent_shift import checkpoints
 from latent_shift.data.chance import pick
 from latent_shift.data.entries import Entry, Listing, Place
 from latent_shift.data.framing import Size, fit
 from latent_shift.data.latents import encode_frames, fingerprint
+from latent_shift.data.text_states import encode_captions, text_fingerprint
 from latent_shift.data.videos import DEFAULT_FPS, ClipSettings, Videos, extent
 from latent_shift.media import open_clip
 
@@ -64,8 +65,6 @@ class Encoder:
                 raise ValueError(
                     f"--{name} {getattr(self.settings, name)}: this model takes multiples of {multiple}"
                 )
-        if not hasattr(model, "text_encoder") or hasattr(model, "text_encoder_2"):
-            raise ValueError(f"--latents-of {self.settings.model}: a model with one text model is needed")
         return model
 
     @cached_property
@@ -79,10 +78,11 @@ class Encoder:
     def files(self, entry: Entry) -> dict[str, bytes]:
         """The files of an entry by their suffixes. Raises ValueError where its clip cannot be read."""
         facts = {"made": json.dumps(self.facts)}  # one entry: safetensors keeps no order of several
-        latents, states = self._latents(entry), encode_captions(self._model, entry.captions)
+        latents, told = self._latents(entry), encode_captions(self._model, entry.captions)
+        text = {"text": told.states, **({} if told.pooled is None else {"pooled": told.pooled})}
         return {
             LATENTS: save({"latents": latents}, metadata=facts),
-            TEXT: save({"text": states.half().contiguous().cpu()}, metadata=facts),
+            TEXT: save({name: part.half().contiguous().cpu() for name, part in text.items()}, metadata=facts),
         }
 
     def _latents(self, entry: Entry) -> Tensor:
@@ -109,28 +109,10 @@ def all_times(facts: Any, entry: Entry, fps: float) -> list[float]:
     return [min(first + place / fps, max(last, first)) for place in range(count)]
 
 
-@torch.no_grad()
-def encode_captions(model: Any, captions: tuple[str, ...]) -> Tensor:
-    """(captions, L, D): the text model's states, padded to its full length."""
-    tokens = model.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-    states: Tensor = model.text_encoder(tokens.input_ids.to(model.text_encoder.device)).last_hidden_state
-    return states
-
-
-def text_fingerprint(model: Any) -> str:
-    """A short hash of a text model's weights and of how its tokenizer splits."""
-    digest = hashlib.sha256()
-    encoder: nn.Module = model.text_encoder
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-    vocabulary = sorted(model.tokenizer.get_vocab().items())
-    digest.update(repr(vocabulary).encode())
-    return digest.hexdigest()[:16]
-
-
 class AheadVideos(Videos):
     """Windows of latents computed ahead: items {"latents", "text", "caption", "image_caption", "fps", "key"}.
 
+    In SDXL's layout also "pooled", beside "text".
     model: the pipeline that they must be of. Raises ValueError for a listing without them, or of another
     model, rate or size, naming both.
     """
@@ -151,15 +133,15 @@ class AheadVideos(Videos):
     def _item(self, entry: Entry, rng: np.random.Generator, size: Size | None) -> dict[str, Any]:
         latents = self._window(entry, rng)
         number = pick(rng, range(len(entry.captions)))
-        caption, text = entry.captions[number], self._read(entry, entry.text, "text")[number]
+        caption, text = entry.captions[number], self._read(entry, entry.text, "text")
         return {
-            "latents": latents, "text": text, "caption": caption, "image_caption": caption,
-            "fps": self.wanted["fps"], "key": entry.key,
+            "latents": latents, **{name: part[number] for name, part in text.items()}, "caption": caption,
+            "image_caption": caption, "fps": self.wanted["fps"], "key": entry.key,
         }  # fmt: skip
 
     def _window(self, entry: Entry, rng: np.random.Generator) -> Tensor:
         """(F, C, h, w): as many frames as asked for, from anywhere in the entry."""
-        whole = self._read(entry, entry.latents, "latents")
+        whole = self._read(entry, entry.latents, "latents")["latents"]
         frames = 1 if entry.kind == "image" else self.settings.num_frames
         room = len(whole) - frames
         if room < 0:
@@ -167,21 +149,24 @@ class AheadVideos(Videos):
         start = int(rng.random() * (room + 1))
         return whole[start : start + frames]
 
-    def _read(self, entry: Entry, place: Place | None, name: str) -> Tensor:
+    def _read(self, entry: Entry, place: Place | None, name: str) -> dict[str, Tensor]:
+        """The tensors of a file, `name` among them."""
         if place is None:
             raise ValueError(f"{entry.place}: has no {name} beside it: pack it with --latents-of")
         file = place.open()
         data = getattr(file, "data", None)
         assert isinstance(data, bytes)  # a member of a tar
         try:
-            tensor: Tensor = load(data)[name]
-        except (SafetensorError, KeyError) as error:
+            tensors: dict[str, Tensor] = load(data)
+        except SafetensorError as error:
             raise ValueError(f"{place}: cannot be read: {error}") from error
+        if name not in tensors:
+            raise ValueError(f"{place}: cannot be read: it holds no {name}")
         made = _metadata(data)
         for key, value in self.wanted.items():
             if made.get(key) != value:
                 raise ValueError(f"{place}: is of {key} {made.get(key)}, not {value}: pack it anew")
-        return tensor
+        return tensors
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

@@ -74,7 +74,14 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
     for part in frames.split(chunk):
         with torch.autocast(vae.device.type, torch.bfloat16):
             parts.append(vae.encode(to_model_range(part.to(vae.device))).latent_dist.mode())
-    return torch.cat(parts).float() * vae.config["scaling_factor"]
+    latents, config = torch.cat(parts).float(), vae.config
+    if config.latents_mean is not None and config.latents_std is not None:  # of some SDXL autoencoders
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1).to(latents)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        latents = (latents - mean) / std
+    return latents * config["scaling_factor"]
 
 
 def read(folder: Path, length: int) -> Tensor:

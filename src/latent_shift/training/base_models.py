@@ -16,10 +16,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from latent_shift import checkpoints
 from latent_shift.data.moving_shapes.world import SIZE
 from latent_shift.data.videos import ClipSettings
-from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 from latent_shift.prompts import has_closed_vocabulary
 from latent_shift.training.noise_schedule import noise_scheduler
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
+
+AnyPipeline = LatentShiftPipeline | LatentShiftXLPipeline
 
 
 def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
@@ -41,8 +43,8 @@ def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
     return model
 
 
-def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
-    """The pipeline of `base`, its U-Net exchanged for that of `init` where one is named.
+def video_model(recipe: VideoRecipe) -> AnyPipeline:
+    """The pipeline of `base`, in either layout, its U-Net exchanged for that of `init` where one is named.
 
     Raises ValueError for a base that is no model or cannot be trained, and where the parts do not fit.
     """
@@ -51,8 +53,6 @@ def video_model(recipe: VideoRecipe) -> LatentShiftPipeline:
         model = checkpoints.load(recipe.base, device="cpu", dtype="fp32", **options)
     except ValueError as error:
         raise ValueError(f"base: {error}") from error
-    if not isinstance(model, LatentShiftPipeline):
-        raise ValueError(f"base: {recipe.base} is an SDXL model, which can sample but not be trained yet")
     if recipe.clips is not None:
         _check_size(recipe.clips.frames, model.vae_scale_factor)
     if recipe.clips is not None and recipe.clips.tell_fps and has_closed_vocabulary(model.tokenizer):
@@ -85,17 +85,22 @@ def _unet(folder: Path) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
 
 
-def _check_fit(model: LatentShiftPipeline, key: str, side: int = SIZE) -> None:
+def _check_fit(model: AnyPipeline, key: str, side: int = SIZE) -> None:
     """Raise ValueError where the U-Net, which is that of `key`, does not fit its neighbours.
 
     side: pixels that a new U-Net is to sample by default.
     """
-    unet, vae, text = model.unet.config, model.vae.config, model.text_encoder.config
+    unet, vae = model.unet.config, model.vae.config
+    texts: list[Any] = [part.config for part in model.text_encoders()]
     wanted = {
         "in_channels": (vae.latent_channels, "the autoencoder's latent_channels"),
         "out_channels": (vae.latent_channels, "the autoencoder's latent_channels"),
-        "cross_attention_dim": (text.hidden_size, "the text tower's hidden_size"),
+        "cross_attention_dim": (sum(text.hidden_size for text in texts), "the text towers' hidden_size"),
     }
+    if isinstance(model, LatentShiftXLPipeline):
+        sizes = 6 * (unet.addition_time_embed_dim or 0)
+        reason = f"{sizes} of the sizes, and the second text tower's projection_dim"
+        wanted["projection_class_embeddings_input_dim"] = (sizes + texts[1].projection_dim, reason)
     if key == "unet":  # a given one may do as it likes
         wanted["sample_size"] = (side // model.vae_scale_factor, f"{side} pixels by this autoencoder")
     for name, (value, reason) in wanted.items():

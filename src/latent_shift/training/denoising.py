@@ -2,9 +2,9 @@
 
 Latents of frames or clips are noised and the U-Net predicts what the scheduler's configuration asks for
 (epsilon or velocity), steered by the caption. For clips the temporal shift is on; in a share of the steps the
-clip's frames are single images instead, so that this ability stays. Text tower and autoencoder are fixed.
+clip's frames are single images instead, so that this ability stays. Text towers and autoencoder are fixed.
 
-Shapes: B clips, F frames, C latent channels, h x w latent pixels, L tokens of width D.
+Shapes: B clips, F frames, C latent channels, h x w latent pixels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Generator, Tensor, nn
-from transformers import CLIPTextModel
 
 from latent_shift.data.latents import encode_frames
 from latent_shift.noise import draw_noise
-from latent_shift.places import add_places
 from latent_shift.prompts import with_fps
 from latent_shift.training.base_models import image_model, video_model
+from latent_shift.training.conditions import Conditions, for_frames, read_captions
 from latent_shift.training.denoising_data import (
     Items,
     clip_size,
@@ -51,7 +50,7 @@ class DenoisingObjective(nn.Module):
         self.parts = image_model(recipe) if isinstance(recipe, ImageRecipe) else video_model(recipe)
         self.unet: UNet2DConditionModel = self.parts.unet
         self.vae: AutoencoderKL = self.parts.vae.requires_grad_(False)
-        self.text_encoder: CLIPTextModel = self.parts.text_encoder.requires_grad_(False)
+        self.text_encoders = nn.ModuleList(self.parts.text_encoders()).requires_grad_(False)
         self.register_buffer("alphas", self.parts.scheduler.alphas_cumprod.clone(), persistent=False)
         if not torch.cuda.is_available():
             # On a CPU and on tiny sequences the plain form is twice as fast as the fused one.
@@ -80,10 +79,7 @@ class DenoisingObjective(nn.Module):
         step, items = draws.step(), draws.items()
         as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
         captions = batch["image_caption"] if as_images else self._clip_captions(batch)
-        text = self._text(batch, captions, items)
-        text = text.repeat_interleave(latents.shape[1], dim=0)  # (B*F, L, D)
-        if self._tells_places() and not as_images:
-            text = add_places(text, latents.shape[1])
+        told = self._told(batch, captions, items, latents, as_images=as_images)
         chosen = self.recipe.diffusion
         alike = (0.0, 0.0) if as_images else (chosen.noise_correlation, chosen.noise_persistence)
         noise = draw_noise(tuple(latents.shape), items, *alike).view(latents.shape)
@@ -91,18 +87,19 @@ class DenoisingObjective(nn.Module):
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
         timesteps = (places.flatten() * len(self.alphas)).long().to(latents.device)
-        loss = self._denoise(latents, noise.to(latents.device), timesteps, text)
+        loss = self._denoise(latents, noise.to(latents.device), timesteps, told)
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
 
-    def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """latents, noise (B, F, C, h, w); timesteps (B,), one a clip; text (B*F, L, D)."""
+    def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions) -> Tensor:
+        """latents, noise (B, F, C, h, w); timesteps (B,), one a clip; told of B*F frames."""
         frames, alpha = latents.shape[1], self.alphas[timesteps].view(-1, 1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         if isinstance(self.recipe, VideoRecipe) and self.recipe.shift.enabled:
             set_num_frames(self.unet, frames)
         each = timesteps.repeat_interleave(frames)
         denoiser = self._denoiser[0] if self.training else self.unet
-        predicted = denoiser(noisy.flatten(0, 1), each, text).sample.float().view_as(latents)
+        predicted = denoiser(noisy.flatten(0, 1), each, told.text, added_cond_kwargs=told.added).sample
+        predicted = predicted.float().view_as(latents)
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self._predicts_velocity() else noise
         error = (predicted - target).square().mean(dim=(1, 2, 3, 4))  # (B,)
         return (error * self._weights(self.alphas[timesteps])).mean()
@@ -138,29 +135,28 @@ class DenoisingObjective(nn.Module):
     def _tells_places(self) -> bool:
         return isinstance(self.recipe, VideoRecipe) and self.recipe.tell_places
 
-    def _text(self, batch: dict[str, Any], captions: list[str], items: list[Generator]) -> Tensor:
-        """(B, L, D), in training some of them the empty caption's."""
+    def _told(
+        self,
+        batch: dict[str, Any],
+        captions: list[str],
+        items: list[Generator],
+        latents: Tensor,
+        *,
+        as_images: bool,
+    ) -> Conditions:
+        """What the frames of latents (B, F, C, h, w) are told; in training some of no caption."""
         share = self.recipe.diffusion.caption_dropout if self.training else 0.0
         dropped = [_chance(one) < share for one in items]
-        if "text" not in batch:
-            return self._encode(["" if out else text for out, text in zip(dropped, captions, strict=True)])
-        known = batch["text"].float()
-        without = torch.tensor(dropped, device=known.device)[:, None, None]
-        return torch.where(without, self._encode([""]), known)
+        height, width = (side * self.parts.vae_scale_factor for side in latents.shape[-2:])
+        return for_frames(
+            read_captions(self.parts, batch, captions, dropped), latents.shape[1], (height, width),
+            places=self._tells_places() and not as_images,
+        )  # fmt: skip
 
     def _latents(self, frames: Tensor) -> Tensor:
         """(B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""
         flat = encode_frames(self.vae, frames.flatten(0, 1), chunk=frames.shape[1])
         return flat.unflatten(0, frames.shape[:2])
-
-    @torch.no_grad()
-    def _encode(self, captions: list[str]) -> Tensor:
-        """(B, L, D): the text tower's reading, padded to its full length as the pipeline does."""
-        tokens = self.parts.tokenizer(
-            captions, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        hidden: Tensor = self.text_encoder(tokens.to(self.alphas.device)).last_hidden_state
-        return hidden
 
     def samples(self, folder: Path, step: int) -> None:
         """Write a sheet of clips (or images) of fixed prompts."""

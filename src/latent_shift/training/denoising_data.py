@@ -15,8 +15,8 @@ from latent_shift.data.moving_shapes.world import FPS, FRAMES, SIZE
 from latent_shift.data.plans import Mixed
 from latent_shift.data.stored import StoredClips
 from latent_shift.data.videos import DEFAULT_FPS, Videos
-from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
+from latent_shift.training.base_models import AnyPipeline
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Clips, ImageRecipe, VideoRecipe
 from latent_shift.training.samples import world_prompts
@@ -30,7 +30,7 @@ _SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
 
 def denoising_items(
     recipe: ImageRecipe | VideoRecipe,
-    model: LatentShiftPipeline,
+    model: AnyPipeline,
     report: Callable[[Progress], None],
     *,
     kept_out: bool = False,
@@ -45,7 +45,7 @@ def denoising_items(
 
 
 def _own_clips(
-    recipe: ImageRecipe | VideoRecipe, clips: Clips, model: LatentShiftPipeline, items: int, *, kept_out: bool
+    recipe: ImageRecipe | VideoRecipe, clips: Clips, model: AnyPipeline, items: int, *, kept_out: bool
 ) -> Videos | Mixed:
     """The user's clips, or the `items` of them kept out; images of another source mixed in."""
     seen, log = clips.frames, recipe.output / "bad-clips.jsonl"

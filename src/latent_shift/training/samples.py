@@ -11,12 +11,12 @@ import torch
 
 from latent_shift.data.moving_shapes import caption, draw_scenes, image_caption
 from latent_shift.media import contact_sheet, write_image
-from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.base_models import AnyPipeline
 
 _SEED = 77  # of the scenes whose captions are the prompts; no training world should have it
 
 
-def write_samples(pipeline: LatentShiftPipeline, path: Path, prompts: Sequence[str]) -> None:
+def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> None:
     """Write a sheet with a clip of each prompt, of the model's own length, a line each; or its images."""
     frames = pipeline.video_settings.num_frames
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -25,11 +24,14 @@ from latent_shift.training.batches import loader
 from latent_shift.training.interrupts import Interrupted, stop_requests
 from latent_shift.training.log import Log, Progress
 from latent_shift.training.model_card import write_card
+from latent_shift.training.optimization import adamw
+from latent_shift.training.processes import Prepared, new_accelerator, prepare
 from latent_shift.training.quiet import quiet_libraries
 from latent_shift.training.recipe import Divisible, Run
 from latent_shift.training.record import check_recipe, is_finished, write_recipe
+from latent_shift.training.sharding import fill, whole
 from latent_shift.training.skipped import Skipped
-from latent_shift.training.state import State, load, save
+from latent_shift.training.state import State, load, save, trainable
 from latent_shift.training.stepping import take_step
 from latent_shift.training.validation import FixedItems
 
@@ -67,46 +69,31 @@ def train(recipe: Run, objective: nn.Module, report: Report) -> Path:
     check_recipe(recipe)
     if is_finished(recipe):
         return recipe.output / "model"
-    accelerator = _accelerator(recipe)
-    objective.to(accelerator.device)
-    state = State.new(objective, recipe, accelerator.scaler)
-    done = load(recipe.output, state)
+    accelerator = new_accelerator(recipe)
     try:
         with quiet_libraries():
+            optimizer = adamw(trainable(objective.to(accelerator.device)), recipe.optimizer)
+            prepared = prepare(accelerator, recipe, objective, optimizer)
+            state = State.new(objective, recipe, accelerator.scaler, optimizer)
+            done = load(recipe.output, state)
             if accelerator.is_main_process:
                 write_recipe(recipe)
             if done < recipe.steps:
-                _take_steps(recipe, state, done, accelerator, report)
-            if accelerator.is_main_process:
-                _export(recipe, state)
+                _take_steps(recipe, state, prepared, done, accelerator, report)
+            with _shown(state, prepared, accelerator) as shown:
+                if accelerator.is_main_process:
+                    _export(recipe, shown)
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state()  # else the next run of this process must have the same precision
     return recipe.output / "model"
 
 
-def resolve_precision(precision: str) -> str:
-    """What "auto" stands for: bf16 where the machine computes in it, else fp32 (fp16 on an older GPU)."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if has_bf16 else "fp32"
-
-
-def _accelerator(recipe: Run) -> Accelerator:
-    precision = resolve_precision(recipe.precision)
-    return Accelerator(
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with="tensorboard",
-        project_config=ProjectConfiguration(project_dir=str(recipe.output), logging_dir=str(recipe.output)),
-    )
-
-
-def _take_steps(recipe: Run, state: State, done: int, accelerator: Accelerator, report: Report) -> None:
+def _take_steps(
+    recipe: Run, state: State, prepared: Prepared, done: int, accelerator: Accelerator, report: Report
+) -> None:
     """All steps after `done`, with checkpoints, samples and the log."""
-    model, optimizer = accelerator.prepare(state.objective, state.optimizer)
+    model, optimizer = prepared.model, prepared.optimizer
     with accelerator.main_process_first():
         data = _tasks(state).dataset(report)
     batches = loader(
@@ -125,8 +112,7 @@ def _take_steps(recipe: Run, state: State, done: int, accelerator: Accelerator, 
                 figures["validation_loss"] = fixed.loss(state, accelerator)
             log.step(step, figures or {})
             stops = stop.agreed(accelerator)
-            if accelerator.is_main_process:
-                _keep(recipe, state, step, ends=stops or step == recipe.steps)
+            _keep(recipe, state, prepared, accelerator, step, ends=stops or step == recipe.steps)
             if stops and step < recipe.steps:
                 raise Interrupted(f"stopped at step {step}")
 
@@ -138,21 +124,45 @@ def _fixed_items(recipe: Run, state: State, accelerator: Accelerator, report: Re
     return FixedItems(data, recipe, accelerator)
 
 
-def _keep(recipe: Run, state: State, step: int, *, ends: bool) -> None:
-    """Write the checkpoint and the samples that are due."""
+def _keep(
+    recipe: Run, state: State, prepared: Prepared, accelerator: Accelerator, step: int, *, ends: bool
+) -> None:
+    """Write the checkpoint and the samples that are due; the other processes bring their parts, if any."""
     if ends or step % recipe.checkpoint_every == 0:
-        save(recipe.output, step, state, recipe.keep_checkpoints)
+        save(recipe.output, step, state, recipe.keep_checkpoints, writes=accelerator.is_main_process)
     if recipe.sample_every and step % recipe.sample_every == 0:
+        with _shown(state, prepared, accelerator) as shown:
+            if accelerator.is_main_process:
+                shown.samples(recipe.output / "samples", step)
+
+
+@contextmanager
+def _shown(state: State, prepared: Prepared, accelerator: Accelerator) -> Iterator[Objective]:
+    """The objective with the averaged weights, whole in the main process: a matter of all processes."""
+    if not accelerator.is_fsdp2:
         with state.averaged():
-            _tasks(state).samples(recipe.output / "samples", step)
+            yield _tasks(state)
+        return
+    replica = prepared.replica
+    targets = trainable(replica) if replica is not None else [None] * len(state.trained)
+    for target, average in zip(targets, state.averages(), strict=True):
+        tensor = whole(average)
+        if target is not None:
+            fill(target, tensor)
+    if replica is None:
+        yield _tasks(state)  # of another process than the main one, which does nothing with it
+        return
+    try:
+        yield cast(Objective, replica.to(accelerator.device))
+    finally:
+        replica.cpu()
 
 
-def _export(recipe: Run, state: State) -> None:
-    """Write the averaged model, whole or not at all."""
+def _export(recipe: Run, objective: Objective) -> None:
+    """Write the model, whole or not at all."""
     folder, partial = recipe.output / "model", recipe.output / "model.unfinished"
     shutil.rmtree(partial, ignore_errors=True)
-    with state.averaged():
-        _tasks(state).export(partial)
+    objective.export(partial)
     write_card(partial, recipe)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

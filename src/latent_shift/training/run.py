@@ -13,6 +13,7 @@ from latent_shift.training.contrast import ContrastObjective
 from latent_shift.training.denoising import DenoisingObjective
 from latent_shift.training.log import Progress
 from latent_shift.training.loop import train
+from latent_shift.training.processes import check_processes
 from latent_shift.training.quiet import quiet_libraries
 from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, Recipe, WordingRecipe
 from latent_shift.training.wording import WordingObjective
@@ -21,9 +22,11 @@ from latent_shift.training.wording import WordingObjective
 def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:
     """Train what the recipe says, from its last checkpoint on. Returns the folder of the finished model.
 
-    Raises what the loop raises, and ValueError where a folder that the recipe names is missing.
+    Raises what the loop raises, and ValueError where a folder that the recipe names is missing, or it
+    asks for what the launched processes cannot do.
     """
     _check_folders(recipe)
+    check_processes(recipe)
     torch.manual_seed(recipe.seed)  # the new weights
     with quiet_libraries():
         module = objective(recipe)

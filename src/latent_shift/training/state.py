@@ -2,7 +2,8 @@
 
 Only safetensors and JSON, never pickle. A checkpoint is a folder `step-00001000` that appears whole or not at
 all: it is written under another name and renamed. `load` gives back exactly what `save` was given, so a
-resumed run goes on as if never stopped.
+resumed run goes on as if never stopped. It holds whole tensors, whoever shares them out, so a run may go on
+with other processes than it was begun with.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latent_shift.training.optimization import Diverged, adamw
+from latent_shift.training.optimizer_state import read_optimizer, write_optimizer
 from latent_shift.training.recipe import Run
+from latent_shift.training.sharding import fill, gather, joined, own
 
 _UNFINISHED = ".unfinished"
 
@@ -38,23 +42,50 @@ class State:
     scaler: torch.amp.GradScaler | None = None
 
     @classmethod
-    def new(cls, objective: nn.Module, recipe: Run, scaler: torch.amp.GradScaler | None = None) -> State:
-        """The state before the first step; all parameters that require gradients are trained."""
-        trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    def new(
+        cls,
+        objective: nn.Module,
+        recipe: Run,
+        scaler: torch.amp.GradScaler | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> State:
+        """The state before the first step; all parameters that require gradients are trained.
+
+        optimizer: theirs, where processes share it out already.
+        """
+        trained = trainable(objective)
         average = EMAModel(
-            trained, decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True
-        )
-        return cls(objective, trained, average, adamw(trained, recipe.optimizer), scaler)
+            [own(parameter) for parameter in trained],
+            decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True,
+        )  # fmt: skip
+        return cls(objective, trained, average, optimizer or adamw(trained, recipe.optimizer), scaler)
+
+    def take_average(self) -> None:
+        """Move the average towards the trained parameters, after a step of the optimizer."""
+        self.average.step(self._own())
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within the `with` block the trained parameters hold their moving average."""
-        self.average.store(self.trained)
-        self.average.copy_to(self.trained)
+        self.average.store(self._own())
+        self.average.copy_to(self._own())
         try:
             yield
         finally:
-            self.average.restore(self.trained)
+            self.average.restore(self._own())
+
+    def averages(self) -> Iterator[Tensor]:
+        """The moving averages of the trained parameters, shared out as these are."""
+        for part, parameter in zip(self.average.shadow_params, self.trained, strict=True):
+            yield joined(part, parameter)
+
+    def _own(self) -> list[Tensor]:
+        return [own(parameter) for parameter in self.trained]
+
+
+def trainable(objective: nn.Module) -> list[nn.Parameter]:
+    """The parameters that require gradients."""
+    return [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -67,23 +98,29 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def save(run: Path, step: int, state: State, keep: int) -> Path:
+def save(run: Path, step: int, state: State, keep: int, *, writes: bool = True) -> Path:
     """Write the checkpoint of `step` and remove all but the newest `keep`. Returns its folder.
 
+    writes: false in the processes beside the main one, which only bring their parts.
     Raises Diverged, and writes nothing, where a weight is not finite.
     """
-    weights = _weights(state.objective)
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    partial = folder.with_suffix(_UNFINISHED)
+    weights = gather(_named(state.objective), keep=writes)
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite at step {step}: lower learning_rate, or use fp32")
-    folder = run / "checkpoints" / f"step-{step:08d}"
-    for stale in folder.parent.glob(f"step-*{_UNFINISHED}"):  # of a run that was killed
-        shutil.rmtree(stale)
-    partial = folder.with_suffix(_UNFINISHED)
-    partial.mkdir(parents=True)
-    tensors, numbers = _flatten_optimizer(state.optimizer.state_dict())
-    save_file(weights, partial / "weights.safetensors")
-    save_file(_numbered(state.average.shadow_params), partial / "ema.safetensors")
+    if writes:
+        for stale in folder.parent.glob(f"step-*{_UNFINISHED}"):  # of a run that was killed
+            shutil.rmtree(stale)
+        partial.mkdir(parents=True)
+        save_file(weights, partial / "weights.safetensors")
+    average = gather(((str(i), part) for i, part in enumerate(state.averages())), keep=writes)
+    if writes:
+        save_file(average, partial / "ema.safetensors")
+    tensors, numbers = read_optimizer(state.optimizer, state.trained, keep=writes)
+    if not writes:
+        return folder
     save_file(tensors, partial / "optimizer.safetensors")
     rest: dict[str, Any] = {"step": step, "ema_step": state.average.optimization_step, "optimizer": numbers}
     if state.scaler is not None:
@@ -105,49 +142,25 @@ def load(run: Path, state: State) -> int:
     if not found:
         return 0
     folder = found[-1]
-    weights = load_file(folder / "weights.safetensors")
-    if _shapes(weights) != _shapes(_weights(state.objective)):
-        raise ValueError(f"checkpoint {folder} is of another model: train into another output folder")
-    state.objective.load_state_dict(weights, strict=False)
+    named = dict(_named(state.objective))
+    with safe_open(folder / "weights.safetensors", framework="pt") as weights:
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+        if shapes != {name: tuple(parameter.shape) for name, parameter in named.items()}:
+            raise ValueError(f"checkpoint {folder} is of another model: train into another output folder")
+        for name, parameter in named.items():
+            fill(parameter, weights.get_tensor(name))
     rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    average = load_file(folder / "ema.safetensors")
-    for i, parameter in enumerate(state.average.shadow_params):
-        parameter.data.copy_(average[str(i)])
+    with safe_open(folder / "ema.safetensors", framework="pt") as average:
+        for i, part in enumerate(state.averages()):
+            fill(part, average.get_tensor(str(i)))
     state.average.optimization_step = rest["ema_step"]
-    groups = state.optimizer.state_dict()["param_groups"]
     tensors = load_file(folder / "optimizer.safetensors")
-    state.optimizer.load_state_dict(_unflatten_optimizer(tensors, rest["optimizer"], groups))
+    write_optimizer(state.optimizer, state.trained, tensors, rest["optimizer"])
     if state.scaler is not None and "scaler" in rest:
         state.scaler.load_state_dict(rest["scaler"])
     return int(rest["step"])
 
 
-def _weights(objective: nn.Module) -> dict[str, Tensor]:
+def _named(objective: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The trained parameters by name."""
-    named = objective.named_parameters()
-    return {name: value.detach().contiguous() for name, value in named if value.requires_grad}
-
-
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _numbered(tensors: list[Tensor]) -> dict[str, Tensor]:
-    return {str(i): tensor.contiguous() for i, tensor in enumerate(tensors)}
-
-
-def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The optimizer's per-parameter entries as "index.name": tensors, and plain numbers."""
-    entries = {f"{i}.{name}": value for i, values in state["state"].items() for name, value in values.items()}
-    tensors = {key: value.contiguous() for key, value in entries.items() if isinstance(value, Tensor)}
-    return tensors, {key: value for key, value in entries.items() if not isinstance(value, Tensor)}
-
-
-def _unflatten_optimizer(
-    tensors: dict[str, Tensor], numbers: dict[str, float], groups: Any
-) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in (*tensors.items(), *numbers.items()):
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": groups}
+    return ((name, value) for name, value in objective.named_parameters() if value.requires_grad)

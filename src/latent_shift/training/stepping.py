@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from latent_shift.data.chance import step_seed
 from latent_shift.training.draws import Draws
-from latent_shift.training.optimization import learning_rate
+from latent_shift.training.optimization import Diverged, learning_rate
 from latent_shift.training.recipe import Divisible, Run
+from latent_shift.training.sharding import whole
 from latent_shift.training.state import State
 
 
@@ -28,7 +30,7 @@ def take_step(
     """One step of the optimizer and of the average. Returns the step's figures, scalars.
 
     model, optimizer: as prepared by the accelerator. None where the gradient was not finite: such a step
-    changes nothing.
+    changes nothing. Raises Diverged where DeepSpeed, whose step cannot be left out any more, met one.
     """
     rate = learning_rate(recipe.optimizer, step, recipe.steps)
     for group in optimizer.param_groups:
@@ -39,15 +41,25 @@ def take_step(
     torch.manual_seed(
         step_seed(draws.seed, -1, accelerator.process_index)
     )  # for dropout, where there is some
-    figures = _gradients(recipe, model, accelerator, draws, to_device(batch, accelerator.device))
-    norm = accelerator.clip_grad_norm_(state.trained, recipe.optimizer.clip_norm)
-    finite = _all_finite(figures["loss"], norm, accelerator)
-    if finite or accelerator.scaler is not None:  # the scaler of half precision leaves such steps out itself
-        optimizer.step()
-    optimizer.zero_grad()
-    if not finite:
-        return None
-    state.average.step(state.trained)
+    batch = to_device(batch, accelerator.device)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        figures = model(batch, draws)
+        if not _all_finite(figures["loss"], torch.zeros(()), accelerator):
+            return None
+        accelerator.backward(figures["loss"])  # which takes the step as well
+        norm = torch.as_tensor(accelerator.clip_grad_norm_(state.trained, recipe.optimizer.clip_norm))
+        if not norm.isfinite():
+            raise Diverged(f"the gradient is not finite at step {step}: lower learning_rate, or use fp32")
+    else:
+        figures = _gradients(recipe, model, accelerator, draws, batch)
+        norm = whole(accelerator.clip_grad_norm_(state.trained, recipe.optimizer.clip_norm))
+        finite = _all_finite(figures["loss"], norm, accelerator)
+        if finite or accelerator.scaler is not None:  # half precision's scaler leaves such steps out itself
+            optimizer.step()
+        optimizer.zero_grad()
+        if not finite:
+            return None
+    state.take_average()
     return {**figures, "gradient_norm": norm, "learning_rate": torch.tensor(rate)}
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from latent_shift.data.chance import step_seed
 from latent_shift.training.draws import Draws
 from latent_shift.training.recipe import Divisible
+from latent_shift.training.sharding import give_back
 from latent_shift.training.state import State
 from latent_shift.training.stepping import to_device
 
@@ -46,6 +47,7 @@ class FixedItems:
             for batch, draws in self.batches:
                 figures = objective(to_device(batch, accelerator.device), draws)
                 total += figures["loss"] * len(draws.places)
+            give_back(objective)
         objective.train()
         total /= sum(len(draws.places) for _, draws in self.batches)
         return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total

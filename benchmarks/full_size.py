@@ -1,13 +1,15 @@
 """What Stable Diffusion 1.5's size takes: a guided sampling step; training steps of LoRA and all weights.
 
-    python benchmarks/full_size.py                    # 16 frames of 256x256 on the CPU: about 18 GiB, minutes
+    python benchmarks/full_size.py                    # 16 frames of 256x256 on the CPU: about 20 GiB, minutes
     python benchmarks/full_size.py --device cuda --dtype bf16
     python benchmarks/full_size.py --size tiny        # the same paths in seconds; its figures mean nothing
 
 U-Net, autoencoder and text model have the published sizes and random weights: time and memory do not depend
 on what the weights are. Each job runs in a process of its own, whose peak memory is printed: resident memory
-on a CPU, allocated memory on a GPU. A second table is computed, not measured: what each job needs on a GPU,
-by counting the tensors alive while the same networks run on torch's meta device, which holds no data.
+on a CPU, allocated memory on a GPU. The training steps are those of the training loop, in the middle of a
+run: the optimizer's states and the moving average are there before they begin.
+A second table is computed, not measured: what each job needs on a GPU, by counting the tensors alive while
+the same networks run on torch's meta device, which holds no data.
 """
 
 import argparse
@@ -19,13 +21,15 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from diffusers.utils import logging
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,6 +38,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from latent_shift.checkpoints.single_file import CONFIGS
 from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.optimization import adamw
+from latent_shift.training.recipe import Optimizer
 from latent_shift.unet import enable_temporal_shift
 
 GIB = 2**30
@@ -74,9 +80,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of weights and arithmetic, measured")
-    parser.add_argument("--only", choices=JOBS, help="one job, in this process; prints a JSON line")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="fp32", help="of what is measured; weights in training: fp32"
+    )
+    parser.add_argument(
+        "--only",
+        choices=(*JOBS, "computed"),
+        help="one job, in this process: a JSON line; or the second table",
+    )
     asked = parser.parse_args()
+    logging.set_verbosity_error()  # of precisions that are as they should be
+    if asked.only == "computed":
+        print(computed_table(SIZES[asked.size]))
+        return
     if asked.only is not None:
         print(json.dumps(measure(asked.only, SIZES[asked.size], asked.device, DTYPES[asked.dtype])))
         return
@@ -110,16 +126,17 @@ def in_own_process(job: str, arguments: list[str]) -> dict[str, float]:
 def measure(job: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, float]:
     """Seconds in all and in the autoencoder, and the peak memory of this process in bytes."""
     torch.manual_seed(0)
-    parts = build(size, device, dtype)
-    run = {"sampling": sample, "lora": train_lora, "full": train_all}[job]
-    began = time.perf_counter()
-    autoencoder = run(parts, size)
+    parts = build(size, device, dtype if job == "sampling" else torch.float32)
+    if job == "sampling":
+        seconds, autoencoder = sample(parts, size)
+    else:
+        run = {"lora": train_lora, "full": train_all}[job]
+        seconds, autoencoder = run(parts, size, dtype)
     if device == "cuda":
-        torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": time.perf_counter() - began, "autoencoder": autoencoder, "peak": peak}
+    return {"seconds": seconds, "autoencoder": autoencoder, "peak": peak}
 
 
 def build(size: Size, device: str, dtype: torch.dtype) -> dict[str, nn.Module]:
@@ -139,10 +156,10 @@ def unet_config() -> dict[str, Any]:
     return dict(UNet2DConditionModel.load_config(CONFIGS / "sd-1" / "unet"))
 
 
-def sample(parts: dict[str, nn.Module], size: Size) -> float:
-    """One guided step of a clip and its decoding, through the pipeline itself; the seconds of decoding."""
+def sample(parts: dict[str, nn.Module], size: Size) -> tuple[float, float]:
+    """One guided step of a clip and its decoding, by the pipeline itself; seconds, those of decoding."""
     pipeline = LatentShiftPipeline(
-        **parts, tokenizer=None, scheduler=DDIMScheduler(clip_sample=False),
+        **parts, tokenizer=None, scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.video_settings = pipeline.video_settings.overlaid(video_tuned=True)
@@ -153,41 +170,67 @@ def sample(parts: dict[str, nn.Module], size: Size) -> float:
         stepped.append(time.perf_counter())
         return {}
 
+    began = time.perf_counter()
     text = encode_text(parts, 2)
     pipeline(
         prompt_embeds=text[:1], negative_prompt_embeds=text[1:], num_frames=size.frames, height=size.pixels,
         width=size.pixels, num_inference_steps=1, output_type="np", decode_chunk_size=1,
         callback_on_step_end=note, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    return time.perf_counter() - stepped[-1]
+    synchronize(parts)
+    ended = time.perf_counter()
+    return ended - began, ended - stepped[-1]
 
 
-def train_lora(parts: dict[str, nn.Module], size: Size) -> float:
+def train_lora(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[float, float]:
     parts["unet"].add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
-    return train(parts, size)
+    return train(parts, size, dtype)
 
 
-def train_all(parts: dict[str, nn.Module], size: Size) -> float:
+def train_all(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[float, float]:
     parts["unet"].requires_grad_(True)
-    return train(parts, size)
+    return train(parts, size, dtype)
 
 
-def train(parts: dict[str, nn.Module], size: Size) -> float:
-    """Encode a clip and its caption, then one step of AdamW; the seconds of encoding the frames."""
+def train(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[float, float]:
+    """Encode a clip and its caption, then one step of AdamW and of the average, as the training loop does.
+
+    Weights are float32, the arithmetic `dtype` by autocast. Returns seconds, and those of encoding.
+    """
     unet = parts["unet"].train()
     trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
-    began = time.perf_counter()
-    latents = encode_frames(parts["vae"], size)
-    encoded = time.perf_counter() - began
-    text = encode_text(parts, 1).repeat_interleave(size.frames, dim=0)
+    optimizer = adamw(trained, Optimizer(learning_rate=1e-5))
+    average = EMAModel(trained, foreach=True)
+    begin(optimizer, trained)
     enable_temporal_shift(unet, size.frames)
     unet.enable_gradient_checkpointing()
-    denoise(unet, latents, text).backward()
-    torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=False)
+    began = time.perf_counter()
+    with nullcontext() if dtype == torch.float32 else torch.autocast(unet.device.type, dtype):
+        latents = encode_frames(parts["vae"], size)
+        synchronize(parts)
+        encoded = time.perf_counter() - began
+        text = encode_text(parts, 1).repeat_interleave(size.frames, dim=0)
+        loss = denoise(unet, latents, text)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return encoded
+    optimizer.zero_grad()
+    average.step(trained)
+    synchronize(parts)
+    return time.perf_counter() - began, encoded
+
+
+def begin(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter]) -> None:
+    """Let the optimizer make its states, by a step of no gradient."""
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def synchronize(parts: dict[str, nn.Module]) -> None:
+    if parts["unet"].device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def denoise(unet: nn.Module, latents: Tensor, text: Tensor) -> Tensor:
@@ -221,12 +264,12 @@ def computed_table(size: Size) -> str:
     lines = [
         "\nComputed, not measured: GiB on a GPU, bf16 arithmetic, attention that stores no map.",
         "Activations: the most that lives at once in one step of the U-Net, counted tensor by tensor.",
-        "Training with gradient checkpointing and AdamW (two float32 states a weight). Trained weights are",
-        "float32, with the bf16 copy that autocast keeps; others are bf16. Without losses of the allocator",
-        "and what CUDA takes for itself.",
+        "Training with gradient checkpointing, AdamW (two float32 states a weight) and the moving average;",
+        "all weights are float32, as the training loop keeps them, the U-Net's with the bf16 copy that",
+        "autocast keeps. In sampling all are bf16. Without losses of the allocator and what CUDA takes.",
         "",
-        "| job | weights | gradients | optimizer | activations | together |",
-        "|---|---|---|---|---|---|",
+        "| job | weights | gradients | optimizer | average | activations | together |",
+        "|---|---|---|---|---|---|---|",
     ]
     for job in JOBS:
         needs = [part / GIB for part in computed(job, size)]
@@ -234,8 +277,8 @@ def computed_table(size: Size) -> str:
     return "\n".join(lines)
 
 
-def computed(job: str, size: Size) -> tuple[float, float, float, float]:
-    """Bytes of weights, gradients, optimizer states, and of activations at the peak."""
+def computed(job: str, size: Size) -> tuple[float, float, float, float, float]:
+    """Bytes of weights, gradients, optimizer states, the moving average, and of activations at the peak."""
     parts = build(size, "meta", torch.bfloat16)
     unet = parts["unet"]
     if job == "lora":
@@ -244,8 +287,9 @@ def computed(job: str, size: Size) -> tuple[float, float, float, float]:
         unet.requires_grad_(True)
     trained = sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad)
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
-    weights = 2 * every + 4 * trained  # bf16 of all; the trained ones are kept in float32 as well
-    return weights, 4 * trained, 8 * trained, activations(job, unet, size)
+    own = sum(parameter.numel() for parameter in unet.parameters())
+    weights = 2 * every if job == "sampling" else 4 * every + 2 * own
+    return weights, 4 * trained, 8 * trained, 4 * trained, activations(job, unet, size)
 
 
 def activations(job: str, unet: nn.Module, size: Size) -> int:

@@ -34,7 +34,7 @@ def test_a_training_step_changes_what_is_trained_and_nothing_else(benchmark):
     for train, changed in ((benchmark.train_lora, "lora_B"), (benchmark.train_all, "conv_in.weight")):
         parts = benchmark.build(size, "cpu", torch.float32)
         before = {name: tensor.clone() for name, tensor in parts["unet"].state_dict().items()}
-        train(parts, size)
+        train(parts, size, torch.bfloat16)
         after = parts["unet"].state_dict()
         moved = {name for name in after if name not in before or not torch.equal(after[name], before[name])}
         assert any(changed in name for name in moved)
@@ -46,12 +46,12 @@ def test_the_computed_table_has_a_line_a_job(benchmark):
     size = benchmark.SIZES["tiny"]
     table = benchmark.computed_table(size)
     assert "Computed, not measured" in table
-    assert len(re.findall(r"^\| .* \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$", table, re.M)) == 3
+    assert len(re.findall(r"^\| .*( \| [\d.]+){6} \|$", table, re.M)) == 3
     parts = benchmark.build(size, "meta", torch.bfloat16)
     unet = sum(parameter.numel() for parameter in parts["unet"].parameters())
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
-    weights, gradients, optimizer, activations = benchmark.computed("full", size)
-    assert (weights, gradients, optimizer) == (2 * every + 4 * unet, 4 * unet, 8 * unet)
+    *kept, activations = benchmark.computed("full", size)
+    assert kept == [4 * every + 2 * unet, 4 * unet, 8 * unet, 4 * unet]
     assert activations > 0
 
 

@@ -1,4 +1,4 @@
-"""`latent-shift evaluate moving-shapes`: how often a model's clips show what their prompts say.
+"""`latent-shift evaluate`: the list of protocols, and `moving-shapes`: do clips show what their prompts say?
 
 Checks everything that was asked, then measures cell by cell, prints the table and writes it where it was
 asked. Stopped and started again with the same --work folder, it goes on where it was.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,30 +18,26 @@ import typer
 
 from latent_shift import __version__, checkpoints
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
+from latent_shift.cli import evaluate_folders, evaluate_protocols, evaluate_shapes_report
 from latent_shift.cli.progress import progress_bar
-from latent_shift.cli.quiet import quiet_libraries
+from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested
 from latent_shift.cli.text_files import write_text_file
 
 if TYPE_CHECKING:
-    from latent_shift.evaluation.clip_maker import PipelineClips
     from latent_shift.evaluation.moving_shapes.protocol import Cell, CellResult, Source
 
 _EXAMPLES = 6  # of each cell on the sheet
 
-app = typer.Typer(help="Measure a model on a protocol.", no_args_is_help=True, rich_markup_mode=None)
-
-
-@app.callback()
-def _protocols() -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A loaded model, and the settings that decide its clips."""
-
-    maker: PipelineClips
-    settings: dict[str, Any]
+app = typer.Typer(
+    help="Measure a model on a protocol, or a folder of clips against another.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("folders")(evaluate_folders.folders)
+app.command("report")(evaluate_folders.report)
+app.command("msr-vtt")(evaluate_protocols.msr_vtt)
+app.command("ucf-101")(evaluate_protocols.ucf_101)
+app.command("moving-shapes-report")(evaluate_shapes_report.moving_shapes_report)
 
 
 @app.command("moving-shapes")
@@ -80,7 +75,7 @@ def moving_shapes(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Colour, shape, motion and background of clips, against what their prompts say."""
-    _check_choices(steps=steps, guidance=guidance, dtype=dtype, device=device)
+    check_choices(steps=steps, guidance=guidance, dtype=dtype, device=device)
     _check_outputs(output, markdown, sheet, force)
     folder = None if reference_only and model is None else checkpoints.resolve(model or DEFAULT_MODEL)
     from latent_shift.evaluation.moving_shapes import protocol
@@ -91,7 +86,15 @@ def moving_shapes(
     asked = {"frames": frames, "batch": batch, "prompts": prompts, "seed": protocol.SEED}
     tested = None
     if folder is not None:
-        tested = _load(folder, model or DEFAULT_MODEL, steps, guidance, device=device, dtype=dtype)
+        tested = load_tested(
+            folder,
+            model or DEFAULT_MODEL,
+            steps,
+            guidance,
+            side=protocol.world.SIZE,
+            device=device,
+            dtype=dtype,
+        )
     sources: list[Source] = ["rendered"] if tested is None else ["rendered", "autoencoder"]
     if tested is not None and not reference_only:
         sources.append("model")
@@ -99,16 +102,6 @@ def moving_shapes(
     _report(found, asked, tested, output, markdown)
     if sheet is not None:
         _write_sheet(sheet, [result for result in found if result.source == sources[-1]])
-
-
-def _check_choices(*, steps: int | None, guidance: float | None, dtype: str, device: str) -> None:
-    if steps is not None and not 1 <= steps <= 1000:
-        raise ValueError(f"--steps {steps}: give 1 to 1000")
-    if guidance is not None and not 0 <= guidance <= 100:
-        raise ValueError(f"--guidance {guidance}: give 0 to 100")
-    for option, value, known in (("dtype", dtype, DTYPES), ("device", device, DEVICES)):
-        if value not in known:
-            raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
 
 
 def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | None, force: bool) -> None:
@@ -120,32 +113,10 @@ def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | Non
             check_output(file, overwrite=overwrite, suffixes=[suffix])
 
 
-def _load(
-    folder: Path, name: str, steps: int | None, guidance: float | None, *, device: str, dtype: str
-) -> _Model:
-    quiet_libraries()
-    from latent_shift.data.moving_shapes.world import SIZE
-    from latent_shift.evaluation.clip_maker import PipelineClips
-
-    own = checkpoints.video_settings(folder)
-    pipeline = checkpoints.load(str(folder), device=device, dtype=dtype)
-    settings = {
-        "model": name,
-        "weights": checkpoints.weights_hash(folder),
-        "steps": own.num_inference_steps if steps is None else steps,
-        "guidance": own.guidance_scale if guidance is None else guidance,
-        "scheduler": type(pipeline.scheduler).__name__,
-        "dtype": str(pipeline.unet.dtype).removeprefix("torch."),
-        "device": pipeline.device.type,
-    }
-    how = {"steps": settings["steps"], "guidance": settings["guidance"]}
-    return _Model(PipelineClips(pipeline, side=SIZE, **how), settings)
-
-
 def _measure(
     cells: Sequence[Cell],
     sources: Sequence[Source],
-    tested: _Model | None,
+    tested: TestedModel | None,
     asked: dict[str, int],
     work: Path | None,
     examples: int,
@@ -179,7 +150,7 @@ def _show_done(show: Callable[[int], None], before: int, done: int) -> None:
 def _report(
     found: Sequence[CellResult],
     asked: dict[str, int],
-    tested: _Model | None,
+    tested: TestedModel | None,
     output: Path | None,
     markdown: Path | None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Progress on standard error: the only file that knows rich.
+"""Progress on standard error; with `result_table.py`, all that knows rich.
 
 Where standard error is no terminal, sampling is silent and training tells its figures in lines.
 """

@@ -65,7 +65,8 @@ def _read(path: Path) -> tuple[Clips, float]:
 def _check_settings(file: Path, settings: dict[str, Any]) -> None:
     text = json.dumps(settings, indent=2, sort_keys=True)
     if not file.is_file():
-        if any(file.parent.iterdir()):
+        # Hidden files are those that another process, starting on its own part, is about to finish.
+        if any(not other.name.startswith(".") for other in file.parent.iterdir()):
             raise ValueError(f"{file.parent}: is not empty and holds no clips of an evaluation; name another")
         partial = file.with_name(f".{uuid.uuid4().hex}.tmp")
         partial.write_text(text, encoding="utf-8")

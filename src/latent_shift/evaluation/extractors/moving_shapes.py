@@ -6,9 +6,10 @@ comparing models of that world with one another and with nothing else. What a to
 not see; every result tells how often it finds a real clip's own caption among the others. The text tower also
 conditions the model under test; the clip tower, which judges, is no part of it.
 
+Clips of fewer frames are the same movement seen less often: each frame is held until the next is due.
 A frame's embedding ("moving-shapes-frames") is that of the frame standing still for a whole clip.
 
-Shapes: B clips of 16 frames of 64 x 64; N rows; embeddings of unit length (N, 128).
+Shapes: B clips of F frames of 64 x 64; N rows; embeddings of unit length (N, 128).
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ class Towers(TextExtractor):
         name = NAME if per == "clip" else FRAMES_NAME
         width = int(config.hidden_size)
         layer = f"clip tower, {width} numbers a {per}"
-        facts = Facts(name, layer, digest, per, width, self.frames if per == "clip" else None)
+        facts = Facts(name, layer, digest, per, width)
         super().__init__(tower, facts, view, device)
 
     def run(self, pixels: Tensor) -> Extracted:
         """See `Extractor.run`."""
         clips = pixels / 127.5 - 1
         if self.facts.per == "clip":
+            clips = clips[:, held_frames(clips.shape[1], self.frames)]
             return Extracted(torch.cat([self._embed(part) for part in clips.split(_AT_ONCE)]), None)
         frames = clips.flatten(0, 1)[:, None]  # (B * F, 1, 3, S, S)
         still = [self._embed(part.expand(-1, self.frames, -1, -1, -1)) for part in frames.split(_AT_ONCE)]
@@ -72,6 +74,11 @@ class Towers(TextExtractor):
     def _embed(self, clips: Tensor) -> Tensor:
         network: Any = self.network
         return functional.normalize(network(clips).last_hidden_state[:, 0].float(), dim=-1)
+
+
+def held_frames(frames: int, wanted: int) -> list[int]:
+    """Which of `frames` frames is shown at each of `wanted` moments of the same clip."""
+    return [moment * frames // wanted for moment in range(wanted)]
 
 
 def _read_clip_tower(folder: Path) -> tuple[nn.Module, str]:

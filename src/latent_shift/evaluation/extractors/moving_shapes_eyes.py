@@ -5,7 +5,7 @@ which shape it has, its colour and its background's. A Fréchet distance on thes
 rests on measured geometry in place of a learned embedding; the logits, of the 17 shapes by the scorer's shape
 network, are behind the Inception Score there. One object is looked for.
 
-Shapes: B clips; F frames of 64 x 64; features (B, 4 F + 17 + 9 + 6); logits (B, 17).
+Shapes: B clips; F frames of 64 x 64; features (B, 4 x 16 + 17 + 9 + 6); logits (B, 17).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from latent_shift.data.moving_shapes import world
 from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts
+from latent_shift.evaluation.extractors.moving_shapes import held_frames
 from latent_shift.evaluation.extractors.resizing import View
 from latent_shift.evaluation.moving_shapes import shape_network
 from latent_shift.evaluation.moving_shapes.patches import cut_out, turned
@@ -40,7 +41,7 @@ class Eyes(Extractor):
         stored = files(shape_network.__package__).joinpath(shape_network.WEIGHTS_FILE).read_bytes()
         digest = hashlib.sha256(stored).hexdigest()[:12]
         layer = f"the scorer's measures, {WIDTH} numbers a clip"
-        facts = Facts(NAME, layer, digest, "clip", WIDTH, world.FRAMES)
+        facts = Facts(NAME, layer, digest, "clip", WIDTH)
         super().__init__(shape_network.ShapeNetwork(), facts, view, "cpu")
 
     def run(self, pixels: Tensor) -> Extracted:
@@ -60,7 +61,7 @@ def look(clip: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     ground = _one_of(world.BACKGROUNDS, parts.background)
     if not parts.colours:
         logits = np.full(len(world.SHAPES), -np.log(len(world.SHAPES)), np.float32)
-        places = np.zeros(4 * len(clip), np.float32)
+        places = np.zeros(4 * world.FRAMES, np.float32)
         return np.concatenate([places, np.exp(logits), _one_of(world.COLOURS, None), ground]), logits
     cover = parts.cover[0]
     hidden = np.zeros(cover.shape, bool)
@@ -70,7 +71,9 @@ def look(clip: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     weight = track.trust / max(float(track.trust.sum()), 1e-6)
     logits = (weight @ np.maximum(votes, FLOOR)).astype(np.float32)
     there = track.present.astype(np.float32)
-    places = np.concatenate([track.x * there, track.y * there, track.size * there, there])
+    moments = held_frames(len(clip), world.FRAMES)
+    seen = (track.x * there, track.y * there, track.size * there, there)
+    places = np.concatenate([values[moments] for values in seen])
     shares = np.exp(logits - logits.max())
     told = [places, shares / shares.sum(), _one_of(world.COLOURS, parts.colours[0]), ground]
     return np.concatenate(told).astype(np.float32), logits

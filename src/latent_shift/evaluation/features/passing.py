@@ -63,10 +63,10 @@ class Collector:
         if found.logits is not None:  # few numbers, and an Inception Score takes nothing else
             self._logits.append(found.logits.cpu().numpy())
 
-    def features(self, source: str, seed: int | None = None) -> Features:
-        """All so far. source: where the clips are from, in a word."""
+    def features(self, source: str, seed: int | None = None, stamp: str = "") -> Features:
+        """All so far. source: where the clips are from, in a word. stamp: as in `Provenance`."""
         provenance = Provenance(
-            source=source, clips=len(self.names), seed=seed, device=self.extractor.device.type,
+            source=source, clips=len(self.names), stamp=stamp, seed=seed, device=self.extractor.device.type,
             versions=versions(),
         )  # fmt: skip
         return Features(
@@ -96,6 +96,7 @@ def measure_clips(
     *,
     source: str,
     seed: int | None = None,
+    stamp: str = "",
     keep_rows: bool = True,
     show_done: Callable[[int], None] = lambda done: None,
 ) -> Measured:
@@ -114,7 +115,7 @@ def measure_clips(
         show_done(len(names))
     if not names:
         raise ValueError(f"{source}: there are no clips to measure")
-    features = {one.extractor.facts.name: one.features(source, seed) for one in collectors}
+    features = {one.extractor.facts.name: one.features(source, seed, stamp) for one in collectors}
     return Measured(source, features, pixels, names)
 
 

@@ -33,6 +33,7 @@ class Provenance(BaseModel):
 
     source: str  # the name of a folder, or what was sampled
     clips: int
+    stamp: str = ""  # a hash over the names and sizes of the files, where they are files
     seed: int | None = None  # of what chose the clips, where chance did
     device: str = "cpu"
     versions: dict[str, str] = {}

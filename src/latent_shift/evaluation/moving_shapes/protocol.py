@@ -157,19 +157,43 @@ def measure(
     check_numbers(prompts, frames, batch)
     if source != "rendered" and maker is None:
         raise ValueError(f"the source {source!r} needs a model")
-    result, every = CellResult(cell.name, source), cell.scenes(prompts)
+    result, done = CellResult(cell.name, source), 0
+    for scenes, clips, seconds in batches_of(cell, source, prompts, frames, batch, maker, store):
+        count_in(result, scenes, clips, seconds, examples)
+        done += len(scenes)
+        show_done(done)
+    return result
+
+
+def batches_of(
+    cell: Cell,
+    source: Source,
+    prompts: int,
+    frames: int,
+    batch: int,
+    maker: ClipMaker | None = None,
+    store: ClipStore | None = None,
+) -> Iterator[tuple[list[Scene], Clips, float]]:
+    """The cell's scenes in batches, their clips (B, F, H, W, 3), and the seconds it took to make them."""
+    every = cell.scenes(prompts)
     for start in range(0, prompts, batch):
         scenes = every[start : start + batch]
         indices = list(range(start, start + len(scenes)))
         clips, seconds = _make(cell, source, indices, scenes, frames, maker, store)
-        result.seconds += seconds
-        for scene, clip in zip(scenes, clips, strict=True):
-            score = score_clip(clip, named_things(scene), scene.background)
-            result.tally.add(score, frames)
-            if len(result.examples) < examples:
-                result.examples.append(Example(prompt_of(scene, frames), clip, score))
-        show_done(start + len(scenes))
-    return result
+        yield scenes, clips, seconds
+
+
+def count_in(
+    result: CellResult, scenes: Sequence[Scene], clips: Clips, seconds: float, examples: int = 0
+) -> None:
+    """Score clips (B, F, H, W, 3) of these scenes, and keep some as examples."""
+    frames = clips.shape[1]
+    result.seconds += seconds
+    for scene, clip in zip(scenes, clips, strict=True):
+        score = score_clip(clip, named_things(scene), scene.background)
+        result.tally.add(score, frames)
+        if len(result.examples) < examples:
+            result.examples.append(Example(prompt_of(scene, frames), clip, score))
 
 
 def check_numbers(prompts: int, frames: int, batch: int) -> None:

@@ -1,0 +1,62 @@
+"""A model to be measured, loaded, with the settings that decide its clips: what the protocols share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latent_shift import checkpoints
+from latent_shift.checkpoints import DEVICES, DTYPES
+from latent_shift.cli.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from latent_shift.evaluation.clip_maker import PipelineClips
+
+
+@dataclass(frozen=True)
+class TestedModel:
+    """A loaded model, and the settings that decide its clips."""
+
+    maker: PipelineClips
+    settings: dict[str, Any]
+
+
+def check_choices(*, steps: int | None, guidance: float | None, dtype: str, device: str) -> None:
+    """ValueError naming the option that is out of range."""
+    if steps is not None and not 1 <= steps <= 1000:
+        raise ValueError(f"--steps {steps}: give 1 to 1000")
+    if guidance is not None and not 0 <= guidance <= 100:
+        raise ValueError(f"--guidance {guidance}: give 0 to 100")
+    for option, value, known in (("dtype", dtype, DTYPES), ("device", device, DEVICES)):
+        if value not in known:
+            raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
+
+
+def load_tested(
+    folder: Path,
+    name: str,
+    steps: int | None,
+    guidance: float | None,
+    *,
+    side: int,
+    device: str,
+    dtype: str,
+) -> TestedModel:
+    """The model at a place that `checkpoints.resolve` gave; its clips are `side` pixels wide."""
+    quiet_libraries()
+    from latent_shift.evaluation.clip_maker import PipelineClips
+
+    own = checkpoints.video_settings(folder)
+    pipeline = checkpoints.load(str(folder), device=device, dtype=dtype)
+    settings = {
+        "model": name,
+        "weights": checkpoints.weights_hash(folder),
+        "steps": own.num_inference_steps if steps is None else steps,
+        "guidance": own.guidance_scale if guidance is None else guidance,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "dtype": str(pipeline.unet.dtype).removeprefix("torch."),
+        "device": pipeline.device.type,
+    }
+    how = {"steps": settings["steps"], "guidance": settings["guidance"]}
+    return TestedModel(PipelineClips(pipeline, side=side, **how), settings)

@@ -1,0 +1,142 @@
+"""`evaluate folders` and `evaluate report`, from the command line, on clips of the generated world."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clips import REAL, needs_real_clips
+from latent_shift.cli import errors
+from latent_shift.cli.main import app
+from latent_shift.data.moving_shapes import caption, draw_scenes, render
+from latent_shift.media import write_clip
+
+
+def save_scenes(folder, scenes, *, captions=True):
+    folder.mkdir()
+    for number, (scene, clip) in enumerate(zip(scenes, render(scenes), strict=True)):
+        # As `generate` writes them: webp makes one frame of equal ones, and the settings tell how many.
+        write_clip(folder / f"{number:02}.webp", clip, settings={"frames": len(clip), "fps": 8})
+        if captions:
+            (folder / f"{number:02}.txt").write_text(caption(scene))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    place = tmp_path_factory.mktemp("world")
+    save_scenes(place / "real", draw_scenes(1, range(14), level=1))
+    save_scenes(place / "other", draw_scenes(2, range(6), level=1))
+    save_scenes(place / "bare", draw_scenes(3, range(6), level=1), captions=False)
+    return place
+
+
+@pytest.fixture
+def run(world, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(world)
+
+    def program(*arguments):
+        capsys.readouterr()
+        status = errors.run(app, ["evaluate", *map(str, arguments)])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return program
+
+
+EYES = ("--extractor", "moving-shapes-eyes", "--resamples", 4)
+
+
+def test_folders_are_compared_and_repeat_to_the_last_digit(run, tmp_path):
+    order = ("folders", "real", "other", "bare", *EYES, "--floor", 6, "--json")
+    status, out, err = run(*order)
+    assert status == 0, err
+    assert run(*order)[1] == out
+    found = json.loads(out)
+    assert [subject["name"] for subject in found["subjects"]] == ["real, held out", "other", "bare"]
+    metrics = [column["metric"] for column in found["columns"]]
+    assert metrics == [f"{m} (moving-shapes-eyes)" for m in ("FVD", "KVD", "IS")] + ["flicker", "motion"]
+    made_with = found["columns"][0]["made_with"]
+    assert made_with["reference clips"] == 8
+    assert made_with["clips"] == 6
+    assert {"weights", "resize", "antialias", "frames", "fps", "side"} <= set(made_with)
+    assert found["circumstances"]["seed"] == 0
+    assert "needs 97 rows or more" in err  # too few clips for a full rank
+
+
+def test_identical_folders_are_at_distance_0(run):
+    found = json.loads(run("folders", "real", "real", *EYES, "--json")[1])
+    figures = found["subjects"][0]["figures"]
+    assert next(value["value"] for key, value in figures.items() if key.startswith("FVD")) < 1e-6
+
+
+def test_captions_beside_the_clips_give_clipsim(run):
+    order = ("folders", "real", "other", "bare", "--extractor", "moving-shapes", "--resamples", 0, "--json")
+    found = json.loads(run(*order)[1])
+    other, bare = found["subjects"]
+    key = next(key for key in other["figures"] if key.startswith("CLIPSIM (moving-shapes)"))
+    assert 0.2 < other["figures"][key]["value"] < 1
+    assert key not in bare["figures"]
+
+
+def test_features_are_kept_and_used_again(run, tmp_path):
+    first = json.loads(run("folders", "real", "other", *EYES, "--keep", tmp_path / "k", "--json")[1])
+    kept = tmp_path / "k" / "real-moving-shapes-eyes.safetensors"
+    again = json.loads(run("folders", kept, "other", *EYES, "--json")[1])
+    assert again["subjects"] == first["subjects"]
+    status, _, err = run("folders", kept, "other", "--extractor", "moving-shapes", "--json")
+    assert status == 2
+    assert "holds features of moving-shapes-eyes" in err
+    status, _, err = run("folders", kept, "other", *EYES, "--fit", "crop")
+    assert status == 2
+    assert "fit (exact and crop)" in err
+
+
+def test_results_stand_side_by_side_on_one_page(run, tmp_path):
+    one, two, html = (tmp_path / name for name in ("1.json", "2.json", "all.html"))
+    assert run("folders", "real", "other", *EYES, "-o", one, "--html", tmp_path / "1.html")[0] == 0
+    assert (tmp_path / "1.html").read_text().count("data:image/webp") == 12
+    assert run("folders", "real", "bare", *EYES, "--clips", 5, "-o", two)[0] == 0
+    status, out, _ = run("report", one, two, "--title", "both", "--html", html)
+    assert status == 0
+    assert "differs from its namesakes by clips 5" in out
+    assert "<h1>both</h1>" in html.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("real", "none"), "no such folder of clips"),
+        (("real", "other", "--extractor", "vgg"), "extractor 'vgg'"),
+        (("real", "other", "--extractor", ","), "name one or more"),
+        (("real", "other", "--frames", 17), "are too short"),
+        (("real", "other", "--fit", "pad"), "fit is 'pad'"),
+        (("real", "other", "--clips", 7), "7 clips are asked for, there are 6"),
+        (("real", "other", "--floor", 13), "cannot be held out"),
+        (("real", "other", "other"), "is the name of two folders"),
+        (("real", "other", "--batch", 0), "--batch 0"),
+        (("real", "other", "-o", "x.txt"), "must end in .json"),
+        (("real", "other", "--extractor", "i3d"), "i3d needs a weights file"),
+        (("real", "other", "--device", "tpu"), "device 'tpu'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(run, monkeypatch, options, message):
+    monkeypatch.delenv("LATENT_SHIFT_METRIC_WEIGHTS", raising=False)
+    chosen = () if "--extractor" in options else EYES
+    status, out, err = run("folders", *options, *chosen)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@needs_real_clips
+def test_real_clips_and_real_features(run, tmp_path):
+    """Clips of another published system against real ones, on MobileNetV2's features."""
+    options = ("--extractor", "mobilenet-v2", "--weights", REAL / "weights", "--frames", 2, "--fit", "crop")
+    order = ("folders", REAL / "real_clips" / "ucf101", REAL / "generated" / "controlvideo", *options)
+    status, out, err = run(*order, "--clips", 4, "--resamples", 2, "--floor", 4, "--json")
+    assert status == 0, err
+    floor, other = json.loads(out)["subjects"]
+    fid = next(key for key in floor["figures"] if key.startswith("FID"))
+    assert 0 < floor["figures"][fid]["value"] < other["figures"][fid]["value"]
+    assert np.isfinite(other["figures"][fid]["high"])

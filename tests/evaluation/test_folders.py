@@ -129,6 +129,19 @@ def test_mistakes_are_told_in_one_line(run, monkeypatch, options, message):
     assert len(err.splitlines()) == 1
 
 
+def test_what_an_extractor_notices_is_plotted(run, tmp_path):
+    status, out, err = run("sensitivity", "--count", 40, "-o", tmp_path / "s.svg")
+    assert status == 0, err
+    lines = {line.split(":")[0]: line.split(":")[1] for line in out.splitlines()}
+    assert set(lines) == {"noise", "blur", "shuffle", "freeze"}
+    for kind in ("shuffle", "freeze"):  # the scorer's eyes see time
+        values = [float(pair.split()[1]) for pair in lines[kind].split(",")]
+        assert values == sorted(values)
+        assert values[0] < 1e-6 < values[-1]
+    assert (tmp_path / "s.svg").read_text().startswith("<svg")
+    assert run("sensitivity", "real", "--extractor", "moving-shapes-eyes", "-o", tmp_path / "r.svg")[0] == 0
+
+
 @needs_real_clips
 def test_real_clips_and_real_features(run, tmp_path):
     """Clips of another published system against real ones, on MobileNetV2's features."""

@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 app.command("folders")(evaluate_folders.folders)
 app.command("report")(evaluate_folders.report)
+app.command("sensitivity")(evaluate_folders.sensitivity)
 app.command("msr-vtt")(evaluate_protocols.msr_vtt)
 app.command("ucf-101")(evaluate_protocols.ucf_101)
 app.command("moving-shapes-report")(evaluate_shapes_report.moving_shapes_report)

@@ -1,4 +1,4 @@
-"""`latent-shift evaluate folders` and `evaluate report`: clips against clips, and results side by side.
+"""`latent-shift evaluate folders`, `report`, `sensitivity`: clips against clips, results side by side.
 
 Checks everything that was asked, then measures folder by folder in one pass each, prints the table, and
 writes JSON and a page where they were asked.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +123,55 @@ def report(
     from latent_shift.evaluation.report.model import join, read_report
 
     give(join([read_report(file) for file in results], title), output, html, as_json)
+
+
+def sensitivity(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.svg")],
+    clips: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Of clips. [rendered Moving Shapes]")
+    ] = None,
+    extractor: Annotated[
+        str, typer.Option(metavar="NAME", help=f"One of {EXTRACTORS}.")
+    ] = "moving-shapes-eyes",
+    count: Annotated[int, typer.Option(help="Rendered clips.")] = 200,
+    frames: Annotated[int, typer.Option(help="Of each clip of a folder.")] = 16,
+    fit: Annotated[str, typer.Option(help="Of a folder's clips: exact, crop or stretch.")] = "exact",
+    weights: Weights = None,
+    clip: ClipModel = None,
+    device: Device = "auto",
+    force: Force = False,
+) -> None:
+    """Plot how a distance grows as clips get worse: by noise, blur, shuffled frames, frozen frames."""
+    check_numbers(count=count)
+    from latent_shift.media import check_output
+
+    check_output(output, overwrite=force, suffixes=[".svg"])
+    (name,) = chosen_names(extractor)[:1]
+    from latent_shift.evaluation.extractors import Given
+    from latent_shift.evaluation.features.reading import Reading, in_batches, survey
+    from latent_shift.evaluation.report.sensitivity import sensitivity as measure
+    from latent_shift.evaluation.report.sensitivity import sensitivity_plot
+    from latent_shift.evaluation.report.tables import number
+
+    batches: Iterable[Any]
+    if clips is None:
+        batches = _rendered(count)
+    else:
+        reading = Reading(frames, None, fit)  # type: ignore[arg-type]  # checked there
+        batches = (some for _, some in in_batches(survey(clips, reading).clips, reading, 8))
+    (made_one,) = made([name], Given(weights=weights, clip=clip, device=chosen_device(device)))
+    lines = measure(batches, made_one)
+    write_text_file(output, sensitivity_plot(lines, made_one) + "\n")
+    for line in lines:
+        print(f"{line.name}: {', '.join(f'{amount:g} {number(value)}' for amount, value in line.points)}")
+
+
+def _rendered(count: int) -> Iterator[Any]:
+    """Clips of Moving Shapes, in batches that degrade by shares."""
+    from latent_shift.data.moving_shapes import draw_scenes, render
+
+    for start in range(0, count, 40):
+        yield render(draw_scenes(0, range(start, min(start + 40, count)), level=1))
 
 
 def check_numbers(**numbers: int) -> None:

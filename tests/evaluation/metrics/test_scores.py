@@ -59,6 +59,12 @@ def test_flicker_is_in_pixel_units():
 def test_motion_is_0_when_nothing_moves_and_hardly_sees_noise():
     still = clip_of([80] * 8)
     assert motion(still) == motion(still[:1]) == 0
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 66, 70, 3), dtype=np.uint8)
+    bright = (pixels.astype(float) @ [0.299, 0.587, 0.114])[:, :66, :70]
+    blocks = bright.reshape(5, 33, 2, 35, 2).mean(axis=(2, 4))
+    assert motion(pixels) == pytest.approx(blocks.std(axis=0).mean(), rel=1e-5)
+    steps = np.abs(np.diff(pixels.astype(float), axis=0))
+    assert flicker(pixels) == pytest.approx(steps.mean())
     assert motion(clip_of([0, 255])) == pytest.approx(127.5)
     noisy = still + np.random.default_rng(0).integers(0, 20, still.shape).astype(np.uint8)
     moving = still.copy()

@@ -273,7 +273,8 @@ def test_moving_shapes_in_one_report(run, place, tmp_path):
     assert names == ["real clips (the floor)", "real, through the autoencoder", "moving-shapes"]
     metrics = [column["metric"] for column in found["columns"]]
     for metric in ("all right at once", "motion right", "FVD (moving-shapes)", "motion", "flicker",
-                   "FID (moving-shapes-frames)", "CLIPSIM (moving-shapes)", "IS (moving-shapes-eyes)", "FVD (moving-shapes-eyes)"):  # fmt: skip
+                   "FID (moving-shapes-frames)", "CLIPSIM (moving-shapes)", "IS (moving-shapes-eyes)",
+                   "FVD (moving-shapes-eyes)"):  # fmt: skip
         assert metrics.count(metric) == 1, metric
     real = found["subjects"][0]["figures"].items()
     assert next(value["value"] for key, value in real if key.startswith("all right")) == 1.0

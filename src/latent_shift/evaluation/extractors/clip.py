@@ -22,7 +22,7 @@ from latent_shift.evaluation.extractors.resizing import View
 
 NAME, DEFAULT = "clip", "openai/clip-vit-base-patch32"
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_AT_ONCE = 64  # frames, or texts
+_AT_ONCE = 64  # texts
 
 
 class Clip(TextExtractor):
@@ -44,10 +44,7 @@ class Clip(TextExtractor):
         mean, deviation = (
             torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, DEVIATION)
         )
-        parts = [
-            self.embed((part / 255 - mean) / deviation, "vision")
-            for part in frames_in_parts(pixels, _AT_ONCE)
-        ]
+        parts = [self.embed((part / 255 - mean) / deviation, "vision") for part in frames_in_parts(pixels)]
         return Extracted(torch.cat(parts), None)
 
     @torch.no_grad()

@@ -23,7 +23,6 @@ from latent_shift.evaluation.extractors.weights import find, load_into, read_ten
 
 NAME, SIDE, WIDTH, CLASSES = "inception-v3", 299, 2048, 1008
 VIEW = View(SIDE, "bilinear", antialias=False)
-_AT_ONCE = 32  # frames
 Pool = Literal["none", "average", "maximum", "reduce"]
 Kernel = int | tuple[int, int]
 Step = tuple[str, int, Kernel]  # a convolution's name, its channels, its kernel
@@ -140,7 +139,7 @@ class Inception(Extractor):
 
     def run(self, pixels: Tensor) -> Extracted:
         """See `Extractor.run`."""
-        parts = [self.network(part / 127.5 - 1) for part in frames_in_parts(pixels, _AT_ONCE)]
+        parts = [self.network(part / 127.5 - 1) for part in frames_in_parts(pixels)]
         return Extracted(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
 
 

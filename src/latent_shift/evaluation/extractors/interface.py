@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from latent_shift.evaluation.extractors.resizing import View, resized
 
 Per = Literal["frame", "clip"]
+FRAMES_AT_ONCE_ON_CPU, FRAMES_AT_ONCE = 4, 64
 
 
 class Extracted(NamedTuple):
@@ -44,7 +45,9 @@ class Extractor(ABC):
     """A network in float32 on a device, the view it has of frames, and its facts."""
 
     def __init__(self, network: nn.Module, facts: Facts, view: View, device: torch.device | str) -> None:
-        self.network = network.eval().requires_grad_(False).to(device, torch.float32)
+        # Channels last: convolutions of images are several times as fast so on a CPU, and no slower elsewhere.
+        network = network.eval().requires_grad_(False).to(device, torch.float32)
+        self.network = network.to(memory_format=torch.channels_last)
         self.facts, self.view, self.device = facts, view, torch.device(device)
 
     @abstractmethod
@@ -80,6 +83,10 @@ def check_clips(clips: Tensor, facts: Facts) -> None:
         raise ValueError(f"clips have {clips.shape[1]} frames; {facts.name} takes {facts.frames}")
 
 
-def frames_in_parts(pixels: Tensor, at_once: int) -> tuple[Tensor, ...]:
-    """The frames (B * F, 3, S, S) of pixels (B, F, 3, S, S), in parts that bound the memory."""
-    return pixels.flatten(0, 1).split(at_once)
+def frames_in_parts(pixels: Tensor) -> tuple[Tensor, ...]:
+    """The frames (B * F, 3, S, S) of pixels (B, F, 3, S, S), in parts that bound the memory.
+
+    On a CPU the parts are small enough for its caches, which is faster than any larger.
+    """
+    at_once = FRAMES_AT_ONCE_ON_CPU if pixels.device.type == "cpu" else FRAMES_AT_ONCE
+    return pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last).split(at_once)

@@ -29,7 +29,6 @@ VIEW = View(SIDE, "bilinear", antialias=True)
 BLOCKS = (  # expansion, channels, repeats, stride of the first (table 2 of the paper)
     (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
-_AT_ONCE = 64  # frames
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
@@ -102,7 +101,7 @@ class MobileNet(Extractor):
 
     def run(self, pixels: Tensor) -> Extracted:
         """See `Extractor.run`."""
-        parts = [self.network((part - 128) / 128) for part in frames_in_parts(pixels, _AT_ONCE)]
+        parts = [self.network((part - 128) / 128) for part in frames_in_parts(pixels)]
         return Extracted(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
 
 

@@ -6,14 +6,12 @@ read them beside those of real clips. Shapes: F frames, H, W pixels.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 BLOCKS = 32  # along the shorter side, over which motion is averaged
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def flicker(frames: Frames) -> float:
@@ -23,8 +21,10 @@ def flicker(frames: Frames) -> float:
     """
     if len(frames) < 2:
         return 0.0
-    steps = [np.abs(after.astype(np.int16) - before).mean() for before, after in pairwise(frames)]
-    return float(np.mean(steps))
+    before, after = frames[:-1], frames[1:]
+    # Without leaving bytes, which is several times as fast.
+    steps = np.maximum(before, after) - np.minimum(before, after)
+    return float(steps.sum(dtype=np.int64)) / steps.size
 
 
 def motion(frames: Frames) -> float:
@@ -38,11 +38,12 @@ def motion(frames: Frames) -> float:
     return float(blocks.std(axis=0).mean())
 
 
-def _blocks(frames: Frames) -> NDArray[np.float64]:
+def _blocks(frames: Frames) -> NDArray[np.float32]:
     """(F, h, w): the mean brightness of square blocks; what does not fill a block at the edge is left out."""
     count, height, width, _ = frames.shape
     side = max(min(height, width) // BLOCKS, 1)
     rows, columns = height // side, width // side
-    bright = frames[:, : rows * side, : columns * side] @ _LUMA
-    blocks: NDArray[np.float64] = bright.reshape(count, rows, side, columns, side).mean(axis=(2, 4))
+    whole = frames[:, : rows * side, : columns * side].astype(np.float32)
+    lines = whole.reshape(count, rows, side, columns, side * 3) @ np.tile(_LUMA, side)  # summed along a line
+    blocks: NDArray[np.float32] = lines.sum(axis=2) / side**2
     return blocks

@@ -45,9 +45,10 @@ class Extractor(ABC):
     """A network in float32 on a device, the view it has of frames, and its facts."""
 
     def __init__(self, network: nn.Module, facts: Facts, view: View, device: torch.device | str) -> None:
-        # Channels last: convolutions of images are several times as fast so on a CPU, and no slower elsewhere.
-        network = network.eval().requires_grad_(False).to(device, torch.float32)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(False).to(device, torch.float32)
+        if facts.per == "frame" and not any(isinstance(part, nn.Conv3d) for part in network.modules()):
+            # Convolutions of images are several times as fast so on a CPU, and no slower elsewhere.
+            self.network = self.network.to(memory_format=torch.channels_last)
         self.facts, self.view, self.device = facts, view, torch.device(device)
 
     @abstractmethod

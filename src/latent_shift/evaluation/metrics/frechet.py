@@ -70,9 +70,8 @@ def warn_if_short(rows: int, width: int, name: str) -> None:
     """Warn where rows are too few for a covariance of full rank, with how many it takes."""
     if rows <= width:
         warnings.warn(
-            f"{name}: {rows} rows of {width} numbers give a covariance of rank {rows - 1} at most; a full one"
-            f" needs {width + 1} rows or more, and the distance comes out too large below that:"
-            " compare only figures of the same number of rows, or read the kernel distance",
+            f"{name}: {rows} rows of {width} numbers have no covariance of full rank, which needs {width + 1}"
+            " rows or more: the Fréchet distance comes out too large; the kernel distance does not",
             stacklevel=2,
         )
 

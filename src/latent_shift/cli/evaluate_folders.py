@@ -102,7 +102,7 @@ def folders(
         allow_unreadable=allow_unreadable, allow_short=allow_short,
     )  # fmt: skip
     given = Given(weights=weights, clip=clip, antialias=antialias, device=chosen_device(device))
-    extractors = made(names, given)
+    extractors = made(names, given, frames)
     with progress_of_sets() as show:
         report = compare_folders(real, generated, extractors, request, show)
     report = with_circumstances(report, command="evaluate folders", seed=seed)
@@ -159,7 +159,7 @@ def sensitivity(
     else:
         reading = Reading(frames, None, fit)  # type: ignore[arg-type]  # checked there
         batches = (some for _, some in in_batches(survey(clips, reading).clips, reading, 8))
-    (made_one,) = made([name], Given(weights=weights, clip=clip, device=chosen_device(device)))
+    (made_one,) = made([name], Given(weights=weights, clip=clip, device=chosen_device(device)), frames)
     lines = measure(batches, made_one)
     write_text_file(output, sensitivity_plot(lines, made_one) + "\n")
     for line in lines:
@@ -209,12 +209,16 @@ def chosen_device(name: str) -> Any:
     return choose_device(name)
 
 
-def made(names: Sequence[str], given: Given) -> list[Extractor]:
-    """The extractors, ready."""
+def made(names: Sequence[str], given: Given, frames: int) -> list[Extractor]:
+    """The extractors, ready. ValueError for one that cannot take clips of so many frames."""
     quiet_libraries()
     from latent_shift.evaluation.extractors import make_extractor
 
-    return [make_extractor(name, given) for name in names]
+    extractors = [make_extractor(name, given) for name in names]
+    for facts in (extractor.facts for extractor in extractors):
+        if facts.frames not in (None, frames):
+            raise ValueError(f"--frames {frames}: {facts.name} takes clips of {facts.frames} frames")
+    return extractors
 
 
 @contextmanager

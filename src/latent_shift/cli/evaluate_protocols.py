@@ -196,7 +196,7 @@ def _run(prompts: PromptList, wish: _Wish, seed: int) -> None:
 
     # Weights that are missing are told before hours of sampling, not after.
     given = Given(**wish.given, device=chosen_device(wish.how["device"]))
-    extractors = [] if wish.part is not None else made(wish.names, given)
+    extractors = [] if wish.part is not None else made(wish.names, given, wish.frames)
     tested = load_tested(checkpoints.resolve(wish.model), wish.model, **_loading(wish))
     settings = {**tested.settings, "frames": wish.frames, "side": wish.side, "batch": wish.batch}
     store = ClipStore(wish.work, {**settings, "prompt list": prompts.digest()})

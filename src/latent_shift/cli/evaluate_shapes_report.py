@@ -21,6 +21,7 @@ from latent_shift.cli.evaluate_folders import (
     Names,
     Resamples,
     Weights,
+    check_numbers,
     check_outputs,
     chosen_names,
     give,
@@ -40,6 +41,7 @@ def moving_shapes_report(
     ] = None,
     cells: Annotated[str, typer.Option(help="Of the protocol, separated by commas.")] = "level-1-seen",
     prompts: Annotated[int, typer.Option(help="Prompts a cell, one clip each.")] = 300,
+    reference: Annotated[int, typer.Option(help="Real clips to measure distances from.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a clip: 16, 8 or 6.")] = 16,
     steps: Annotated[int | None, typer.Option(help="Denoising steps. [each model's]")] = None,
     guidance: Annotated[float | None, typer.Option(help="[each model's]")] = None,
@@ -75,8 +77,9 @@ def moving_shapes_report(
 
     wanted = protocol.choose_cells([name.strip() for name in cells.split(",") if name.strip()])
     protocol.check_numbers(prompts, frames, batch)
-    asked = Asked(wanted, prompts, frames, batch, Choices(resamples), _EXAMPLES if html else 0)
-    extractors = made(names, Given(weights=weights, model=towers))
+    check_numbers(reference=reference)
+    asked = Asked(wanted, prompts, frames, batch, Choices(resamples), reference, _EXAMPLES if html else 0)
+    extractors = made(names, Given(weights=weights, model=towers), frames)
     tested = []
     for number, (name, place) in enumerate(zip(chosen, places, strict=True)):
         one = load_tested(place, name, steps, guidance, side=protocol.world.SIZE, device=device, dtype=dtype)

@@ -14,6 +14,7 @@ from clips import REAL, needs_real_clips
 from latent_shift.evaluation.extractors import c3d, i3d, inception, mobilenet, published, weights
 from latent_shift.evaluation.extractors.resizing import View, resized
 from latent_shift.evaluation.extractors.same_padding import pad_same
+from latent_shift.evaluation.extractors.tflite import TfliteFile
 from latent_shift.evaluation.extractors.torchscript import read_torchscript
 from latent_shift.media import read_clip
 
@@ -292,6 +293,33 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 
 needs_mobilenet = pytest.mark.skipif(not MOBILENET.is_dir(), reason=f"no MobileNetV2 weights in {MOBILENET}")
+
+
+@needs_mobilenet
+def test_the_tflite_file_is_read_as_others_unpacked_it():
+    graph = json.loads((MOBILENET / "mobilenet_v2_1.0_224_quant.graph.json").read_text())
+    constants = np.load(MOBILENET / "mobilenet_v2_1.0_224_quant.npz", allow_pickle=False)
+
+    def plain(number):
+        told = graph["tensors"][str(number)]
+        return (constants[f"t{number}"] - float(told["zero_point"][0])) * told["scale"][0]
+
+    found = list(TfliteFile(MOBILENET / "mobilenet_v2_1.0_224_quant.tflite").convolutions())
+    operations = [op for op in graph["ops"] if "CONV" in op["op"]]
+    assert len(found) == len(operations) == 53
+    for (weight, bias), operation in zip(found, operations, strict=True):
+        order = (3, 0, 1, 2) if operation["op"].startswith("DEPTH") else (0, 3, 1, 2)
+        np.testing.assert_allclose(weight.numpy(), plain(operation["inputs"][1]).transpose(order), rtol=1e-6)
+        np.testing.assert_allclose(bias.numpy(), plain(operation["inputs"][2]), rtol=1e-6)
+
+
+def test_other_files_are_no_tflite(tmp_path):
+    (tmp_path / "x.tflite").write_bytes(b"hello world")
+    with pytest.raises(ValueError, match="is no TFLite file"):
+        TfliteFile(tmp_path / "x.tflite")
+    (tmp_path / "x.tflite").write_bytes(b"\xff\0\0\0TFL3")
+    with pytest.raises(ValueError, match="is damaged"):
+        list(TfliteFile(tmp_path / "x.tflite").convolutions())
 
 
 @needs_mobilenet

@@ -265,7 +265,8 @@ def test_mistakes_are_told_before_any_work(run, monkeypatch, options, message):
 
 def test_moving_shapes_in_one_report(run, place, tmp_path):
     """The default model, real clips, and the floor; small."""
-    order = ("moving-shapes-report", "--prompts", 6, "--steps", 2, "--resamples", 2, "--work", tmp_path / "w")
+    few = ("--prompts", 6, "--reference", 8, "--steps", 2, "--resamples", 2)
+    order = ("moving-shapes-report", *few, "--work", tmp_path / "w")
     status, out, err = run(*order, "-o", tmp_path / "r.json", "--html", tmp_path / "r.html")
     assert status == 0, err
     found = json.loads((tmp_path / "r.json").read_text())

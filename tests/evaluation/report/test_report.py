@@ -50,8 +50,8 @@ def test_a_result_file_comes_back(tmp_path):
 
 
 def test_numbers_are_printed_with_digits_that_say_something():
-    assert [number(value) for value in (1234.56, 12.3456, 1.23456, 0.0123456)] == [
-        "1234.6", "12.35", "1.235", "0.0123",
+    assert [number(value) for value in (1234.56, 12.3456, 1.23456, 0.0123456, -0.000123, 1e-15)] == [
+        "1234.6", "12.35", "1.235", "0.0123", "-1.2e-04", "0.0000",
     ]  # fmt: skip
     column = Column(metric="colour", better="higher", made_with={}, percent=True)
     assert cell(column, Figure(value=0.5, low=0.4, high=0.6)) == "50.0 % (40.0-60.0)"

@@ -9,6 +9,7 @@ Shapes: N frames; 299 x 299 pixels, -1 to 1; pool3 (N, 2048), logits (N, 1008).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -48,47 +49,38 @@ class BasicConv2d(nn.Module):
 class Mixed(nn.Module):
     """Branches side by side, their channels joined.
 
-    branches: each its convolutions in order. pool: what the last branch begins with; "reduce" is a branch of
-    its own without convolution. forks: names of convolutions that all read the same and are joined, at the
-    end of their branch. reduces: whether the last convolution of each branch halves the size, unpadded.
+    branches: each its convolutions in order; two at the end whose names end in a digit with a and b are a
+    fork: both read the same, and both are joined. pool: what the last branch begins with; "reduce" is a
+    branch of its own. reduces: whether the last convolution of each branch halves the size, unpadded.
     """
 
     def __init__(
         self, channels: int, branches: list[list[Step]], pool: Pool, *, reduces: bool = False
     ) -> None:
         super().__init__()
-        self.pool, self.branches, self.out = pool, [[step[0] for step in branch] for branch in branches], 0
-        for branch in branches:
-            width = channels
-            for number, (name, out, kernel) in enumerate(branch):
-                last = reduces and number == len(branch) - 1
+        self.pool, self.branches = pool, [[step[0] for step in branch] for branch in branches]
+        for branch, names in zip(branches, self.branches, strict=True):
+            width, trunk = channels, _trunk(names)
+            for name, out, kernel in branch:
+                last = reduces and name == names[-1]
                 self.add_module(name, BasicConv2d(width, out, kernel, stride=1 + last, same=not last))
-                forks = name.endswith("a") and name[-2].isdigit()
-                width = width if forks else out
-            self.out += sum(out for name, out, _ in branch if name in self._ends(branch))
-        self.out += channels if pool == "reduce" else 0
-
-    @staticmethod
-    def _ends(branch: list[Step]) -> list[str]:
-        """The names whose outputs leave the branch: the last, or the two halves of a fork."""
-        names = [step[0] for step in branch]
-        return names[-2:] if names[-1].endswith("b") and names[-1][-2].isdigit() else names[-1:]
+                width = out if name in trunk else width
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out, H', W')."""
+        """(N, C, H, W) to (N, C', H', W')."""
         outputs: list[Tensor] = []
-        for number, names in enumerate(self.branches):
-            pools = number == len(self.branches) - 1 and self.pool in ("average", "maximum")
+        for names in self.branches:
+            pools = names is self.branches[-1] and self.pool in ("average", "maximum")
             outputs += self._branch(_pooled(x, self.pool) if pools else x, names)
         if self.pool == "reduce":
             outputs.append(_pooled(x, "reduce"))
         return torch.cat(outputs, dim=1)
 
     def _branch(self, x: Tensor, names: list[str]) -> list[Tensor]:
-        forks = names[-1].endswith("b") and names[-1][-2].isdigit()
-        for name in names[:-2] if forks else names:
+        trunk = _trunk(names)
+        for name in trunk:
             x = self.get_submodule(name)(x)
-        return [self.get_submodule(name)(x) for name in names[-2:]] if forks else [x]
+        return [self.get_submodule(name)(x) for name in names[len(trunk) :]] or [x]
 
 
 class InceptionV3(nn.Module):
@@ -219,6 +211,11 @@ def _block_8(channels: int, pool: Pool) -> Mixed:
         ],
         pool,
     )
+
+
+def _trunk(names: list[str]) -> list[str]:
+    """The convolutions of a branch that follow one another: all but a fork at its end."""
+    return names[:-2] if re.search(r"\da$", names[-2] if len(names) > 1 else "") else names
 
 
 def _pooled(x: Tensor, pool: Pool) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,8 @@ class Extractor(ABC):
         self.network = network.eval().requires_grad_(False).to(device, torch.float32)
         if facts.per == "frame" and not any(isinstance(part, nn.Conv3d) for part in network.modules()):
             # Convolutions of images are several times as fast so on a CPU, and no slower elsewhere.
-            self.network = self.network.to(memory_format=torch.channels_last)
+            whole: Any = self.network  # whose stubs know no memory format
+            self.network = whole.to(memory_format=torch.channels_last)
         self.facts, self.view, self.device = facts, view, torch.device(device)
 
     @abstractmethod

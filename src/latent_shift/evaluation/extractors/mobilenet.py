@@ -9,27 +9,24 @@ Shapes: N frames; 224 x 224 pixels, -1 to 1; features (N, 1280), logits (N, 1001
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts, frames_in_parts
-from latent_shift.evaluation.extractors.published import MOBILENET, MOBILENET_GRAPH
+from latent_shift.evaluation.extractors.published import MOBILENET
 from latent_shift.evaluation.extractors.resizing import View
 from latent_shift.evaluation.extractors.same_padding import pad_same
-from latent_shift.evaluation.extractors.weights import Tensors, find, read_tensors
+from latent_shift.evaluation.extractors.tflite import TfliteFile
+from latent_shift.evaluation.extractors.weights import find
 
 NAME, SIDE, WIDTH, CLASSES = "mobilenet-v2", 224, 1280, 1001
 VIEW = View(SIDE, "bilinear", antialias=True)
 BLOCKS = (  # expansion, channels, repeats, stride of the first (table 2 of the paper)
     (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
-_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 class SameConv2d(nn.Conv2d):
@@ -93,9 +90,8 @@ class MobileNet(Extractor):
 
     def __init__(self, folder: Path | None, view: View = VIEW, device: torch.device | str = "cpu") -> None:
         file, digest = find(MOBILENET, folder, NAME)
-        graph, _ = find(MOBILENET_GRAPH, folder, NAME)
         network = MobileNetV2()
-        fill(network, read_tensors(file), json.loads(graph.read_text(encoding="utf-8")), file)
+        fill(network, TfliteFile(file))
         facts = Facts(NAME, f"average pool, {WIDTH} numbers a frame", digest, "frame", WIDTH)
         super().__init__(network, facts, view, device)
 
@@ -105,35 +101,14 @@ class MobileNet(Extractor):
         return Extracted(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
 
 
-def fill(network: MobileNetV2, constants: Tensors, graph: dict[str, Any], file: Path) -> None:
-    """Put the file's 8-bit constants into a network, by the order of operations that the graph tells.
-
-    Raises ValueError where the graph is not this network's.
-    """
-    found = list(_weights_in_order(constants, graph))
-    wanted = network.convolutions()
+def fill(network: MobileNetV2, file: TfliteFile) -> None:
+    """Put a file's convolutions into a network. Raises ValueError where they are another network's."""
+    found, wanted = list(file.convolutions()), network.convolutions()
     shapes = [(weight.shape, bias.shape) for weight, bias in found]
     if shapes != [(layer.weight.shape, layer.bias.shape) for layer in wanted if layer.bias is not None]:
-        raise ValueError(f"{file}: its {len(found)} convolutions are not those of MobileNetV2 1.0 224")
+        raise ValueError(f"{file.file}: its {len(found)} convolutions are not those of MobileNetV2 1.0 224")
     with torch.no_grad():
         for layer, (weight, bias) in zip(wanted, found, strict=True):
             layer.weight.copy_(weight)
             if layer.bias is not None:
                 layer.bias.copy_(bias)
-
-
-def _weights_in_order(constants: Tensors, graph: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each convolution's weight (out, in, height, width) and bias (out,), float32."""
-    for operation in graph["ops"]:
-        if operation["op"] in _CONVOLUTIONS:
-            _, weight, bias = operation["inputs"]
-            values = _dequantised(weight, constants, graph)
-            # TensorFlow keeps (out, height, width, in), depthwise (1, height, width, channels).
-            order = (3, 0, 1, 2) if operation["op"].startswith("DEPTHWISE") else (0, 3, 1, 2)
-            yield values.permute(*order), _dequantised(bias, constants, graph)
-
-
-def _dequantised(number: int, constants: Tensors, graph: dict[str, Any]) -> Tensor:
-    told = graph["tensors"][str(number)]
-    whole = constants[f"t{number}"].double() - told["zero_point"][0]
-    return (whole * told["scale"][0]).float()

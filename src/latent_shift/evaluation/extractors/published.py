@@ -63,16 +63,9 @@ C3D = (Published("conv3d_deepnetA_ucf.npz", "github.com/rezoo/tgan2, release v1.
 C3D_MEAN = (Published("mean2.npz", "github.com/rezoo/tgan2, release v1.0"),)
 MOBILENET = (
     Published(
-        "mobilenet_v2_1.0_224_quant.npz",
-        "the .tflite of that name in github.com/google-coral/test_data, its constants unpacked",
-        sha256="df637b23a5c1b7fac3da1a4c1dc6eeea8e2ac3a4c52e0937e212de38c13f9574",
-    ),
-)
-MOBILENET_GRAPH = (
-    Published(
-        "mobilenet_v2_1.0_224_quant.graph.json",
-        "the .tflite of that name in github.com/google-coral/test_data, its operations in order",
-        sha256="7e816117b7fb68b4b2006fec665c90581ae9a51643dfdad946e0b291bef96132",
+        "mobilenet_v2_1.0_224_quant.tflite",
+        "github.com/google-coral/test_data",
+        sha256="7aad0c74c5e3c06e5eb3c827e13304fdd68a83da6087d92ee169c24ff9fd4776",
     ),
 )
 

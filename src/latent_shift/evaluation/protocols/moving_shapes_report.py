@@ -56,13 +56,17 @@ class Tested:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is measured. prompts: a cell; frames: a clip; examples: clips a cell on the page."""
+    """What is measured. prompts: a cell; frames: a clip; examples: clips a cell on the page.
+
+    reference: real clips in all, drawn from the cells evenly; many cost little and steady every distance.
+    """
 
     cells: Sequence[Cell]
     prompts: int
     frames: int
     batch: int
     choices: Choices
+    reference: int = 1000
     examples: int = 0
 
 
@@ -115,14 +119,15 @@ def moving_shapes_report(
 def _reference(
     extractors: Sequence[Extractor], asked: Asked, show: Callable[[str, int, int], None]
 ) -> Measured:
-    """Real clips of other scenes of the same cells, as many as each subject has."""
-    total = asked.prompts * len(asked.cells)
+    """Real clips of other scenes of the same cells."""
+    each = -(-asked.reference // len(asked.cells))
+    total = each * len(asked.cells)
     cells = [replace(cell, number=cell.number + REFERENCE_NUMBER) for cell in asked.cells]
 
     def stream() -> Iterator[tuple[list[str], Clips]]:
         for cell in cells:
             done = 0
-            for scenes, clips, _ in batches_of(cell, "rendered", asked.prompts, asked.frames, asked.batch):
+            for scenes, clips, _ in batches_of(cell, "rendered", each, asked.frames, asked.batch):
                 yield _names(cell, done, scenes), clips
                 done += len(scenes)
 

@@ -28,8 +28,10 @@ def cell(column: Column, figure: Figure | None) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits that say something."""
+    """Three or four digits that say something."""
     size = abs(value)
+    if 0 < size < 0.001:
+        return f"{value:.1e}" if size > 1e-9 else "0.0000"
     places = 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4
     return f"{value:.{places}f}"
 

@@ -8,11 +8,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clips import captioned_folder, write_video
 from latent_shift.data.latents import encode_frames
+from latent_shift.media import read_clip
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
+from latent_shift.training.denoising import DenoisingObjective
 from latent_shift.training.draws import Draws
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.run import objective, run
@@ -46,6 +49,35 @@ def test_a_model_comes_out_that_makes_such_clips(tiny):
     assert settings.video_tuned
     assert (settings.num_frames, settings.fps, settings.height, settings.width) == (4, 8, 32, 48)
     assert len(list((wanted.output / "samples").glob("*.png"))) == wanted.steps // 3
+
+
+def test_samples_are_clips_as_files_and_in_tensorboard(tiny):
+    wanted = tiny(sample_every=3, steps=3)
+    run(wanted, ignore)
+    frames, fps = read_clip(wanted.output / "samples" / "step-00000003.gif")
+    assert (frames.shape, fps) == ((4, 64, 96, 3), 8)  # four clips of 32x48, in two lines
+    (shown,) = EventAccumulator(str(wanted.output / "tensorboard")).Reload().Images("samples")
+    assert shown.step == 3
+    assert shown.encoded_image_string == (wanted.output / "samples" / "step-00000003.gif").read_bytes()
+
+
+def test_the_noise_schedule_of_a_base_may_be_changed(tiny):
+    changes = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "steps_offset": 1}
+    module = objective(tiny(scheduler=changes))
+    assert not module._predicts_velocity()
+    assert objective(tiny())._predicts_velocity()
+    assert objective(tiny()).alphas[-1] == 0 < module.alphas[-1]
+    folder = run(tiny(scheduler=changes, steps=1), ignore)
+    assert LatentShiftPipeline.from_pretrained(folder).scheduler.config.prediction_type == "epsilon"
+
+
+def test_a_lack_of_memory_is_told_with_what_takes_less(tiny, monkeypatch):
+    def allocate(self, batch, draws):
+        return {"loss": torch.empty(10**15)}
+
+    monkeypatch.setattr(DenoisingObjective, "forward", allocate)
+    with pytest.raises(ValueError, match="out of memory in a training step; .* gradient_checkpointing: true"):
+        run(tiny(), ignore)
 
 
 def test_a_broken_clip_is_named_and_left_out(tiny):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -235,3 +236,26 @@ def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
         output = tmp_path / f"{precision}-{len(list(tmp_path.iterdir()))}"
         model = run(recipe("autoencoder", precision=precision, output=str(output)), ignore)
         assert (model / "vae").is_dir()
+
+
+@pytest.mark.parametrize(
+    "accident", [OSError(28, "No space left on device"), SafetensorError("no space left")]
+)
+def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(recipe, monkeypatch, accident):
+    tiny = recipe("autoencoder")
+    now = state.State.new(objective(tiny), tiny)
+    state.save(tiny.output, 1, now, keep=1)
+    before, calls = checkpoint(tiny.output, 1), []
+
+    def fill_the_disk(tensors, path):
+        calls.append(path)
+        path.write_bytes(b"half")
+        if len(calls) == 3:
+            raise accident
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", fill_the_disk)
+        with pytest.raises(ValueError, match=r"cannot be written.*pace left.*\(step-00000001\): make room"):
+            state.save(tiny.output, 2, now, keep=1)
+    assert [path.name for path in (tiny.output / "checkpoints").iterdir()] == ["step-00000001"]
+    assert same(before, checkpoint(tiny.output, 1))

@@ -126,6 +126,11 @@ def test_what_cannot_be_shared_out_is_told_before_any_work(recipe, monkeypatch, 
     assert not wanted.output.exists()
 
 
+def test_half_precision_needs_a_gpu(recipe):
+    with pytest.raises(ValueError, match="precision: fp16 needs a GPU; set precision to auto, bf16 or fp32"):
+        run(recipe("video", precision="fp16"), ignore)
+
+
 def test_deepspeed_takes_whole_batches(recipe, monkeypatch):
     for name, value in variables("deepspeed-zero2", monkeypatch).items():
         monkeypatch.setenv(name, value)

@@ -6,8 +6,10 @@ Where standard error is no terminal, sampling is silent and training tells its f
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 
@@ -59,7 +61,7 @@ def training_bar(task: str, steps: int) -> Iterator[Callable[[Report], None]]:
     Where standard error is no terminal, a report is one line on it.
     """
     if not sys.stderr.isatty():
-        yield _print_report
+        yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -84,6 +86,18 @@ def _main_figures(figures: dict[str, float]) -> str:
     return f"loss {figures['loss']:.4f}  {speed:.1f}/s  waiting for data {waiting:.0%}"
 
 
-def _print_report(report: Report) -> None:
-    named = "".join(f"  {name} {value:.4g}" for name, value in report.figures.items())
-    print(f"{report.stage}  {report.step}/{report.steps}{named}", file=sys.stderr, flush=True)
+class _Lines:
+    """A line a report, with the time left by how long the steps since the stage's first report took."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, tuple[int, float]] = {}  # step and time, by stage
+
+    def __call__(self, report: Report) -> None:
+        now = time.monotonic()
+        step, since = self.first.setdefault(report.stage, (report.step, now))
+        named = "".join(f"  {name} {value:.4g}" for name, value in report.figures.items())
+        left = ""
+        if report.step > step:
+            seconds = (report.steps - report.step) * (now - since) / (report.step - step)
+            left = f"  left {timedelta(seconds=round(seconds))}"
+        print(f"{report.stage}  {report.step}/{report.steps}{named}{left}", file=sys.stderr, flush=True)

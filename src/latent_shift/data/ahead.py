@@ -29,7 +29,7 @@ from latent_shift.data.entries import Entry, Listing, Place
 from latent_shift.data.framing import Size, fit
 from latent_shift.data.latents import encode_frames, fingerprint
 from latent_shift.data.text_states import encode_captions, text_fingerprint
-from latent_shift.data.videos import DEFAULT_FPS, ClipSettings, Videos, extent
+from latent_shift.data.videos import DEFAULT_FPS, MOST_PIXELS, ClipSettings, Videos, extent
 from latent_shift.media import open_clip
 
 LATENTS, TEXT = "latents.safetensors", "text.safetensors"
@@ -43,8 +43,8 @@ class AheadSettings(BaseModel):
 
     model: str = Field(min_length=1, description="whose autoencoder and text model: as `--model` names it")
     fps: float = Field(DEFAULT_FPS, gt=0, le=1000, description="frames a second")
-    height: int = Field(256, ge=8, description="pixels")
-    width: int = Field(256, ge=8)
+    height: int = Field(256, ge=8, le=MOST_PIXELS, description="pixels")
+    width: int = Field(256, ge=8, le=MOST_PIXELS)
 
 
 class Encoder:

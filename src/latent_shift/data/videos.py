@@ -34,6 +34,7 @@ from latent_shift.media import Facts, Kind, open_clip
 DEFAULT_FPS = 8.0
 # A clip may be this much slower than asked for: one frame in ten is seen twice. Slower ones are left out.
 SLOWER = 1.1
+MOST_PIXELS = 4096  # of a side: a limit against slips of the keyboard
 ENOUGH = 100  # entries tried, before which a share says little
 
 
@@ -53,8 +54,10 @@ class ClipSettings(BaseModel):
     num_frames: int = Field(16, ge=1, le=1024, description="1 takes single frames out of clips")
     fps: float | None = Field(None, gt=0, le=1000, description="frames a second; none: 8, or by stride")
     stride: int | None = Field(None, ge=1, description="every so many-th frame, instead of fps")
-    height: int = Field(256, ge=8, description="pixels; what does not fit is cut off in the middle's favour")
-    width: int = Field(256, ge=8)
+    height: int = Field(
+        256, ge=8, le=MOST_PIXELS, description="pixels; what does not fit is cut off in the middle's favour"
+    )
+    width: int = Field(256, ge=8, le=MOST_PIXELS)
     buckets: Buckets | None = Field(None, description="sizes by each clip's shape, not height and width")
     max_bad_share: float = Field(0.1, ge=0.0, le=1.0, description="of the entries tried; more end the run")
 

@@ -21,6 +21,7 @@ from latent_shift.media import write_image
 from latent_shift.training.draws import Draws
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import AutoencoderRecipe
+from latent_shift.training.sources import listing
 
 
 class AutoencoderObjective(nn.Module):
@@ -62,11 +63,11 @@ class AutoencoderObjective(nn.Module):
         clips, kept = self.recipe.clips, self.recipe.validation
         if clips is None:
             return None
-        listing = clips.source.read()
+        found = listing(clips.source)
         if kept is not None:
-            listing = listing.parted(kept.items, self.recipe.seed)[kept_out]
+            found = found.parted(kept.items, self.recipe.seed)[kept_out]
         seen = clips.frames.model_copy(update={"num_frames": 1})
-        return Videos(listing, seen, seed=self.recipe.seed, bad_log=self.recipe.output / "bad-clips.jsonl")
+        return Videos(found, seen, seed=self.recipe.seed, bad_log=self.recipe.output / "bad-clips.jsonl")
 
     def _frames(self, first: int, count: int) -> Tensor:
         """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""

@@ -18,7 +18,7 @@ from latent_shift.data.moving_shapes.world import SIZE
 from latent_shift.data.videos import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 from latent_shift.prompts import has_closed_vocabulary
-from latent_shift.training.noise_schedule import noise_scheduler
+from latent_shift.training.noise_schedule import changed_scheduler, noise_scheduler
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
 
 AnyPipeline = LatentShiftPipeline | LatentShiftXLPipeline
@@ -57,6 +57,8 @@ def video_model(recipe: VideoRecipe) -> AnyPipeline:
         _check_size(recipe.clips.frames, model.vae_scale_factor)
     if recipe.clips is not None and recipe.clips.tell_fps and has_closed_vocabulary(model.tokenizer):
         raise ValueError("clips.tell_fps: this base has a closed vocabulary, which has no numbers")
+    if recipe.scheduler:
+        model.register_modules(scheduler=changed_scheduler(model.scheduler, recipe.scheduler))
     if recipe.init is not None:
         model.register_modules(unet=_unet(recipe.init))
     _check_fit(model, "base" if recipe.init is None else "init")

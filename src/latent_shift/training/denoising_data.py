@@ -20,6 +20,7 @@ from latent_shift.training.base_models import AnyPipeline
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Clips, ImageRecipe, VideoRecipe
 from latent_shift.training.samples import world_prompts
+from latent_shift.training.sources import listing
 from latent_shift.training.stores import stored_clips
 from latent_shift.training.tokenizer import WORDS
 
@@ -51,16 +52,16 @@ def _own_clips(
     seen, log = clips.frames, recipe.output / "bad-clips.jsonl"
     if isinstance(recipe, ImageRecipe):
         seen = seen.model_copy(update={"num_frames": 1})
-    listing = clips.source.read().of_kind("clip")
+    found = listing(clips.source).of_kind("clip")
     if items:
-        listing = listing.parted(items, recipe.seed)[kept_out]
+        found = found.parted(items, recipe.seed)[kept_out]
     if clips.ahead:
-        videos: Videos = AheadVideos(listing, seen, model, seed=recipe.seed, bad_log=log)
+        videos: Videos = AheadVideos(found, seen, model, seed=recipe.seed, bad_log=log)
     else:
-        videos = Videos(listing, seen, seed=recipe.seed, bad_log=log)
+        videos = Videos(found, seen, seed=recipe.seed, bad_log=log)
     if clips.images is None or kept_out:
         return videos
-    images = Videos(clips.images.read(), seen, seed=recipe.seed, kind="image", bad_log=log)
+    images = Videos(listing(clips.images), seen, seed=recipe.seed, kind="image", bad_log=log)
     share = recipe.image_steps if isinstance(recipe, VideoRecipe) else _IMAGE_SHARE
     return Mixed(videos, images, share)
 
@@ -83,7 +84,7 @@ def clip_size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
 def sample_prompts(recipe: ImageRecipe | VideoRecipe) -> list[str]:
     """What the samples show: captions of the first few of the user's clips, or the world's prompts."""
     if recipe.clips is not None:
-        entries = recipe.clips.source.read().of_kind("clip").entries[:_SAMPLES]
+        entries = listing(recipe.clips.source).of_kind("clip").entries[:_SAMPLES]
         return [entry.captions[0] for entry in entries]
     return world_prompts(images=isinstance(recipe, ImageRecipe))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
 from latent_shift.training.recipe import Run
@@ -90,6 +91,18 @@ class Log:
             return float(value)
         value = torch.as_tensor(value, device=self.accelerator.device)
         return float(self.accelerator.reduce(value, "mean"))
+
+
+def show_samples(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Show the samples of a step in TensorBoard as well: the film where there is one, else the sheet."""
+    for file in (folder / f"step-{step:08d}{suffix}" for suffix in (".gif", ".png")):
+        if file.is_file():
+            picture = Summary.Image(encoded_image_string=file.read_bytes(), colorspace=3)
+            writer = accelerator.get_tracker("tensorboard", unwrap=True)
+            writer.file_writer.add_summary(
+                Summary(value=[Summary.Value(tag="samples", image=picture)]), global_step=step
+            )
+            return
 
 
 def forget_after(step: int, path: Path) -> None:

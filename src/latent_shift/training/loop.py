@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 
 from latent_shift.training.batches import loader
 from latent_shift.training.interrupts import Interrupted, stop_requests
-from latent_shift.training.log import Log, Progress
+from latent_shift.training.log import Log, Progress, show_samples
+from latent_shift.training.memory import memory_told
 from latent_shift.training.model_card import write_card
 from latent_shift.training.optimization import adamw
 from latent_shift.training.processes import Prepared, new_accelerator, prepare
@@ -105,7 +106,8 @@ def _take_steps(
     fixed = _fixed_items(recipe, state, accelerator, report)
     with stop_requests() as stop:
         for step, batch in zip(range(done + 1, recipe.steps + 1), log.timed(batches), strict=False):
-            figures = take_step(recipe, model, optimizer, state, accelerator, step, batch)
+            with memory_told():
+                figures = take_step(recipe, model, optimizer, state, accelerator, step, batch)
             if figures is None:
                 skipped.note(step, batch)
             elif fixed is not None and (step % fixed.every == 0 or step == recipe.steps):
@@ -134,6 +136,7 @@ def _keep(
         with _shown(state, prepared, accelerator) as shown:
             if accelerator.is_main_process:
                 shown.samples(recipe.output / "samples", step)
+                show_samples(accelerator, recipe.output / "samples", step)
 
 
 @contextmanager

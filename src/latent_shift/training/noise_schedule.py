@@ -6,6 +6,7 @@ themselves stand there (`trained_betas`), and every stock tool still opens the m
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -24,6 +25,13 @@ def noise_scheduler(configuration: dict[str, Any]) -> DDIMScheduler:
         return DDIMScheduler(**rest)
     betas = cosine_betas(float(rest.pop(CENTRE)), rest.get("num_train_timesteps", _STEPS))
     return DDIMScheduler(**rest, trained_betas=betas)
+
+
+def changed_scheduler(base: Any, changes: dict[str, Any]) -> DDIMScheduler:
+    """A base's scheduler with these changes of its configuration, as in `noise_scheduler`."""
+    known = set(inspect.signature(DDIMScheduler).parameters)
+    kept = {key: value for key, value in base.config.items() if key in known}
+    return noise_scheduler({**kept, **changes})
 
 
 def cosine_betas(log_snr_centre: float, steps: int = _STEPS) -> list[float]:

@@ -42,6 +42,10 @@ def check_processes(recipe: Run) -> None:
     """Raise ValueError where the recipe asks for what the launched kind of processes cannot do."""
     kind = _asked_for()
     if kind is None:
+        if recipe.precision == "fp16" and not (
+            torch.cuda.is_available() or torch.backends.mps.is_available()
+        ):
+            raise ValueError("precision: fp16 needs a GPU; set precision to auto, bf16 or fp32")
         return
     if kind == _FSDP and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ValueError(

@@ -268,6 +268,10 @@ class VideoRecipe(Divisible):
     clips: Clips | None = Field(None, description="of your own; or latents")
     diffusion: Diffusion = Diffusion()
     sampling: Sampling = Sampling()
+    scheduler: Scheduler = Field(
+        {},
+        description="changes of the base's noise schedule (DDIMScheduler): v_prediction, zero terminal SNR",
+    )
     shift: Shift = Shift()
     image_steps: Share = Field(0.1, description="share of steps that train on images, to keep that ability")
     tell_places: bool = Field(False, description="tell each frame its place in the clip")

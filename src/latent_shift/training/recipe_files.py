@@ -7,6 +7,7 @@ A preset is a file of changes for several recipes, by their names: what a larger
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,30 @@ def _lay_over(content: dict[str, Any], setting: str) -> None:
 
 
 def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
+    """The first error in words; of unknown keys, which are often a missing one misspelt, before others."""
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(map(str, first["loc"][1:]))  # the first is the task
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "value_error":  # raised here: names its values itself
         return f"{key}: {first['ctx']['error']}{more}" if key else f"{first['ctx']['error']}{more}"
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"task: {first['msg']}{more}"
+        chosen = str(first["ctx"]["discriminator"]).strip("'")
+        place, tags = f"{key}.{chosen}" if key else chosen, first["ctx"].get("expected_tags")
+        known = f": one of {tags}" if tags is not None else ""
+        said = f"{first['ctx']['tag']!r} is unknown" if "tag" in first["ctx"] else "is missing"
+        return f"{place}: {said}{known}{more}"
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {_meant(str(first['loc'][-1]))}{more}"
+    if first["type"] == "missing":
+        return f"{key}: is missing{more}"
     return f"{key}: {first['msg']}, got {str(first['input'])[:80]!r}{more}"
+
+
+def _meant(name: str) -> str:
+    """What to do about an unknown key."""
+    models = ANY_RECIPE.json_schema()["$defs"].values()
+    near = get_close_matches(name, {key for model in models for key in model.get("properties", ())}, n=1)
+    return f"did you mean {near[0]}?" if near else "remove it (--dry-run prints all keys of a valid recipe)"
 
 
 def _one_line(error: Exception) -> str:

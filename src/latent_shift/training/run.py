@@ -15,7 +15,15 @@ from latent_shift.training.log import Progress
 from latent_shift.training.loop import train
 from latent_shift.training.processes import check_processes
 from latent_shift.training.quiet import quiet_libraries
-from latent_shift.training.recipe import AutoencoderRecipe, ContrastRecipe, Recipe, WordingRecipe
+from latent_shift.training.recipe import (
+    AutoencoderRecipe,
+    ContrastRecipe,
+    ImageRecipe,
+    Recipe,
+    VideoRecipe,
+    WordingRecipe,
+)
+from latent_shift.training.sources import read_sources
 from latent_shift.training.wording import WordingObjective
 
 
@@ -27,6 +35,8 @@ def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:
     """
     _check_folders(recipe)
     check_processes(recipe)
+    if isinstance(recipe, AutoencoderRecipe | ImageRecipe | VideoRecipe):
+        read_sources(recipe.clips)  # what is wrong with them is told before a model is fetched and loaded
     torch.manual_seed(recipe.seed)  # the new weights
     with quiet_libraries():
         module = objective(recipe)

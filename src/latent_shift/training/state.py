@@ -12,14 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -102,35 +101,49 @@ def save(run: Path, step: int, state: State, keep: int, *, writes: bool = True) 
     """Write the checkpoint of `step` and remove all but the newest `keep`. Returns its folder.
 
     writes: false in the processes beside the main one, which only bring their parts.
-    Raises Diverged, and writes nothing, where a weight is not finite.
+    Raises Diverged, and writes nothing, where a weight is not finite; ValueError where the disk is full or
+    cannot be written, with the checkpoints before it as they were.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
-    partial = folder.with_suffix(_UNFINISHED)
     weights = gather(_named(state.objective), keep=writes)
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite at step {step}: lower learning_rate, or use fp32")
-    if writes:
-        for stale in folder.parent.glob(f"step-*{_UNFINISHED}"):  # of a run that was killed
-            shutil.rmtree(stale)
-        partial.mkdir(parents=True)
-        save_file(weights, partial / "weights.safetensors")
-    average = gather(((str(i), part) for i, part in enumerate(state.averages())), keep=writes)
-    if writes:
-        save_file(average, partial / "ema.safetensors")
-    tensors, numbers = read_optimizer(state.optimizer, state.trained, keep=writes)
-    if not writes:
-        return folder
-    save_file(tensors, partial / "optimizer.safetensors")
-    rest: dict[str, Any] = {"step": step, "ema_step": state.average.optimization_step, "optimizer": numbers}
-    if state.scaler is not None:
-        rest["scaler"] = state.scaler.state_dict()
-    (partial / "state.json").write_text(json.dumps(rest), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-    for old in checkpoints(run)[:-keep]:
+    with _whole_folder(folder) if writes else nullcontext(folder) as partial:
+        if writes:
+            save_file(weights, partial / "weights.safetensors")
+        average = gather(((str(i), part) for i, part in enumerate(state.averages())), keep=writes)
+        if writes:
+            save_file(average, partial / "ema.safetensors")
+        tensors, numbers = read_optimizer(state.optimizer, state.trained, keep=writes)
+        if writes:
+            save_file(tensors, partial / "optimizer.safetensors")
+            rest = {"step": step, "ema_step": state.average.optimization_step, "optimizer": numbers}
+            scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
+            (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
+    for old in checkpoints(run)[:-keep] if writes else ():
         shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Give another folder, renamed to `folder` at the end; removed, and told, where it cannot be written."""
+    for stale in folder.parent.glob(f"step-*{_UNFINISHED}"):  # of a run that was killed
+        shutil.rmtree(stale)
+    partial = folder.with_suffix(_UNFINISHED)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = ", ".join(one.name for one in checkpoints(folder.parents[1])) or "none"
+        raise ValueError(
+            f"{folder}: cannot be written: {error}; the checkpoints before it are whole ({kept}):"
+            " make room, and give the same command again"
+        ) from error
 
 
 def load(run: Path, state: State) -> int:

@@ -1,0 +1,30 @@
+"""A run's sources of clips and images, read once: before its model, and not again for every use of them.
+
+What is wrong with a source is told so before a model is fetched and loaded, and a list of a million files is
+made one time.
+"""
+
+from __future__ import annotations
+
+from latent_shift.data.entries import Listing
+from latent_shift.data.sources import AnySource
+from latent_shift.training.recipe import Clips
+
+_known: list[tuple[AnySource, Listing]] = []
+
+
+def read_sources(clips: Clips | None) -> None:
+    """Read a run's sources anew, at its start. Raises ValueError for one that cannot be used."""
+    _known.clear()
+    for source in () if clips is None else (clips.source, clips.images):
+        if source is not None:
+            listing(source)
+
+
+def listing(source: AnySource) -> Listing:
+    """What a source holds, as it was when it was first asked for in this run."""
+    for known, held in _known:
+        if known is source:
+            return held
+    _known.append((source, source.read()))
+    return _known[-1][1]

@@ -117,6 +117,14 @@ def test_all_figures_of_a_set_with_intervals():
     assert columns["FVD (eyes)"].made_with["antialias"] is True
 
 
+def test_a_kernel_distance_over_subsets_goes_without_an_interval():
+    rows = np.random.default_rng(0).normal(size=(1001, 2)).astype(np.float32)
+    found = all_figures(measured(rows), measured(rows[::-1].copy()), choices=Choices(resamples=2))
+    values = {column.metric: figure for column, figure in found.values()}
+    assert values["KVD (eyes)"].low is None
+    assert values["FVD (eyes)"].low is not None
+
+
 def test_a_reference_of_other_settings_is_refused():
     rows = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
     with pytest.raises(ValueError, match=r"cannot be compared: frames \(8 and 4\)"):

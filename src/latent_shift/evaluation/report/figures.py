@@ -1,8 +1,8 @@
 """From measured clips to figures with their columns: every metric that the features at hand allow.
 
 The distances need a reference, measured alike; the Inception Score needs logits, CLIPSIM texts. Intervals are
-by the bootstrap over clips; a Fréchet distance of many numbers and clips takes seconds, so it goes without
-beyond `LARGEST_REDRAWN`.
+by the bootstrap over clips; a Fréchet distance of many numbers and clips takes seconds, and a kernel distance
+beyond the size of its subsets is a mean of many, so these go without.
 
 Shapes: N rows of D numbers.
 """
@@ -23,7 +23,7 @@ from latent_shift.evaluation.features.settings import check_same
 from latent_shift.evaluation.metrics.bootstrap import bootstrap, frames_of, interval
 from latent_shift.evaluation.metrics.frechet import frechet_distance, frechet_of_rows, warn_if_short
 from latent_shift.evaluation.metrics.inception_score import inception_score
-from latent_shift.evaluation.metrics.kernel import kernel_distance
+from latent_shift.evaluation.metrics.kernel import SUBSET_SIZE, kernel_distance
 from latent_shift.evaluation.metrics.similarity import clip_similarities
 from latent_shift.evaluation.report.model import Column, Figure
 
@@ -76,9 +76,11 @@ def distances(features: Features, reference: Features, choices: Choices) -> list
     size = min(len(features.rows), len(reference.rows), features.moments.width)
     redrawn = choices.resamples if size <= LARGEST_REDRAWN else 0
     rows = (reference, features)
+    most = max(len(features.rows), len(reference.rows))
+    kernel_redrawn = choices.resamples if most <= SUBSET_SIZE else 0
     return [
         (frechet, _of_two(frechet_of_rows, rows, redrawn, choices.seed)),
-        (kernel, _of_two(_kernel(choices.seed), rows, choices.resamples, choices.seed)),
+        (kernel, _of_two(_kernel(choices.seed), rows, kernel_redrawn, choices.seed)),
     ]
 
 

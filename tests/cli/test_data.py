@@ -56,6 +56,9 @@ def test_preview_names_what_it_leaves_out_and_stops_where_nothing_fits(clips, ru
     status, out, err = run("preview", "clips", "--frames", 32)
     assert (status, out, len(err)) == (2, [], 1)
     assert "too short: 20 frames of the 32 at 8 frames a second" in err[0]
+    status, out, err = run("preview", "clips", "--frames", 4, "-o", "some.png")  # a fourth of them is bad
+    assert (status, out, len(err)) == (0, ["some.png"], 1)
+    assert err[0].startswith("left out 3.mp4: ")
 
 
 def test_check_tells_people_and_programs(clips, run):

@@ -192,7 +192,7 @@ def _seen_clips(
     from latent_shift.data.videos import ClipSettings, Videos
 
     try:
-        chosen = ClipSettings(**settings)
+        chosen = ClipSettings(**settings, max_bad_share=1.0)  # to look at the good ones; the bad are told
     except ValidationError as error:
         first = error.errors()[0]
         name = "frames" if first["loc"] == ("num_frames",) else ".".join(map(str, first["loc"]))

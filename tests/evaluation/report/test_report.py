@@ -10,6 +10,7 @@ from latent_shift.evaluation.features.files import Features
 from latent_shift.evaluation.features.moments import Moments
 from latent_shift.evaluation.features.passing import Measured, Pixels
 from latent_shift.evaluation.features.settings import FeatureSettings, Provenance
+from latent_shift.evaluation.report import figures
 from latent_shift.evaluation.report.figures import Choices, all_figures, captions_of
 from latent_shift.evaluation.report.model import Column, Figure, Report, Subject, join, read_report
 from latent_shift.evaluation.report.page import Shown, page
@@ -117,8 +118,9 @@ def test_all_figures_of_a_set_with_intervals():
     assert columns["FVD (eyes)"].made_with["antialias"] is True
 
 
-def test_a_kernel_distance_over_subsets_goes_without_an_interval():
-    rows = np.random.default_rng(0).normal(size=(1001, 2)).astype(np.float32)
+def test_a_kernel_distance_over_subsets_goes_without_an_interval(monkeypatch):
+    monkeypatch.setattr(figures, "SUBSET_SIZE", 20)
+    rows = np.random.default_rng(0).normal(size=(21, 2)).astype(np.float32)
     found = all_figures(measured(rows), measured(rows[::-1].copy()), choices=Choices(resamples=2))
     values = {column.metric: figure for column, figure in found.values()}
     assert values["KVD (eyes)"].low is None

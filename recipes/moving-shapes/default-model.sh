@@ -8,7 +8,7 @@ bin=.venv/bin
 # glibc gives large blocks back to the system after each use and pays page faults for them in the next step
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 started=$(date +%s)
-for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video-halves 4-video 5-decoder; do
+for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
 "$bin/python" - <<'PY'

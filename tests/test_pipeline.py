@@ -211,20 +211,6 @@ def test_a_video_depends_on_its_own_seed_alone(tmp_path, correlation):
     torch.testing.assert_close(many, together, rtol=0, atol=1e-4)
 
 
-def test_noise_of_a_clip_in_any_batch():
-    alone = draw_noise((1, 4, 2, 3, 3), seeded(7), 0.3)
-    assert torch.equal(draw_noise((2, 4, 2, 3, 3), seeded(6, 7), 0.3)[4:], alone)
-    assert torch.equal(draw_noise((1, 4, 2, 3, 3), [seeded(7)], 0.3), alone)
-
-
-def test_noise_correlation_is_the_shared_variance():
-    noise = draw_noise((1, 3, 4, 100, 100), seeded(0), 0.6).flatten(1)
-    assert torch.corrcoef(noise)[0, 1:].tolist() == pytest.approx([0.6, 0.6], abs=0.02)
-    assert noise.std().item() == pytest.approx(1, abs=0.02)
-    independent = draw_noise((1, 3, 4, 100, 100), seeded(0)).flatten(1)
-    assert torch.corrcoef(independent)[0, 1].item() == pytest.approx(0, abs=0.02)
-
-
 def test_frames_are_told_their_places_where_the_model_was_tuned_to_hear_them(tmp_path):
     """As the stock embeddings with the places added would be read; one frame is told nothing."""
     folder = tiny_pipeline_folder(tmp_path / "m", tells_places=True)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The default model from nothing. Every stage resumes: stopped at any moment, the same command goes on.
+# A default model from nothing; the one in the package was made by an earlier row (docs/log.md). Every stage resumes: stopped at any moment, the same command goes on.
 #   recipes/moving-shapes/default-model.sh [--preset FILE] [--set key=value ...]      for every stage
 # Writes runs/moving-shapes/, then src/latent_shift/assets/moving-shapes/, and says how long this call took.
 set -eu

@@ -6,10 +6,9 @@ import pytest
 
 from clips import numbers, write_video
 from latent_shift import media
-from latent_shift.cli import errors
-from latent_shift.cli.main import app
 from latent_shift.data.sources import recognise
 from latent_shift.data.videos import ClipSettings, Videos
+from program import run_program
 
 
 @pytest.fixture
@@ -18,10 +17,8 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def program(*arguments):
-        capsys.readouterr()
-        status = errors.run(app, ["data", *map(str, arguments)])
-        said = capsys.readouterr()
-        return status, said.out.splitlines(), said.err.splitlines()
+        status, out, err = run_program(capsys, "data", *arguments)
+        return status, out.splitlines(), err.splitlines()
 
     return program
 

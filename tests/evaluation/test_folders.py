@@ -1,15 +1,15 @@
 """`evaluate folders` and `evaluate report`, from the command line, on clips of the generated world."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from clips import REAL, needs_real_clips
-from latent_shift.cli import errors
-from latent_shift.cli.main import app
 from latent_shift.data.moving_shapes import caption, draw_scenes, render
 from latent_shift.media import write_clip
+from program import run_program
 
 
 def save_scenes(folder, scenes, *, captions=True):
@@ -35,13 +35,7 @@ def world(tmp_path_factory):
 def run(world, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(world)
 
-    def program(*arguments):
-        capsys.readouterr()
-        status = errors.run(app, ["evaluate", *map(str, arguments)])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return program
+    return partial(run_program, capsys, "evaluate")
 
 
 EYES = ("--extractor", "moving-shapes-eyes", "--resamples", 4)

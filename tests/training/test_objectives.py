@@ -123,6 +123,16 @@ def test_clips_are_told_their_frames_places_and_images_are_not(recipe):
     assert losses(1.0, True) == losses(1.0, False)
 
 
+def test_captions_that_the_text_model_does_not_read_to_their_end_are_warned_of_once(recipe):
+    module = objective(recipe("video", image_steps=0.0))
+    batch = first_batch(None, module)
+    batch["caption"][1] = "a red circle " * 60
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"reads \d+ tokens.*'a red circle a .*cut off"):
+        module(batch, DRAWS)
+    with torch.no_grad():
+        module(batch, DRAWS)  # a second warning would be an error here
+
+
 def test_the_shift_is_on_for_clips_alone(recipe):
     assert shift_options(objective(recipe("image")).unet) is None
     assert shift_options(objective(recipe("video", shift={"enabled": False})).unet) is None

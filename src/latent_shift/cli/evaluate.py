@@ -6,20 +6,18 @@ asked. Stopped and started again with the same --work folder, it goes on where i
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latent_shift import __version__, checkpoints
+from latent_shift import checkpoints
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
 from latent_shift.cli import evaluate_folders, evaluate_protocols, evaluate_shapes_report
 from latent_shift.cli.progress import progress_bar
+from latent_shift.cli.results import circumstances
 from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested
 from latent_shift.cli.text_files import write_text_file
 
@@ -157,7 +155,8 @@ def _report(
 ) -> None:
     from latent_shift.evaluation.moving_shapes.results import Results, put_block, to_row
 
-    settings = {**(tested.settings if tested else {}), **asked, **_circumstances(found)}
+    circumstance = {"seconds a clip": _seconds_a_clip(found), **circumstances()}
+    settings = {**(tested.settings if tested else {}), **asked, **circumstance}
     results = Results(settings=settings, rows=[to_row(result) for result in found])
     print(results.markdown())
     if output is not None:
@@ -169,26 +168,11 @@ def _report(
         write_text_file(markdown, put_block(page, name, f"### {name}\n\n{results.markdown()}"))
 
 
-def _circumstances(found: Sequence[CellResult]) -> dict[str, Any]:
-    """Versions, machine, date, and what a clip of the model took."""
-    import diffusers
-    import numpy
-    import torch
-
+def _seconds_a_clip(found: Sequence[CellResult]) -> float | None:
+    """What a clip of the model took; None where it made none."""
     made = [result for result in found if result.source == "model"]
     clips = sum(result.tally.of["all"] for result in made)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {
-        "seconds a clip": round(sum(result.seconds for result in made) / clips, 3) if clips else None,
-        "versions": {
-            "latent-shift": __version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "numpy": numpy.__version__,
-        },
-        "machine": f"{device}, {os.cpu_count()} cores",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    return round(sum(result.seconds for result in made) / clips, 3) if clips else None
 
 
 def _write_sheet(file: Path, found: Sequence[CellResult]) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latent_shift import checkpoints
-from latent_shift.checkpoints import DTYPES
-from latent_shift.cli.evaluate_folders import (
+from latent_shift.checkpoints import DTYPES, choose_device
+from latent_shift.cli.evaluation_options import (
     Antialias,
     ClipModel,
     Device,
@@ -28,14 +28,11 @@ from latent_shift.cli.evaluate_folders import (
     Weights,
     check_numbers,
     check_outputs,
-    chosen_device,
     chosen_names,
-    give,
     made,
-    progress_of_sets,
-    with_circumstances,
 )
-from latent_shift.cli.progress import progress_bar
+from latent_shift.cli.progress import progress_bar, progress_of_sets
+from latent_shift.cli.results import give, with_circumstances
 from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested
 
 if TYPE_CHECKING:
@@ -195,20 +192,15 @@ def _run(prompts: PromptList, wish: _Wish, seed: int) -> None:
     from latent_shift.evaluation.shards import ClipStore
 
     # Weights that are missing are told before hours of sampling, not after.
-    given = Given(**wish.given, device=chosen_device(wish.how["device"]))
+    given = Given(**wish.given, device=choose_device(wish.how["device"]))
     extractors = [] if wish.part is not None else made(wish.names, given, wish.frames)
-    tested = load_tested(checkpoints.resolve(wish.model), wish.model, **_loading(wish))
+    tested = load_tested(checkpoints.resolve(wish.model), wish.model, side=wish.side, **wish.how)
     settings = {**tested.settings, "frames": wish.frames, "side": wish.side, "batch": wish.batch}
     store = ClipStore(wish.work, {**settings, "prompt list": prompts.digest()})
     if wish.part is not None:
         _make_part(prompts, tested, store, wish, wish.part)
         return
     _measure(prompts, tested, store, extractors, settings, wish, seed)
-
-
-def _loading(wish: _Wish) -> dict[str, Any]:
-    how = {name: wish.how[name] for name in ("steps", "guidance", "device", "dtype")}
-    return {**how, "side": wish.side}
 
 
 def _make_part(prompts: PromptList, tested: TestedModel, store: Any, wish: _Wish, part: Part) -> None:

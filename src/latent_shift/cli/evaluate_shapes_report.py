@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from latent_shift import checkpoints
-from latent_shift.checkpoints import DEFAULT_MODEL, DTYPES
-from latent_shift.cli.evaluate_folders import (
+from latent_shift.checkpoints import DEFAULT_MODEL, DTYPES, choose_device
+from latent_shift.cli.evaluation_options import (
     Device,
     Force,
     Html,
@@ -24,11 +24,10 @@ from latent_shift.cli.evaluate_folders import (
     check_numbers,
     check_outputs,
     chosen_names,
-    give,
     made,
-    progress_of_sets,
-    with_circumstances,
 )
+from latent_shift.cli.progress import progress_of_sets
+from latent_shift.cli.results import give, with_circumstances
 from latent_shift.cli.tested_model import check_choices, load_tested
 
 _EXAMPLES = 6  # of each cell on the page
@@ -79,7 +78,7 @@ def moving_shapes_report(
     protocol.check_numbers(prompts, frames, batch)
     check_numbers(reference=reference)
     asked = Asked(wanted, prompts, frames, batch, Choices(resamples), reference, _EXAMPLES if html else 0)
-    extractors = made(names, Given(weights=weights, model=towers), frames)
+    extractors = made(names, Given(weights=weights, model=towers, device=choose_device(device)), frames)
     tested = []
     for number, (name, place) in enumerate(zip(chosen, places, strict=True)):
         one = load_tested(place, name, steps, guidance, side=protocol.world.SIZE, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Progress on standard error; with `result_table.py`, all that knows rich.
+"""Progress on standard error; with `results.py`, all that knows rich.
 
 Where standard error is no terminal, sampling is silent and training tells its figures in lines.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
@@ -101,3 +101,18 @@ class _Lines:
             seconds = (report.steps - report.step) * (now - since) / (report.step - step)
             left = f"  left {timedelta(seconds=round(seconds))}"
         print(f"{report.stage}  {report.step}/{report.steps}{named}{left}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_of_sets() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each set of clips, one after the other."""
+    with ExitStack() as stack:
+        bars: dict[str, Callable[[int], None]] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                stack.close()
+                bars[name] = stack.enter_context(progress_bar(name, total))
+            bars[name](done)
+
+        yield show

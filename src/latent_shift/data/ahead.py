@@ -28,7 +28,7 @@ from latent_shift.data.chance import pick
 from latent_shift.data.entries import Entry, Listing, Place
 from latent_shift.data.framing import Size, fit
 from latent_shift.data.latents import encode_frames, fingerprint
-from latent_shift.data.text_states import encode_captions, text_fingerprint
+from latent_shift.data.text_states import encode_captions, text_fingerprint, warn_of_cut
 from latent_shift.data.videos import DEFAULT_FPS, MOST_PIXELS, ClipSettings, Videos, extent
 from latent_shift.media import open_clip
 
@@ -52,9 +52,10 @@ class Encoder:
 
     def __init__(self, settings: AheadSettings) -> None:
         self.settings = settings
+        self._warned_of_cut = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings}  # another process loads the model anew
+        return {"settings": self.settings, "_warned_of_cut": False}  # another process loads the model anew
 
     @cached_property
     def _model(self) -> Any:
@@ -78,6 +79,7 @@ class Encoder:
     def files(self, entry: Entry) -> dict[str, bytes]:
         """The files of an entry by their suffixes. Raises ValueError where its clip cannot be read."""
         facts = {"made": json.dumps(self.facts)}  # one entry: safetensors keeps no order of several
+        self._warned_of_cut = self._warned_of_cut or warn_of_cut(self._model, entry.captions)
         latents, told = self._latents(entry), encode_captions(self._model, entry.captions)
         text = {"text": told.states, **({} if told.pooled is None else {"pooled": told.pooled})}
         return {

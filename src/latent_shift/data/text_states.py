@@ -9,6 +9,7 @@ Shapes: N captions, L tokens of width D, P the width of pooled states.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,23 @@ def encode_none(model: Any) -> TextStates:
     if empty.pooled is None or not model.config.force_zeros_for_empty_prompt:
         return empty
     return TextStates(torch.zeros_like(empty.states), torch.zeros_like(empty.pooled))
+
+
+def warn_of_cut(model: Any, captions: Sequence[str]) -> bool:
+    """Warn (UserWarning) where captions are longer than the text models read. Returns whether some are."""
+    given = (getattr(model, name, None) for _, name in _PAIRS)
+    for tokenizer in (one for one in given if one is not None):
+        limit = tokenizer.model_max_length
+        encoded = tokenizer(list(captions), truncation=False, verbose=False).input_ids
+        for caption, tokens in zip(captions, encoded, strict=True):
+            if len(tokens) > limit:
+                warnings.warn(
+                    f"the text model reads {limit} tokens, and captions are longer, {caption!r} the first:"
+                    " what lies beyond is cut off",
+                    stacklevel=2,
+                )
+                return True
+    return False
 
 
 def text_fingerprint(model: Any) -> str:

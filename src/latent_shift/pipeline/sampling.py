@@ -108,7 +108,7 @@ class ClipSampling(ShiftedPipeline):
         told = call.fps if call.tells_fps and frames > 1 else None
         words = self._settings.closed_vocabulary
         prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives, told)
-        # 2. Encode the text once a prompt; every frame of a clip reads the same
+        # 2. Encode the text once a prompt; every frame of a clip reads the same, and its own place if told
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
         pixels = (size[0] * scale, size[1] * scale)
         tensors = self._encode(prompts, negatives, embeds, per_prompt, frames, pixels)

@@ -19,6 +19,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Generator, Tensor, nn
 
 from latent_shift.data.latents import encode_frames
+from latent_shift.data.text_states import warn_of_cut
 from latent_shift.noise import draw_noise
 from latent_shift.prompts import with_fps
 from latent_shift.training.base_models import image_model, video_model
@@ -61,6 +62,7 @@ class DenoisingObjective(nn.Module):
             disable_temporal_shift(self.unet)
         if isinstance(recipe, VideoRecipe):
             _choose_trained(self.unet, recipe)
+        self._warned_of_cut = False
         # Apart from self.unet, which samples with other shapes: each shape is compiled anew. In a tuple, so
         # that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
@@ -145,6 +147,8 @@ class DenoisingObjective(nn.Module):
         as_images: bool,
     ) -> Conditions:
         """What the frames of latents (B, F, C, h, w) are told; in training some of no caption."""
+        if "text" not in batch and not self._warned_of_cut:
+            self._warned_of_cut = warn_of_cut(self.parts, captions)
         share = self.recipe.diffusion.caption_dropout if self.training else 0.0
         dropped = [_chance(one) < share for one in items]
         height, width = (side * self.parts.vae_scale_factor for side in latents.shape[-2:])

@@ -2,16 +2,16 @@
 
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 
 from clips import REAL, write_video
-from latent_shift.cli import errors
-from latent_shift.cli.main import app
 from latent_shift.evaluation.protocols import prompts as lists
 from latent_shift.evaluation.protocols.generation import Part, batches, generate, made_clips, read_part
 from latent_shift.evaluation.shards import ClipStore
+from program import run_program
 from tiny import tiny_pipeline_folder
 
 MSR_VTT = REAL / "lists" / "msrvtt" / "test_videodatainfo.json.zip"
@@ -193,13 +193,7 @@ def place(tmp_path_factory):
 def run(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
 
-    def program(*arguments):
-        capsys.readouterr()
-        status = errors.run(app, ["evaluate", *map(str, arguments)])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return program
+    return partial(run_program, capsys, "evaluate")
 
 
 TINY = ("--model", "tiny", "--steps", 1, "--frames", 2, "--side", 32, "--batch", 2, "--resamples", 2)

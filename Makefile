@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PROMPT ?= a large yellow star spinning clockwise on a navy background
+PROMPT ?= a large pink heart moving up and to the left on a teal background
 
 .PHONY: install video test lint clean default-model
 
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 video: install
-	$(BIN)/latent-shift generate "$(PROMPT)" --seed 1 --output out/example.mp4 --force
+	$(BIN)/latent-shift generate "$(PROMPT)" --seed 5 --output out/example.mp4 --force
 
 lint: install
 	$(BIN)/ruff check .

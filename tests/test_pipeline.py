@@ -335,7 +335,7 @@ def test_no_dtype_is_float32_whatever_the_file(tmp_path):
 
 
 def test_the_folder_decides_the_shift(tmp_path):
-    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8}
+    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8, "distances": (3, 1)}
     pipeline = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "a", **options))
     assert {name: getattr(shift_options(pipeline.unet), name) for name in options} == options
     off = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "b", shift=False)))

@@ -9,21 +9,23 @@ from latent_shift import temporal_shift
 from latent_shift.shift import DIRECTIONS, PADDINGS, ShiftOptions, shifted_add
 
 OPTIONS = [
-    {"padding": padding, "direction": direction, "fold": fold}
-    for padding, direction, fold in itertools.product(PADDINGS, DIRECTIONS, (3, 8))
+    {"padding": padding, "direction": direction, "fold": fold, "distance": distance}
+    for padding, direction, (fold, distance) in itertools.product(
+        PADDINGS, DIRECTIONS, ((3, 1), (8, 1), (3, 2), (3, 5))
+    )
 ]
 
 
-def reference_shift(hidden, num_frames, *, padding="zeros", direction="both", fold=3):
+def reference_shift(hidden, num_frames, *, padding="zeros", direction="both", fold=3, distance=1):
     """The definition: channel band by band, frame by frame, out of place."""
     k = hidden.shape[1] // fold
     first, last = slice(0, k), slice(hidden.shape[1] - k, hidden.shape[1])
     shifted = hidden.clone()
     for clip in range(0, len(hidden), num_frames):
         for frame in range(num_frames):
-            for band, offset in ((first, -1), (last, 1 if direction == "both" else -1)):
+            for band, sign in ((first, -1), (last, 1 if direction == "both" else -1)):
                 shifted[clip + frame, band] = neighbour(
-                    hidden[clip : clip + num_frames], frame, offset, padding
+                    hidden[clip : clip + num_frames], frame, sign * distance, padding
                 )[band]
     return shifted
 
@@ -225,6 +227,8 @@ def allocated(profile):
         ((6, 3, 2, 2), 2, {"fold": 1}, "fold=1"),
         ((6, 3, 2, 2), 2, {"fold": 2.5}, "fold=2.5"),
         ((6, 3, 2, 2), 2, {"single_frame": "drop"}, "drop.*bypass, shift"),
+        ((6, 3, 2, 2), 2, {"distance": 0}, "distance=0"),
+        ((6, 3, 2, 2), 2, {"distance": 1.5}, "distance=1.5"),
     ],
 )
 def test_mistakes_are_named(shape, num_frames, options, message):
@@ -241,8 +245,13 @@ def test_skip_and_branch_must_fit():
 
 
 def test_options_are_checked():
-    assert ShiftOptions() == ShiftOptions("output", "zeros", "both", 3, "bypass")
+    assert ShiftOptions() == ShiftOptions("output", "zeros", "both", 3, "bypass", (1,))
     with pytest.raises(ValueError, match="middle.*output, input"):
         ShiftOptions(place="middle")
     with pytest.raises(ValueError, match="fold=0"):
         ShiftOptions(fold=0)
+    with pytest.raises(ValueError, match="distance=-1"):
+        ShiftOptions(distances=(3, -1))
+    for distances in ((), [1], 3):
+        with pytest.raises(ValueError, match="at least one number of frames"):
+            ShiftOptions(distances=distances)

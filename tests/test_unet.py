@@ -107,7 +107,7 @@ def test_every_resnet_block_and_nothing_else(variant):
     assert dict(unet.config) == config
     disable_temporal_shift(unet)
     assert {name: type(module) for name, module in unet.named_modules()} == classes
-    assert not any("shared_shift" in vars(module) for module in unet.modules())
+    assert not any({"shared_shift", "shift_site"} & vars(module).keys() for module in unet.modules())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -181,6 +181,21 @@ def test_a_frame_sees_one_frame_further_with_every_site(options, past, future):
     unet = tiny_unet()
     enable_temporal_shift(unet, 21, **options)
     assert seen_by(unet, 10, 21) == list(range(10 - past, 10 + future + 1))
+
+
+def test_blocks_take_the_distances_in_turns():
+    """A frame sees as far as all the distances together, and with (2, 2) no frame between."""
+    unet = tiny_unet()
+    enable_temporal_shift(unet, 31, distances=(2, 1))
+    reach = sum(block.shared_shift.options.distances[block.shift_site % 2] for block in shifted(unet))
+    assert reach == SITES + (SITES + 1) // 2
+    assert seen_by(unet, 15, 31) == [frame for frame in range(31) if abs(frame - 15) <= reach]
+    enable_temporal_shift(unet, 31, distances=(2,))
+    assert seen_by(unet, 15, 31) == [f for f in range(31) if f % 2 and abs(f - 15) <= 2 * SITES]
+
+
+def shifted(unet):
+    return blocks_of(unet, ShiftedResnetBlock2D)
 
 
 def test_at_the_input_a_frame_sees_no_further():

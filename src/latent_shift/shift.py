@@ -38,6 +38,8 @@ class ShiftOptions:
     padding: what a frame without a neighbour reads: "zeros"; "replicate", itself; "circular", the other end.
     direction: "both", a band from the past and one from the future; "causal", both bands from the past.
     fold: each of the two bands holds C // fold channels.
+    distances: frames from one neighbour to the next, which the blocks take in turns, in the order of
+    `unet.modules()`: under (3, 1) every other block reads three frames away.
     single_frame: a clip of one frame is left alone ("bypass", ours) or shifted like any other ("shift", which
     under zeros blanks both bands).
     """
@@ -47,10 +49,14 @@ class ShiftOptions:
     direction: str = "both"
     fold: int = 3
     single_frame: str = "bypass"
+    distances: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         _check_choice("place", self.place, PLACES)
-        _check_shift(self.padding, self.direction, self.fold, self.single_frame)
+        if not isinstance(self.distances, tuple) or not self.distances:
+            raise ValueError(f"distances={self.distances!r} must be a tuple of at least one number of frames")
+        for distance in self.distances:
+            _check_shift(self.padding, self.direction, self.fold, self.single_frame, distance)
 
 
 def temporal_shift(
@@ -61,24 +67,25 @@ def temporal_shift(
     direction: str = "both",
     fold: int = 3,
     single_frame: str = "bypass",
+    distance: int = 1,
 ) -> Tensor:
-    """Shift two bands of k = C // fold channels by a frame, the first from past, the last from future.
+    """Shift two bands of k = C // fold channels by d = distance frames, one from past, one from future.
 
-        shifted[f, :k] = hidden[f - 1, :k]
+        shifted[f, :k] = hidden[f - d, :k]
         shifted[f, k : C - k] = hidden[f, k : C - k]
-        shifted[f, C - k :] = hidden[f + 1, C - k :]
+        shifted[f, C - k :] = hidden[f + d, C - k :]
 
     hidden: (B*F, C, H, W), the frames of one clip adjacent. Returns the same shape, dtype and memory format;
     `hidden` itself for a single frame under "bypass". Options as in `ShiftOptions`.
     Raises ValueError for an unknown option, a tensor that is not 4-D, or a batch of broken clips.
     """
-    _check_shift(padding, direction, fold, single_frame)
+    _check_shift(padding, direction, fold, single_frame, distance)
     _check_frames(hidden, num_frames)
     if num_frames == 1 and single_frame == "bypass":
         return hidden
     if torch.compiler.is_compiling():
-        return _shift_by_cat(hidden, num_frames, padding, direction, fold)
-    return _Shift.apply(hidden, num_frames, padding, direction, fold, False)
+        return _shift_by_cat(hidden, num_frames, padding, direction, fold, distance)
+    return _Shift.apply(hidden, num_frames, padding, direction, fold, distance, False)
 
 
 def shifted_add(
@@ -90,6 +97,7 @@ def shifted_add(
     direction: str = "both",
     fold: int = 3,
     single_frame: str = "bypass",
+    distance: int = 1,
 ) -> Tensor:
     """`skip + temporal_shift(branch, num_frames, ...)`, bit for bit, with the traffic of `skip + branch`.
 
@@ -97,38 +105,46 @@ def shifted_add(
     addition: each band of the sum is written once, from the branch at the neighbouring frame; the gradient of
     the branch is the opposite shift. Raises ValueError as `temporal_shift` does, and where the shapes differ.
     """
-    _check_shift(padding, direction, fold, single_frame)
+    _check_shift(padding, direction, fold, single_frame, distance)
     _check_frames(branch, num_frames)
     if skip.shape != branch.shape:
         raise ValueError(f"skip {tuple(skip.shape)} and branch {tuple(branch.shape)} must have one shape")
     if num_frames == 1 and single_frame == "bypass":
         return skip + branch
     if torch.compiler.is_compiling():
-        return skip + _shift_by_cat(branch, num_frames, padding, direction, fold)
-    return _ShiftedAdd.apply(skip, branch, num_frames, padding, direction, fold)
+        return skip + _shift_by_cat(branch, num_frames, padding, direction, fold, distance)
+    return _ShiftedAdd.apply(skip, branch, num_frames, padding, direction, fold, distance)
 
 
 def _moves(
-    channels: int, padding: str, direction: str, fold: int, opposite: bool = False
+    channels: int,
+    num_frames: int,
+    padding: str,
+    direction: str,
+    fold: int,
+    distance: int,
+    opposite: bool = False,
 ) -> tuple[Move, ...]:
     """The shift, or the opposite one: the middle that stays, the bulk of both bands, and last their edges."""
-    from_past, from_future = (1, -1) if opposite else (-1, 1)
     k = channels // fold  # the remainder of channels / fold stays with the middle
     first, middle, last = slice(0, k), slice(k, channels - k), slice(channels - k, channels)
-    first_bulk, first_edge = _reads(from_past, padding)
-    last_bulk, last_edge = _reads(from_past if direction == "causal" else from_future, padding)
+    first_bulk, first_edge = _reads(num_frames, distance, opposite, padding)
+    last_bulk, last_edge = _reads(num_frames, distance, (direction == "both") != opposite, padding)
     stays = (middle, slice(None), slice(None))
     return stays, (first, *first_bulk), (last, *last_bulk), (first, *first_edge), (last, *last_edge)
 
 
-def _reads(offset: int, padding: str) -> tuple[tuple[slice, slice], tuple[slice, slice | None]]:
-    """The frames (written, read) of a band that reads `offset` frames away: of its bulk, and of its edge."""
-    start, end = slice(0, 1), slice(-1, None)
-    if offset < 0:
-        edge = {"zeros": None, "replicate": start, "circular": end}[padding]
-        return (slice(1, None), slice(0, -1)), (start, edge)
-    edge = {"zeros": None, "replicate": end, "circular": start}[padding]
-    return (slice(0, -1), slice(1, None)), (end, edge)
+def _reads(
+    num_frames: int, distance: int, from_future: bool, padding: str
+) -> tuple[tuple[slice, slice], tuple[slice, slice | None]]:
+    """The frames (written, read) of a band that reads `distance` frames away: of its bulk, and its edge."""
+    reach = distance % num_frames if padding == "circular" else min(distance, num_frames)
+    rest = num_frames - reach
+    late, early = slice(reach, num_frames), slice(0, rest)  # all but the first, or last, `reach` frames
+    start, end = slice(0, reach), slice(rest, num_frames)
+    written, beyond = (end, start) if from_future else (start, end)
+    edge = {"zeros": None, "replicate": written, "circular": beyond}[padding]
+    return (early, late) if from_future else (late, early), (written, edge)
 
 
 def _clips(tensor: Tensor, num_frames: int) -> Tensor:
@@ -141,13 +157,20 @@ class _ShiftedAdd(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, skip: Tensor, branch: Tensor, num_frames: int, padding: str, direction: str, fold: int
+        ctx: Any,
+        skip: Tensor,
+        branch: Tensor,
+        num_frames: int,
+        padding: str,
+        direction: str,
+        fold: int,
+        distance: int,
     ) -> Tensor:
-        ctx.options = (num_frames, padding, direction, fold)
+        ctx.options = (num_frames, padding, direction, fold, distance)
         ctx.dtypes = (skip.dtype, branch.dtype)
         out = torch.empty_like(skip, dtype=torch.result_type(skip, branch))
         target, base, source = (_clips(tensor, num_frames) for tensor in (out, skip, branch))
-        for channels, written, read in _moves(skip.shape[1], padding, direction, fold):
+        for channels, written, read in _moves(skip.shape[1], *ctx.options):
             addend = 0.0 if read is None else source[:, read, channels]
             torch.add(base[:, written, channels], addend, out=target[:, written, channels])
         return out
@@ -157,7 +180,8 @@ class _ShiftedAdd(torch.autograd.Function):
         (grad,), (skip_dtype, branch_dtype) = grads, ctx.dtypes
         to_skip = grad.to(skip_dtype) if ctx.needs_input_grad[0] else None
         to_branch = _Shift.apply(grad, *ctx.options, True) if ctx.needs_input_grad[1] else None
-        return to_skip, None if to_branch is None else to_branch.to(branch_dtype), None, None, None, None
+        to_branch = None if to_branch is None else to_branch.to(branch_dtype)
+        return to_skip, to_branch, *(None for _ in ctx.options)
 
 
 class _Shift(torch.autograd.Function):
@@ -165,37 +189,47 @@ class _Shift(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, num_frames: int, padding: str, direction: str, fold: int, transposed: bool
+        ctx: Any,
+        hidden: Tensor,
+        num_frames: int,
+        padding: str,
+        direction: str,
+        fold: int,
+        distance: int,
+        transposed: bool,
     ) -> Tensor:
-        ctx.arguments = (num_frames, padding, direction, fold, not transposed)
+        ctx.arguments = (num_frames, padding, direction, fold, distance, not transposed)
         out = torch.empty_like(hidden)
         target, source = _clips(out, num_frames), _clips(hidden, num_frames)
-        beyond = "zeros" if transposed else padding
-        for channels, written, read in _moves(hidden.shape[1], beyond, direction, fold, transposed):
-            if read is None:
+        options = (num_frames, padding, direction, fold, distance)
+        for number, (channels, written, read) in enumerate(_moves(hidden.shape[1], *options, transposed)):
+            if read is None or (transposed and number >= 3):  # what lies beyond an end has no gradient
                 target[:, written, channels].zero_()
             else:
                 target[:, written, channels].copy_(source[:, read, channels])
         if transposed:  # a padded edge gives back what it has read
-            for channels, written, read in _moves(hidden.shape[1], padding, direction, fold)[3:]:
+            for channels, written, read in _moves(hidden.shape[1], *options)[3:]:
                 if read is not None:
                     target[:, read, channels].add_(source[:, written, channels])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _Shift.apply(grads[0], *ctx.arguments), None, None, None, None, None
+        return _Shift.apply(grads[0], *ctx.arguments), *(None for _ in ctx.arguments)
 
 
-def _shift_by_cat(hidden: Tensor, num_frames: int, padding: str, direction: str, fold: int) -> Tensor:
+def _shift_by_cat(
+    hidden: Tensor, num_frames: int, padding: str, direction: str, fold: int, distance: int
+) -> Tensor:
     """The shift without a view being written to, for `torch.compile` to fuse with what stands around it."""
     source = _clips(hidden, num_frames)
-    (middle, *_), first, last, *edges = _moves(hidden.shape[1], padding, direction, fold)
+    moves = _moves(hidden.shape[1], num_frames, padding, direction, fold, distance)
+    (middle, *_), first, last, *edges = moves
     bands = []
     for (channels, _, bulk), (_, written, read) in zip((first, last), edges, strict=True):
         band = source[:, :, channels]
-        edge = torch.zeros_like(band[:, :1]) if read is None else band[:, read]
-        parts = [edge, band[:, bulk]] if written == slice(0, 1) else [band[:, bulk], edge]
+        edge = torch.zeros_like(band[:, written]) if read is None else band[:, read]
+        parts = [edge, band[:, bulk]] if written.start == 0 else [band[:, bulk], edge]
         bands.append(torch.cat(parts, dim=1))
     return torch.cat([bands[0], source[:, :, middle], bands[1]], dim=2).flatten(0, 1)
 
@@ -205,12 +239,14 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
 
 
-def _check_shift(padding: str, direction: str, fold: int, single_frame: str) -> None:
+def _check_shift(padding: str, direction: str, fold: int, single_frame: str, distance: int) -> None:
     _check_choice("padding", padding, PADDINGS)
     _check_choice("direction", direction, DIRECTIONS)
     _check_choice("single_frame", single_frame, SINGLE_FRAMES)
     if isinstance(fold, bool) or not isinstance(fold, int) or fold < 2:
         raise ValueError(f"fold={fold!r} must be a whole number of at least 2: C // fold channels a band")
+    if isinstance(distance, bool) or not isinstance(distance, int) or distance < 1:
+        raise ValueError(f"distance={distance!r} must be a whole number of frames, at least 1")
 
 
 def _check_frames(hidden: Tensor, num_frames: int) -> None:

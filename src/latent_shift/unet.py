@@ -35,15 +35,15 @@ class _SharedShift:
         self.num_frames = num_frames
         self.options = options
 
-    @property
-    def keywords(self) -> dict[str, Any]:
-        """The options as `temporal_shift` and `shifted_add` take them."""
+    def keywords(self, site: int) -> dict[str, Any]:
+        """The options of block number `site` as `temporal_shift` and `shifted_add` take them."""
         options = self.options
         return {
             "padding": options.padding,
             "direction": options.direction,
             "fold": options.fold,
             "single_frame": options.single_frame,
+            "distance": options.distances[site % len(options.distances)],
         }
 
 
@@ -51,6 +51,7 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
     """A diffusers ResNet block that shifts over frames; `enable_temporal_shift` makes it, no constructor."""
 
     shared_shift: _SharedShift
+    shift_site: int  # the block's number among those of its U-Net
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """input_tensor (B*F, C, H, W), temb (B*F, T). A bypassed single frame takes the stock forward."""
@@ -59,14 +60,14 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
             return super().forward(input_tensor, temb, *args, **kwargs)
         skip, hidden = self._enter(input_tensor)
         if shift.options.place == "input":
-            hidden = temporal_shift(hidden, shift.num_frames, **shift.keywords)
+            hidden = temporal_shift(hidden, shift.num_frames, **shift.keywords(self.shift_site))
         branch = self._convolve(hidden, temb)
         if self.conv_shortcut is not None:
             skip = self.conv_shortcut(skip.contiguous() if self.training else skip)
         if shift.options.place == "input":
             total = skip + branch
         else:
-            total = shifted_add(skip, branch, shift.num_frames, **shift.keywords)
+            total = shifted_add(skip, branch, shift.num_frames, **shift.keywords(self.shift_site))
         return total if self.output_scale_factor == 1 else total / self.output_scale_factor
 
     def _enter(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +104,7 @@ def enable_temporal_shift(
     direction: str = "both",
     fold: int = 3,
     single_frame: str = "bypass",
+    distances: tuple[int, ...] = (1,),
 ) -> None:
     """Let every ResNet block of the U-Net shift over clips of `num_frames` frames, in place.
 
@@ -112,17 +114,17 @@ def enable_temporal_shift(
     Raises ValueError for an unknown option, num_frames < 1, or a model that is no `UNet2DConditionModel`.
     """
     check_num_frames(num_frames)
-    shared = _SharedShift(num_frames, ShiftOptions(place, padding, direction, fold, single_frame))
-    for block in _resnet_blocks(unet):
+    shared = _SharedShift(num_frames, ShiftOptions(place, padding, direction, fold, single_frame, distances))
+    for site, block in enumerate(_resnet_blocks(unet)):
         block.__class__ = ShiftedResnetBlock2D
-        block.shared_shift = shared
+        block.shared_shift, block.shift_site = shared, site
 
 
 def disable_temporal_shift(unet: UNet2DConditionModel) -> None:
     """Give every ResNet block its stock class back, in place; nothing of the shift stays behind."""
     for block in _shifted_blocks(unet):
         block.__class__ = ResnetBlock2D
-        del block.shared_shift
+        del block.shared_shift, block.shift_site
 
 
 def set_num_frames(unet: UNet2DConditionModel, num_frames: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,6 +36,9 @@ class VideoSettings(BaseModel):
     direction: Literal["both", "causal"] = Field(default="both", description="causal: from the past only")
     fold: int = Field(default=3, ge=2, description="channels // fold shift in each band")
     single_frame: Literal["bypass", "shift"] = Field(default="bypass", description="for clips of one frame")
+    distances: tuple[Annotated[int, Field(ge=1, le=MAX_FRAMES)], ...] = Field(
+        default=(1,), min_length=1, description="frames to the next neighbour, the blocks taking turns"
+    )
 
     noise_correlation: float = Field(
         default=0.0,

@@ -20,7 +20,7 @@ from torch import nn
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
 from latent_shift.video_settings import FILE_NAME, VideoSettings, read_video_settings, write_video_settings
 
-SHIFT_OPTIONS = ("place", "padding", "direction", "fold", "single_frame")
+SHIFT_OPTIONS = ("place", "padding", "direction", "fold", "single_frame", "distances")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 

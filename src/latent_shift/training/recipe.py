@@ -255,6 +255,7 @@ class Shift(Strict):
     padding: Literal["zeros", "replicate", "circular"] = "zeros"
     direction: Literal["both", "causal"] = "both"
     fold: int = Field(3, ge=2)
+    distances: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
 
 
 class VideoRecipe(Divisible):

@@ -65,6 +65,7 @@ def contents(folder, parts=None):
             "world": {"clips": 50},
             "text": str(parts),
             "clip_tower": CLIP_TOWER,
+            "misses": 2,
         },
         "autoencoder": {
             **BASICS,

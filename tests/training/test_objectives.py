@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
+from latent_shift.training.contrast import contrast_loss
 from latent_shift.training.draws import Draws
 from latent_shift.training.run import objective
 from latent_shift.training.text_tower import embed_texts
@@ -99,6 +100,19 @@ def test_a_clip_tower_of_another_width_is_refused(recipe):
     wide = {**tiny.clip_tower, "hidden_size": 32}
     with pytest.raises(ValueError, match="clip_tower: hidden_size is 32, but must be 16"):
         objective(tiny.model_copy(update={"clip_tower": wide}))
+
+
+def test_a_clip_is_told_from_sentences_that_are_nearly_true():
+    own = torch.eye(3)
+    alone = contrast_loss(own, own, torch.tensor(5.0))
+    far, near = torch.zeros(3, 2, 3), torch.stack([own, own.roll(1, 0)], dim=1)
+    assert "told" not in alone
+    misled = contrast_loss(own, own, torch.tensor(5.0), near)
+    assert misled["told"] == 0.0  # the first of the two is as near as the clip's own
+    assert contrast_loss(own, own, torch.tensor(5.0), far)["told"] == 1.0
+    by_hand = torch.cat([5 * own, 5 * (own[:, None] * near).sum(-1)], dim=1).softmax(dim=1).diagonal()
+    other_way = (5 * own).softmax(dim=1).diagonal()
+    torch.testing.assert_close(misled["loss"], -(by_hand.log().mean() + other_way.log().mean()) / 2)
 
 
 def test_images_are_mixed_in_as_the_recipe_says(recipe):

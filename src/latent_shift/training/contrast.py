@@ -1,10 +1,11 @@
 """The contrast objective: a clip tower that brings a clip close to its caption.
 
 The loss is CLIP's (arXiv 2103.00020), clips in place of images: in a batch, each clip should be most like
-its own caption and each caption most like its own clip. The text tower is trained already (`wording.py`) and
-stays as it is (locked-image tuning, arXiv 2111.07991, the other way round); it conditions the denoiser, while
-the clip tower (`VivitModel`) serves evaluation. Both embeddings are the towers' own outputs, at the end token
-and at the class token; there are no projections.
+its own caption and each caption most like its own clip; and each clip more like its caption than like
+sentences that are false of it in one shape or motion (hard negative texts, arXiv 2210.01936). The text tower
+is trained already (`wording.py`) and stays as it is (locked-image tuning, arXiv 2111.07991, the other way
+round); it conditions the denoiser, while the clip tower (`VivitModel`) serves evaluation. Both embeddings are
+the towers' own outputs, at the end token and at the class token; there are no projections.
 """
 
 from __future__ import annotations
@@ -40,12 +41,23 @@ class Scale(nn.Module):
         return self.log_scale.exp().clamp(max=LARGEST_SCALE)
 
 
-def contrast_loss(first: Tensor, second: Tensor, scale: Tensor) -> dict[str, Tensor]:
-    """The loss of B pairs of unit vectors (B, D), and how often `second` is found by `first`, scalars."""
+def contrast_loss(
+    first: Tensor, second: Tensor, scale: Tensor, misses: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The loss of B pairs of unit vectors (B, D), and how often `second` is found by `first`, scalars.
+
+    misses: (B, M, D), of each of the first M more that are not its own; `told` is how often none is nearer.
+    """
     logits = scale * first.float() @ second.float().T  # (B, B)
     own = torch.arange(len(logits), device=logits.device)
-    loss = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
-    return {"loss": loss, "found": (logits.argmax(dim=1) == own).float().mean(), "scale": scale.detach()}
+    found = (logits.argmax(dim=1) == own).float().mean()
+    losses, told = {"found": found, "scale": scale.detach()}, logits
+    if misses is not None:
+        near = scale * torch.einsum("bd,bmd->bm", first.float(), misses.float())
+        told = torch.cat([logits, near], dim=1)  # (B, B + M)
+        losses["told"] = (logits.diagonal() > near.amax(dim=1)).float().mean()
+    loss = (functional.cross_entropy(told, own) + functional.cross_entropy(logits.T, own)) / 2
+    return {"loss": loss, **losses}
 
 
 class ContrastObjective(nn.Module):
@@ -67,13 +79,15 @@ class ContrastObjective(nn.Module):
 
     def dataset(self, report: Callable[[Progress], None]) -> MovingShapes:
         """Captioned clips of the recipe's levels."""
-        return MovingShapes(self.recipe.world)
+        return MovingShapes(self.recipe.world, misses=self.recipe.misses)
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss, and how often the caption of a clip is found among the batch's, scalars."""
         with torch.no_grad():
             texts = embed_texts(self.tokenizer, self.text_tower, batch["caption"])
-        return contrast_loss(self.embed_clips(batch["frames"]), texts, self.scale())
+            misses = [embed_texts(self.tokenizer, self.text_tower, some) for some in batch.get("misses", [])]
+        clips = self.embed_clips(batch["frames"])
+        return contrast_loss(clips, texts, self.scale(), torch.stack(misses, dim=1) if misses else None)
 
     def embed_clips(self, frames: Tensor) -> Tensor:
         """Unit vectors (B, D) of clips uint8 (B, F, H, W, 3)."""

@@ -160,6 +160,7 @@ class ContrastRecipe(Run):
     world: World
     text: Path = Field(description="folder with the text_encoder/ and tokenizer/, which stay as they are")
     clip_tower: ClipTower
+    misses: int = Field(0, ge=0, le=64, description="false captions a clip, wrong in one motion or shape")
 
 
 class AutoencoderRecipe(Divisible):

@@ -18,11 +18,12 @@ from torch.utils.data import Dataset
 from latent_shift.data.chance import generator
 from latent_shift.data.moving_shapes.captions import caption, image_caption, image_paraphrase, paraphrase
 from latent_shift.data.moving_shapes.motion import frame_times, track
+from latent_shift.data.moving_shapes.near_misses import near_misses
 from latent_shift.data.moving_shapes.render import render
 from latent_shift.data.moving_shapes.scene import Scene, draw_scene
 from latent_shift.data.moving_shapes.world import FRAMES
 
-_WORDING_STREAM, _FRAME_STREAM = 1, 2  # separate from the stream that draws the scene
+_WORDING_STREAM, _FRAME_STREAM, _MISSES_STREAM = 1, 2, 3  # separate from the stream that draws the scene
 
 
 class World(BaseModel):
@@ -67,20 +68,30 @@ class Scenes:
     def words(self, visit: int, *, image: bool = False) -> str:
         """That caption, or in the world's share of the visits the same in other words."""
         rng = generator(self.world.seed, visit, _WORDING_STREAM)
+        return self._say(self[visit % len(self)], rng, image=image)
+
+    def near_misses(self, visit: int, count: int) -> list[str]:
+        """`count` sentences that are false of that scene in one motion or shape, worded like `words`."""
+        rng = generator(self.world.seed, visit, _MISSES_STREAM)
+        return [self._say(miss, rng) for miss in near_misses(self[visit % len(self)], count, rng)]
+
+    def _say(self, scene: Scene, rng: np.random.Generator, *, image: bool = False) -> str:
         if rng.random() >= self.world.paraphrases:
-            return self.caption(visit, image=image)
-        scene = self[visit % len(self)]
+            return image_caption(scene) if image else caption(scene)
         return image_paraphrase(scene, rng) if image else paraphrase(scene, rng)
 
 
 class MovingShapes(Dataset[dict[str, Any]]):
     """Items {"frames": uint8 (F, 64, 64, 3), "caption", "key"}; F = 16, or 1 where `images`.
 
+    misses: clips come with so many sentences, "misses", that are false of them in one motion or shape.
     crop: of each image only a window of so many pixels that holds one of its things, (1, crop, crop, 3).
     """
 
-    def __init__(self, world: World, *, images: bool = False, crop: int | None = None) -> None:
-        self.scenes, self.images, self.crop = Scenes(world), images, crop
+    def __init__(
+        self, world: World, *, images: bool = False, crop: int | None = None, misses: int = 0
+    ) -> None:
+        self.scenes, self.images, self.crop, self.misses = Scenes(world), images, crop, misses
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -89,7 +100,8 @@ class MovingShapes(Dataset[dict[str, Any]]):
         scene = self.scenes[visit % len(self)]
         words, key = self.scenes.words(visit, image=self.images), f"clip {visit % len(self)}"
         if not self.images:
-            return {"frames": from_numpy(render([scene])[0]), "caption": words, "key": key}
+            clip = {"frames": from_numpy(render([scene])[0]), "caption": words, "key": key}
+            return {**clip, "misses": self.scenes.near_misses(visit, self.misses)} if self.misses else clip
         rng = generator(self.scenes.world.seed, visit, _FRAME_STREAM)
         frame = int(rng.random() * FRAMES)
         pixels = render([scene], [frame])[0]

@@ -188,6 +188,9 @@ def test_a_wrong_choice_of_data_is_told(recipe, own, changes, error):
             {"frames": {"num_frames": 4, "buckets": {"pixels": 1024, "multiple": 4}}},
             "clips.frames.buckets.multiple is 4; this model takes multiples of 8",
         ),
+        # what only the clips can tell: before even the base is looked at
+        ({"frames": {**FRAMES, "num_frames": 400}, "base": "nowhere"}, "too short: .* frames of the 400"),
+        ({"frames": {**FRAMES, "fps": 500}, "base": "nowhere"}, "frames a second, 500 are asked for"),
     ],
 )
 def test_what_cannot_be_trained_is_told_before_any_work(recipe, own, changes, error):

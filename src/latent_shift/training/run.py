@@ -23,7 +23,7 @@ from latent_shift.training.recipe import (
     VideoRecipe,
     WordingRecipe,
 )
-from latent_shift.training.sources import read_sources
+from latent_shift.training.sources import read_sources, try_clips
 from latent_shift.training.wording import WordingObjective
 
 
@@ -37,6 +37,7 @@ def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:
     check_processes(recipe)
     if isinstance(recipe, AutoencoderRecipe | ImageRecipe | VideoRecipe):
         read_sources(recipe.clips)  # what is wrong with them is told before a model is fetched and loaded
+        try_clips(recipe.clips, whole=isinstance(recipe, VideoRecipe))
     torch.manual_seed(recipe.seed)  # the new weights
     with quiet_libraries():
         module = objective(recipe)

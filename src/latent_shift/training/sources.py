@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from latent_shift.data.entries import Listing
 from latent_shift.data.sources import AnySource
+from latent_shift.data.videos import Videos
 from latent_shift.training.recipe import Clips
+
+_TRIED = 4  # clips read before a model is
 
 _known: list[tuple[AnySource, Listing]] = []
 
@@ -19,6 +22,19 @@ def read_sources(clips: Clips | None) -> None:
     for source in () if clips is None else (clips.source, clips.images):
         if source is not None:
             listing(source)
+
+
+def try_clips(clips: Clips | None, *, whole: bool) -> None:
+    """Read a few clips as the run will: what they cannot give is told before a model is loaded.
+
+    whole: with all the frames asked for, not single ones. Raises ValueError (TooManyBad) as the run would.
+    """
+    if clips is None or clips.ahead:
+        return
+    changes = {"buckets": None} if whole else {"buckets": None, "num_frames": 1}
+    videos = Videos(listing(clips.source).of_kind("clip"), clips.frames.model_copy(update=changes), seed=0)
+    for visit in range(min(_TRIED, len(videos))):
+        videos[visit]
 
 
 def listing(source: AnySource) -> Listing:

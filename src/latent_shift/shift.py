@@ -15,7 +15,7 @@ Source: Latent-Shift (arXiv 2304.08477): zeros, both directions, fold 3. The oth
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,17 @@ PLACES = ("output", "input")
 PADDINGS = ("zeros", "replicate", "circular")
 DIRECTIONS = ("both", "causal")
 SINGLE_FRAMES = ("bypass", "shift")
+
+
+class _How(NamedTuple):
+    """A checked call of the shift: the frames of a clip, and the options that say what a frame reads."""
+
+    num_frames: int
+    padding: str
+    direction: str
+    fold: int
+    distance: int
+
 
 # A part of a clip that moves as one: its channels, the frames it is written to, and those it is read from
 # (None: it reads zeros).
@@ -83,9 +94,10 @@ def temporal_shift(
     _check_frames(hidden, num_frames)
     if num_frames == 1 and single_frame == "bypass":
         return hidden
+    how = _How(num_frames, padding, direction, fold, distance)
     if torch.compiler.is_compiling():
-        return _shift_by_cat(hidden, num_frames, padding, direction, fold, distance)
-    return _Shift.apply(hidden, num_frames, padding, direction, fold, distance, False)
+        return _shift_by_cat(hidden, how)
+    return _Shift.apply(hidden, how, False)
 
 
 def shifted_add(
@@ -111,33 +123,25 @@ def shifted_add(
         raise ValueError(f"skip {tuple(skip.shape)} and branch {tuple(branch.shape)} must have one shape")
     if num_frames == 1 and single_frame == "bypass":
         return skip + branch
+    how = _How(num_frames, padding, direction, fold, distance)
     if torch.compiler.is_compiling():
-        return skip + _shift_by_cat(branch, num_frames, padding, direction, fold, distance)
-    return _ShiftedAdd.apply(skip, branch, num_frames, padding, direction, fold, distance)
+        return skip + _shift_by_cat(branch, how)
+    return _ShiftedAdd.apply(skip, branch, how)
 
 
-def _moves(
-    channels: int,
-    num_frames: int,
-    padding: str,
-    direction: str,
-    fold: int,
-    distance: int,
-    opposite: bool = False,
-) -> tuple[Move, ...]:
+def _moves(channels: int, how: _How, opposite: bool = False) -> tuple[Move, ...]:
     """The shift, or the opposite one: the middle that stays, the bulk of both bands, and last their edges."""
-    k = channels // fold  # the remainder of channels / fold stays with the middle
+    k = channels // how.fold  # the remainder of channels / fold stays with the middle
     first, middle, last = slice(0, k), slice(k, channels - k), slice(channels - k, channels)
-    first_bulk, first_edge = _reads(num_frames, distance, opposite, padding)
-    last_bulk, last_edge = _reads(num_frames, distance, (direction == "both") != opposite, padding)
+    first_bulk, first_edge = _reads(how, from_future=opposite)
+    last_bulk, last_edge = _reads(how, from_future=(how.direction == "both") != opposite)
     stays = (middle, slice(None), slice(None))
     return stays, (first, *first_bulk), (last, *last_bulk), (first, *first_edge), (last, *last_edge)
 
 
-def _reads(
-    num_frames: int, distance: int, from_future: bool, padding: str
-) -> tuple[tuple[slice, slice], tuple[slice, slice | None]]:
+def _reads(how: _How, *, from_future: bool) -> tuple[tuple[slice, slice], tuple[slice, slice | None]]:
     """The frames (written, read) of a band that reads `distance` frames away: of its bulk, and its edge."""
+    num_frames, padding, distance = how.num_frames, how.padding, how.distance
     reach = distance % num_frames if padding == "circular" else min(distance, num_frames)
     rest = num_frames - reach
     late, early = slice(reach, num_frames), slice(0, rest)  # all but the first, or last, `reach` frames
@@ -156,21 +160,11 @@ class _ShiftedAdd(torch.autograd.Function):
     """skip + shift(branch), each element of the sum written once, into empty memory."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        skip: Tensor,
-        branch: Tensor,
-        num_frames: int,
-        padding: str,
-        direction: str,
-        fold: int,
-        distance: int,
-    ) -> Tensor:
-        ctx.options = (num_frames, padding, direction, fold, distance)
-        ctx.dtypes = (skip.dtype, branch.dtype)
+    def forward(ctx: Any, skip: Tensor, branch: Tensor, how: _How) -> Tensor:
+        ctx.how, ctx.dtypes = how, (skip.dtype, branch.dtype)
         out = torch.empty_like(skip, dtype=torch.result_type(skip, branch))
-        target, base, source = (_clips(tensor, num_frames) for tensor in (out, skip, branch))
-        for channels, written, read in _moves(skip.shape[1], *ctx.options):
+        target, base, source = (_clips(tensor, how.num_frames) for tensor in (out, skip, branch))
+        for channels, written, read in _moves(skip.shape[1], how):
             addend = 0.0 if read is None else source[:, read, channels]
             torch.add(base[:, written, channels], addend, out=target[:, written, channels])
         return out
@@ -179,52 +173,38 @@ class _ShiftedAdd(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (skip_dtype, branch_dtype) = grads, ctx.dtypes
         to_skip = grad.to(skip_dtype) if ctx.needs_input_grad[0] else None
-        to_branch = _Shift.apply(grad, *ctx.options, True) if ctx.needs_input_grad[1] else None
-        to_branch = None if to_branch is None else to_branch.to(branch_dtype)
-        return to_skip, to_branch, *(None for _ in ctx.options)
+        to_branch = _Shift.apply(grad, ctx.how, True) if ctx.needs_input_grad[1] else None
+        return to_skip, None if to_branch is None else to_branch.to(branch_dtype), None
 
 
 class _Shift(torch.autograd.Function):
     """The shift or, `transposed`, the opposite shift, which is its gradient; written into empty memory."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        num_frames: int,
-        padding: str,
-        direction: str,
-        fold: int,
-        distance: int,
-        transposed: bool,
-    ) -> Tensor:
-        ctx.arguments = (num_frames, padding, direction, fold, distance, not transposed)
+    def forward(ctx: Any, hidden: Tensor, how: _How, transposed: bool) -> Tensor:
+        ctx.how, ctx.transposed = how, transposed
         out = torch.empty_like(hidden)
-        target, source = _clips(out, num_frames), _clips(hidden, num_frames)
-        options = (num_frames, padding, direction, fold, distance)
-        for number, (channels, written, read) in enumerate(_moves(hidden.shape[1], *options, transposed)):
+        target, source = _clips(out, how.num_frames), _clips(hidden, how.num_frames)
+        for number, (channels, written, read) in enumerate(_moves(hidden.shape[1], how, transposed)):
             if read is None or (transposed and number >= 3):  # what lies beyond an end has no gradient
                 target[:, written, channels].zero_()
             else:
                 target[:, written, channels].copy_(source[:, read, channels])
         if transposed:  # a padded edge gives back what it has read
-            for channels, written, read in _moves(hidden.shape[1], *options)[3:]:
+            for channels, written, read in _moves(hidden.shape[1], how)[3:]:
                 if read is not None:
                     target[:, read, channels].add_(source[:, written, channels])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _Shift.apply(grads[0], *ctx.arguments), *(None for _ in ctx.arguments)
+        return _Shift.apply(grads[0], ctx.how, not ctx.transposed), None, None
 
 
-def _shift_by_cat(
-    hidden: Tensor, num_frames: int, padding: str, direction: str, fold: int, distance: int
-) -> Tensor:
+def _shift_by_cat(hidden: Tensor, how: _How) -> Tensor:
     """The shift without a view being written to, for `torch.compile` to fuse with what stands around it."""
-    source = _clips(hidden, num_frames)
-    moves = _moves(hidden.shape[1], num_frames, padding, direction, fold, distance)
-    (middle, *_), first, last, *edges = moves
+    source = _clips(hidden, how.num_frames)
+    (middle, *_), first, last, *edges = _moves(hidden.shape[1], how)
     bands = []
     for (channels, _, bulk), (_, written, read) in zip((first, last), edges, strict=True):
         band = source[:, :, channels]

@@ -61,7 +61,10 @@ def windows(videos: Videos, visits: range) -> tuple[Tensor, Tensor]:
 
 
 def train(videos: Videos) -> Classifier:
-    """A classifier of the windows of real clips, half of them mirrored."""
+    """A classifier of the windows of real clips, half of them mirrored, half of them blurred.
+
+    Blurred, since an autoencoder's clips are softer than real ones, and that is not what is judged.
+    """
     torch.manual_seed(0)
     model, order = Classifier(), torch.Generator().manual_seed(0)
     clips, actions = windows(videos, range(20 * len(videos)))
@@ -72,6 +75,9 @@ def train(videos: Videos) -> Classifier:
         batch = seen_by(clips[chosen])
         mirrored = torch.rand(BATCH, generator=order) < 0.5
         batch = torch.where(mirrored[:, None, None, None, None], batch.flip(-1), batch)
+        blurred = torch.rand(BATCH, generator=order) < 0.5
+        soft = nn.functional.avg_pool3d(batch, (1, 3, 3), stride=1, padding=(0, 1, 1))
+        batch = torch.where(blurred[:, None, None, None, None], soft, batch)
         shifted = torch.roll(batch, tuple(torch.randint(-3, 4, (2,), generator=order).tolist()), (-2, -1))
         loss = nn.functional.cross_entropy(model(shifted), actions[chosen])
         optimizer.zero_grad()

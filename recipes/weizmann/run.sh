@@ -1,7 +1,7 @@
 #!/bin/sh
 # All of it, from film strips to a scored model; stopped at any moment, the same command goes on.
 #   recipes/weizmann/run.sh STRIPS
-# About 25 minutes on two CPU cores (docs/training.md).
+# About 25 minutes on two CPU cores, added up from a run in pieces (docs/training.md).
 set -eu
 cd "$(dirname "$0")/../.."
 bin=.venv/bin here=recipes/weizmann runs=runs/weizmann

@@ -20,24 +20,32 @@ def draw_noise(
     generator: Generator | Sequence[Generator] | None,
     correlation: float = 0.0,
     persistence: float = 0.0,
+    *,
+    likeness: Tensor | None = None,
+    choices: int = 1,
 ) -> Tensor:
     """Gaussian noise (B*F, C, h, w) in float32 for clips of `shape` (B, F, C, h, w), clip after clip.
 
     generator: one a clip, whose noise then depends on that seed alone; or one for all (None: torch's own).
     correlation: the share a of the variance that the frames of a clip have in common, from 0 to 1:
     noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. persistence: how alike the own noise of neighbouring
-    frames is, from 0 to 1 (`persist`). Drawn on the generator's device, by default the CPU.
+    frames is, from 0 to 1 (`persist`). likeness: in training, a frame (B, C, h, w) of each clip, which its
+    shared noise shall resemble: it is the most alike of `choices` draws (`most_alike`). Drawn on the
+    generator's device, by default the CPU.
     """
     videos, *clip = shape
     generators = generator if isinstance(generator, Sequence) else [generator] * videos
     clips = []
-    for each in generators:
+    for number, each in enumerate(generators):
         device = "cpu" if each is None else each.device
         noise = torch.randn(clip, generator=each, device=device)
         if persistence > 0:
             noise = persist(noise, persistence)
         if correlation > 0:
-            noise = mix_noise(noise, torch.randn([1, *clip[1:]], generator=each, device=device), correlation)
+            shared = torch.randn([choices, *clip[1:]], generator=each, device=device)
+            if likeness is not None:
+                shared = most_alike(shared, likeness[number].to(device))
+            noise = mix_noise(noise, shared, correlation)
         clips.append(noise)
     return torch.cat(clips)
 
@@ -48,6 +56,19 @@ def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
     own: (..., F, C, h, w), unit variance; shared: (..., 1, C, h, w), for all frames of a clip.
     """
     return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
+
+
+def most_alike(noises: Tensor, frame: Tensor) -> Tensor:
+    """Of the noises (K, C, h, w) the one most like a frame (C, h, w), as (1, C, h, w).
+
+    So the noise that all frames of a clip share hints at where its first frame has the thing, and a model
+    learns to take the hint: from noise alone all frames settle on the same one of the courses that the words
+    leave open. Pairing noise and data leaves a deterministic sampler right, as long as the noise stays
+    Gaussian over all clips (arXiv 2302.00482, section 3; arXiv 2406.12303), which few choices nearly do.
+    The frame's mean colour counts for nothing: the words tell it.
+    """
+    shown = frame - frame.mean(dim=(-2, -1), keepdim=True)
+    return noises[(noises * shown).sum(dim=(1, 2, 3)).argmax()][None]
 
 
 def persist(fresh: Tensor, persistence: float) -> Tensor:

@@ -83,8 +83,12 @@ class DenoisingObjective(nn.Module):
         captions = batch["image_caption"] if as_images else self._clip_captions(batch)
         told = self._told(batch, captions, items, latents, as_images=as_images)
         chosen = self.recipe.diffusion
-        alike = (0.0, 0.0) if as_images else (chosen.noise_correlation, chosen.noise_persistence)
-        noise = draw_noise(tuple(latents.shape), items, *alike).view(latents.shape)
+        shape = tuple(latents.shape)
+        noise = draw_noise(shape, items) if as_images else draw_noise(
+            shape, items, chosen.noise_correlation, chosen.noise_persistence,
+            likeness=latents[:, 0] if chosen.noise_choices > 1 else None, choices=chosen.noise_choices,
+        )  # fmt: skip
+        noise = noise.view(latents.shape)
         places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)

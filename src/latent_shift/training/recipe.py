@@ -208,6 +208,15 @@ class Diffusion(Strict):
     caption_dropout: Share = Field(0.1, description="captions replaced by the empty one, for guidance")
     noise_correlation: Share = Field(0.0, description="variance of the noise that a clip's frames share")
     noise_persistence: Share = Field(0.0, description="correlation of the rest between neighbouring frames")
+    noise_choices: int = Field(
+        1, ge=1, le=4096, description="shared noise is the one of so many most like the clip's first frame"
+    )
+
+    @model_validator(mode="after")
+    def _chooses_among_shared_noise(self) -> Diffusion:
+        if self.noise_choices > 1 and self.noise_correlation == 0:
+            raise ValueError("noise_choices chooses shared noise: noise_correlation has to be above 0")
+        return self
 
 
 class Sampling(Strict):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from diffusers import AutoencoderKL
 
 from latent_shift.data import latents
 from latent_shift.data.moving_shapes import Scenes
+from latent_shift.data.moving_shapes.dataset import World
 from latent_shift.data.stored import StoredClips
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Latents
@@ -28,10 +30,16 @@ def stored_clips(
         world = world.model_copy(update={"clips": first + last, "paraphrases": 0.0})
     scenes = Scenes(world, kept=True)
     settings = {
-        "world": world.model_dump(mode="json", exclude={"clips", "paraphrases"}),
+        "world": _kept(world),
         "autoencoder": latents.fingerprint(vae),
     }
     for done in latents.encode(scenes, vae, recipe.folder, settings):
         report(Progress(done, len(scenes), stage="encoding clips"))
     stored = latents.read(recipe.folder, len(scenes))[first:, :: recipe.every].contiguous()
     return StoredClips(stored, scenes, images=images, first=first)
+
+
+def _kept(world: World) -> dict[str, Any]:
+    """What the clips of a world depend on; what favours no motion is left out, as in stores older than it."""
+    favour = set() if world.favoured else {"favoured", "favoured_share"}
+    return world.model_dump(mode="json", exclude={"clips", "paraphrases", *favour})

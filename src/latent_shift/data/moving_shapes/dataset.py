@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import from_numpy
 from torch.utils.data import Dataset
 
@@ -21,9 +21,10 @@ from latent_shift.data.moving_shapes.motion import frame_times, track
 from latent_shift.data.moving_shapes.near_misses import near_misses
 from latent_shift.data.moving_shapes.render import render
 from latent_shift.data.moving_shapes.scene import Scene, draw_scene
-from latent_shift.data.moving_shapes.world import FRAMES
+from latent_shift.data.moving_shapes.world import FRAMES, MOTIONS
 
-_WORDING_STREAM, _FRAME_STREAM, _MISSES_STREAM = 1, 2, 3  # separate from the stream that draws the scene
+# Separate from the stream that draws the scene.
+_WORDING_STREAM, _FRAME_STREAM, _MISSES_STREAM, _FAVOUR_STREAM = 1, 2, 3, 4
 
 
 class World(BaseModel):
@@ -37,6 +38,19 @@ class World(BaseModel):
     paraphrases: float = Field(
         0.5, ge=0.0, le=1.0, description="share of captions in other than the canonical words"
     )
+    favoured: tuple[str, ...] = Field((), description="motions that are shown more often than by chance")
+    favoured_share: float = Field(
+        0.0, ge=0.0, le=1.0, description="share of clips whose motion is drawn among the favoured alone"
+    )
+
+    @model_validator(mode="after")
+    def _favours_what_there_is(self) -> World:
+        unknown = [motion for motion in self.favoured if motion not in MOTIONS]
+        if unknown:
+            raise ValueError(f"favoured names {unknown[0]!r}; the motions are {', '.join(MOTIONS)}")
+        if bool(self.favoured) != (self.favoured_share > 0):
+            raise ValueError("favoured and favoured_share go together: give both, or neither")
+        return self
 
 
 class Scenes:
@@ -54,7 +68,11 @@ class Scenes:
 
     def _draw(self, index: int) -> Scene:
         place, level = divmod(index, len(self.world.levels))
-        return draw_scene(self.world.seed, place, level=self.world.levels[level], split="seen")
+        lucky = generator(self.world.seed, index, _FAVOUR_STREAM).random() < self.world.favoured_share
+        motions = self.world.favoured if lucky else MOTIONS
+        return draw_scene(
+            self.world.seed, place, level=self.world.levels[level], split="seen", motions=motions
+        )
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """uint8 (N, 16, 64, 64, 3)."""

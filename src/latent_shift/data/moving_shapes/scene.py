@@ -7,7 +7,7 @@ on every machine and in every process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,22 +85,24 @@ def reach(shape: str) -> float:
     return digits.REACH if world.is_digit(shape) else shapes.REACH[shape]
 
 
-def _draw_words(rng: np.random.Generator, level: int) -> _Words:
+def _draw_words(rng: np.random.Generator, level: int, motions: Sequence[str]) -> _Words:
     """Colour, shape, motion and speed word, evenly among those that go together."""
     kind = world.DIGITS if level == 2 and rng.random() < _DIGIT_SHARE else world.DRAWN_SHAPES
     while True:
-        colour, shape, motion = pick(rng, tuple(world.COLOURS)), pick(rng, kind), pick(rng, world.MOTIONS)
+        colour, shape, motion = pick(rng, tuple(world.COLOURS)), pick(rng, kind), pick(rng, motions)
         if world.can_move(shape, motion):
             break
     speed = pick(rng, ("", "", "slowly", "quickly")) if level == 2 and world.takes_speed(motion) else ""
     return _Words(colour, shape, motion, speed)
 
 
-def _draw_cast(rng: np.random.Generator, level: int, count: int, split: Split) -> tuple[str, list[_Words]]:
+def _draw_cast(
+    rng: np.random.Generator, level: int, count: int, split: Split, motions: Sequence[str]
+) -> tuple[str, list[_Words]]:
     """A background and the words of each thing that keep all rules on colours and on the split."""
     while True:
         background = pick(rng, tuple(world.BACKGROUNDS))
-        cast = [_draw_words(rng, level) for _ in range(count)]
+        cast = [_draw_words(rng, level, motions) for _ in range(count)]
         if len({words.colour for words in cast}) < count:
             continue
         if not all(world.stands_out(words.colour, background) for words in cast):
@@ -210,6 +212,12 @@ def _check(level: int, objects: int | None, split: str, scans: str) -> None:
         raise ValueError(f'scans is {scans!r}; choose "train" or "test"')
 
 
+def _check_motions(motions: Sequence[str]) -> None:
+    unknown = [motion for motion in motions if motion not in world.MOTIONS]
+    if unknown or not motions:
+        raise ValueError(f"motions are {list(motions)!r}; choose one or more of {', '.join(world.MOTIONS)}")
+
+
 def draw_scene(
     seed: int,
     index: int,
@@ -218,18 +226,21 @@ def draw_scene(
     objects: int | None = None,
     split: Split = "seen",
     scans: Scans = "train",
+    motions: Sequence[str] = world.MOTIONS,
 ) -> Scene:
     """Scene number `index` of the series that `seed` names.
 
     level 1: one object, drawn shapes, no speed words; level 2: digits, speed words, and one or two objects
     (`objects` fixes how many). split: "seen" never holds a held-out combination, "held-out" holds at least
-    one, "any" ignores the rule. scans: which handwritten digits to use. Raises ValueError for other values.
+    one, "any" ignores the rule. scans: which handwritten digits to use. motions: those to choose from. Raises
+    ValueError for other values.
     """
     _check(level, objects, split, scans)
+    _check_motions(motions)
     rng = generator(seed, index)
     count = objects or (1 + (level == 2 and rng.random() < _TWO_OBJECTS_SHARE))
     while True:
-        background, cast = _draw_cast(rng, level, count, split)
+        background, cast = _draw_cast(rng, level, count, split, motions)
         handwriting = [_draw_scan(rng, words.shape, scans) for words in cast]
         for _ in range(_PLACEMENTS):
             things = tuple(_place(rng, words, scan) for words, scan in zip(cast, handwriting, strict=True))

@@ -14,6 +14,8 @@ from latent_shift.data.moving_shapes import (
     parse_caption,
     render,
 )
+from latent_shift.data.moving_shapes.dataset import Scenes
+from latent_shift.data.moving_shapes.world import MOTIONS
 
 
 def world(clips: int, *levels: int, paraphrases: float = 0.0) -> World:
@@ -37,6 +39,32 @@ def test_levels_take_turns() -> None:
     clips = MovingShapes(world(20, 1, 2, 2))
     expected = [draw_scene(9, i // 3, level=(1, 2, 2)[i % 3]) for i in range(9)]
     assert [clips[i]["caption"] for i in range(9)] == [caption(scene) for scene in expected]
+
+
+def test_favoured_motions_come_as_often_as_asked() -> None:
+    """Two of seventeen, in half of the clips and by chance in the rest: 0.5 + 0.5 * 2 / 17, give or take."""
+    favoured = ("bouncing", "swinging from side to side")
+    scenes = Scenes(World(seed=9, clips=1500, favoured=favoured, favoured_share=0.5))
+    shown = [scenes[i].things[0].motion for i in range(1500)]
+    assert sum(motion in favoured for motion in shown) / 1500 == pytest.approx(0.559, abs=0.04)
+    assert set(shown) == set(MOTIONS)
+
+
+def test_what_is_not_favoured_stays_the_same_scene() -> None:
+    plain = Scenes(World(seed=9, clips=60))
+    favouring = Scenes(World(seed=9, clips=60, favoured=("bouncing",), favoured_share=0.5))
+    changed = [i for i in range(60) if plain[i] != favouring[i]]
+    assert 15 <= len(changed) <= 45
+    assert all(favouring[i].things[0].motion == "bouncing" for i in changed)
+
+
+def test_favours_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValidationError, match="favoured names 'jumping'"):
+        World(favoured=("jumping",), favoured_share=0.5)
+    with pytest.raises(ValidationError, match="go together"):
+        World(favoured=("bouncing",))
+    with pytest.raises(ValueError, match="motions are"):
+        draw_scene(1, 1, motions=("jumping",))
 
 
 def test_no_clip_is_held_out() -> None:

@@ -82,19 +82,23 @@ class DenoisingObjective(nn.Module):
         as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
         captions = batch["image_caption"] if as_images else self._clip_captions(batch)
         told = self._told(batch, captions, items, latents, as_images=as_images)
-        chosen = self.recipe.diffusion
-        shape = tuple(latents.shape)
-        noise = draw_noise(shape, items) if as_images else draw_noise(
-            shape, items, chosen.noise_correlation, chosen.noise_persistence,
-            likeness=latents[:, 0] if chosen.noise_choices > 1 else None, choices=chosen.noise_choices,
-        )  # fmt: skip
-        noise = noise.view(latents.shape)
+        noise = self._noise(latents, items, as_images=as_images)
         places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
         timesteps = (places.flatten() * len(self.alphas)).long().to(latents.device)
         loss = self._denoise(latents, noise.to(latents.device), timesteps, told)
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
+
+    def _noise(self, latents: Tensor, items: list[Generator], *, as_images: bool) -> Tensor:
+        """Noise for latents (B, F, C, h, w); the frames of clips share what the recipe says."""
+        shape, chosen = tuple(latents.shape), self.recipe.diffusion
+        if as_images:
+            return draw_noise(shape, items).view(shape)
+        return draw_noise(
+            shape, items, chosen.noise_correlation, chosen.noise_persistence,
+            likeness=latents[:, -1], choices=chosen.noise_choices,
+        ).view(shape)  # fmt: skip
 
     def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions) -> Tensor:
         """latents, noise (B, F, C, h, w); timesteps (B,), one a clip; told of B*F frames."""

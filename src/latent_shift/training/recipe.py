@@ -209,7 +209,7 @@ class Diffusion(Strict):
     noise_correlation: Share = Field(0.0, description="variance of the noise that a clip's frames share")
     noise_persistence: Share = Field(0.0, description="correlation of the rest between neighbouring frames")
     noise_choices: int = Field(
-        1, ge=1, le=4096, description="shared noise is the one of so many most like the clip's first frame"
+        1, ge=1, le=4096, description="shared noise is the one of so many most like the clip's last frame"
     )
 
     @model_validator(mode="after")

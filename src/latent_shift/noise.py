@@ -61,9 +61,9 @@ def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
 def most_alike(noises: Tensor, frame: Tensor) -> Tensor:
     """Of the noises (K, C, h, w) the one most like a frame (C, h, w), as (1, C, h, w).
 
-    So the noise that all frames of a clip share hints at that frame, and a model learns to take the hint: from
-    noise alone all frames settle on the same one of the courses that the words leave open. Pairing noise and
-    data leaves a deterministic sampler right, as long as the noise stays Gaussian over all clips (arXiv
+    So the noise that all frames of a clip share hints at that frame, and a model learns to take the hint:
+    from noise alone all frames settle on the same one of the courses that the words leave open. Pairing noise
+    and data leaves a deterministic sampler right, as long as the noise stays Gaussian over all clips (arXiv
     2302.00482, section 3; arXiv 2406.12303), which few choices nearly do.
     The frame's mean colour counts for nothing: the words tell it.
     """

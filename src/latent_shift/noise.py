@@ -29,7 +29,7 @@ def draw_noise(
     generator: one a clip, whose noise then depends on that seed alone; or one for all (None: torch's own).
     correlation: the share a of the variance that the frames of a clip have in common, from 0 to 1:
     noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. persistence: how alike the own noise of neighbouring
-    frames is, from 0 to 1 (`persist`). likeness: in training, a frame (B, C, h, w) of each clip, which its
+    frames is, from 0 to 1 (`persist`). likeness: in training, a frame (B, C, h, w) for each clip, which its
     shared noise shall resemble: it is the most alike of `choices` draws (`most_alike`). Drawn on the
     generator's device, by default the CPU.
     """

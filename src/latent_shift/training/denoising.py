@@ -84,6 +84,9 @@ class DenoisingObjective(nn.Module):
         told = self._told(batch, captions, items, latents, as_images=as_images)
         noise = self._noise(latents, items, as_images=as_images)
         places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
+        if not as_images:
+            least, most = self.recipe.diffusion.timesteps
+            places = least + (most - least) * places
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
         timesteps = (places.flatten() * len(self.alphas)).long().to(latents.device)
@@ -97,7 +100,7 @@ class DenoisingObjective(nn.Module):
             return draw_noise(shape, items).view(shape)
         return draw_noise(
             shape, items, chosen.noise_correlation, chosen.noise_persistence,
-            likeness=latents[:, -1], choices=chosen.noise_choices,
+            likeness=ending(latents), choices=chosen.noise_choices,
         ).view(shape)  # fmt: skip
 
     def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions) -> Tensor:
@@ -202,6 +205,16 @@ class DenoisingObjective(nn.Module):
             tells_fps=self._tells_fps(), tells_places=self._tells_places(),
             closed_vocabulary=trained_words(self.parts.tokenizer), **recipe.sampling.model_dump(), **shift,
         )  # fmt: skip
+
+
+def ending(latents: Tensor) -> Tensor:
+    """Where things are at the end of clips (B, F, C, h, w), and whence they came, as one frame (B, C, h, w).
+
+    The last frame, less half of the one a fifth of the clip before it: what stands still is there, by half,
+    and what moves has its former place as a shadow, so that the way it goes is told as well.
+    """
+    frames = latents.shape[1]
+    return latents[:, -1] - latents[:, -1 - frames // 5] / 2
 
 
 def _choose_trained(unet: UNet2DConditionModel, recipe: VideoRecipe) -> None:

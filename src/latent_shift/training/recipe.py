@@ -209,13 +209,23 @@ class Diffusion(Strict):
     noise_correlation: Share = Field(0.0, description="variance of the noise that a clip's frames share")
     noise_persistence: Share = Field(0.0, description="correlation of the rest between neighbouring frames")
     noise_choices: int = Field(
-        1, ge=1, le=4096, description="shared noise is the one of so many most like the clip's last frame"
+        1, ge=1, le=4096, description="shared noise is the one of so many that is most like the clip's end"
+    )
+    timesteps: tuple[Share, Share] = Field(
+        (0.0, 1.0), description="part of the noise schedule that clips are trained on; 1 is all noise"
     )
 
     @model_validator(mode="after")
     def _chooses_among_shared_noise(self) -> Diffusion:
         if self.noise_choices > 1 and self.noise_correlation == 0:
             raise ValueError("noise_choices chooses shared noise: noise_correlation has to be above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _timesteps_rise(self) -> Diffusion:
+        least, most = self.timesteps
+        if least >= most:
+            raise ValueError(f"timesteps [{least:g}, {most:g}]: the first has to be below the second")
         return self
 
 

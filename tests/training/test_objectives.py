@@ -8,6 +8,7 @@ from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
 from latent_shift.training.contrast import contrast_loss
+from latent_shift.training.denoising import ending
 from latent_shift.training.draws import Draws
 from latent_shift.training.run import objective
 from latent_shift.training.text_tower import embed_texts
@@ -125,6 +126,55 @@ def test_images_are_mixed_in_as_the_recipe_says(recipe):
     assert set(kinds(0.0)) == {"clip_loss"}
     assert set(kinds(1.0)) == {"image_loss"}
     assert set(kinds(0.5)) == {"clip_loss", "image_loss"}
+
+
+@pytest.mark.parametrize("timesteps", [(0.0, 1.0), (0.4, 0.95)])
+def test_clips_are_trained_on_the_asked_part_of_the_schedule_and_images_on_all_of_it(recipe, timesteps):
+    def trained_on(share):
+        diffusion = {"noise_correlation": 0.5, "timesteps": timesteps}
+        module, seen = objective(recipe("video", image_steps=share, diffusion=diffusion)), []
+        module.unet.register_forward_pre_hook(lambda unet, inputs: seen.extend(inputs[1].tolist()))
+        batch = first_batch(None, module)
+        with torch.no_grad():
+            for seed in range(12):
+                module(batch, draws(seed))
+        return min(seen) / len(module.alphas), max(seen) / len(module.alphas)
+
+    least, most = trained_on(0.0)
+    assert timesteps[0] <= least < timesteps[0] + 0.05
+    assert timesteps[1] - 0.05 < most < timesteps[1]
+    least, most = trained_on(1.0)
+    assert least < 0.02
+    assert most > 0.98
+
+
+def test_the_end_of_a_clip_is_told_by_what_is_there_and_what_was():
+    clips = torch.zeros(2, 16, 1, 4, 4)
+    clips[0, :, 0, 1, 1] = 1.0  # stands still
+    clips[1, 12, 0, 0, 0] = clips[1, 15, 0, 3, 3] = 1.0  # moves
+    told = ending(clips)
+    assert told.shape == (2, 1, 4, 4)
+    assert told[0, 0, 1, 1] == 0.5
+    assert (told[1, 0, 3, 3], told[1, 0, 0, 0]) == (1.0, -0.5)
+
+
+def test_chosen_noise_hints_at_a_clip_and_never_at_an_image(recipe):
+    def likeness(share, choices):
+        diffusion = {"noise_correlation": 1.0, "noise_choices": choices}
+        module, seen = objective(recipe("video", image_steps=share, diffusion=diffusion)), []
+        batch = first_batch(None, module)
+        batch["latents"] = torch.randn(4, 16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        module.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs[0]))
+        with torch.no_grad():
+            for seed in range(12):
+                module(batch, draws(seed))
+        shown = ending(batch["latents"])
+        noisy = torch.cat([one.view(4, 16, 4, 8, 8) for one in seen])
+        # The last frame's own part grows with the signal; the first is another, so only noise can resemble.
+        return float((noisy[:, 0] * shown.repeat(12, 1, 1, 1)).sum(dim=(1, 2, 3)).mean())
+
+    assert likeness(0.0, 64) > likeness(0.0, 1) + 5.0
+    assert likeness(1.0, 64) == likeness(1.0, 1)
 
 
 def test_clips_are_told_their_frames_places_and_images_are_not(recipe):

@@ -74,6 +74,8 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset):
             "latents: world.clips is 10000000; say how many",
         ),
         ("video", {"shift": {"place": "middle"}}, "shift.place: Input should be 'output' or 'input'"),
+        ("video", {"diffusion": {"timesteps": [0.9, 0.4]}}, r"diffusion: timesteps \[0.9, 0.4\]: the first"),
+        ("video", {"diffusion": {"noise_choices": 8}}, "diffusion: noise_choices chooses shared noise"),
         ("video", {"image_steps": 1.5}, "image_steps: .* less than or equal to 1"),
         (
             "video",

@@ -233,6 +233,28 @@ def test_a_noisy_sampler_keeps_the_seeds(pipeline):
     torch.testing.assert_close(together[1], alone[1], rtol=0, atol=1e-3)
 
 
+def test_noise_in_every_step_is_as_alike_between_frames_as_the_initial_noise(tmp_path):
+    """Frames that share all noise, and see no other frame, stay the same picture; each seed has its own."""
+    folder = tiny_pipeline_folder(tmp_path / "m", noise_correlation=1.0, shift=False, eta=0.8)
+    pipeline = quiet(LatentShiftPipeline.from_pretrained(folder))
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, rescale_betas_zero_snr=False)
+    clips = pipeline([PROMPT] * 2, generator=seeded(1, 2), output_type="latent").frames
+    torch.testing.assert_close(clips, clips[:, :1].expand_as(clips), rtol=0, atol=1e-4)
+    alone = pipeline([PROMPT] * 2, generator=seeded(3, 2), output_type="latent").frames
+    torch.testing.assert_close(alone[1], clips[1], rtol=0, atol=1e-4)
+    still = pipeline([PROMPT] * 2, generator=seeded(1, 2), output_type="latent", eta=0.0).frames
+    assert not torch.allclose(still, clips, atol=1e-2)
+
+
+def test_a_model_s_noise_in_every_step_is_not_for_images(tmp_path):
+    plain = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "n")))
+    noisy = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "m", eta=0.8)))
+    image = {"num_frames": 1, "output_type": "latent"}
+    assert torch.equal(
+        noisy(PROMPT, generator=seeded(1), **image).frames, plain(PROMPT, generator=seeded(1), **image).frames
+    )
+
+
 def test_given_latents(pipeline):
     latents = torch.randn(2, 4, 4, 8, 8, generator=seeded(1))
     clips = pipeline(PROMPTS, latents=latents, output_type="latent").frames

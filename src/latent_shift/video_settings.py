@@ -62,6 +62,9 @@ class VideoSettings(BaseModel):
     num_inference_steps: int = Field(default=50, ge=1, description="denoising steps")
     guidance_scale: float = Field(default=7.5, ge=0, description="classifier-free; none up to 1")
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="arXiv 2305.08891, section 3.4")
+    eta: float = Field(
+        default=0.0, ge=0, le=1, description="fresh noise in every step of clips, of DDIM: arXiv 2010.02502"
+    )
 
     def overlaid(self, **values: Any) -> VideoSettings:
         """A copy with the given values; None keeps this model's own. Raises ValueError for a wrong one."""

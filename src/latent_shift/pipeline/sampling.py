@@ -14,6 +14,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,7 @@ class ClipSampling(ShiftedPipeline):
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
         num_videos_per_prompt: int = 1,
-        eta: float = 0.0,
+        eta: float | None = None,
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
@@ -82,7 +84,8 @@ class ClipSampling(ShiftedPipeline):
         """Make `num_videos_per_prompt` clips of each prompt, the clips of one prompt adjacent.
 
         What is None comes from `video_settings`. fps: told to models that were tuned to hear it. generator:
-        one a video, whose noise then depends on it alone; or one for all. latents: the initial noise,
+        one a video, whose noise then depends on it alone; or one for all. eta: fresh noise in every step, as
+        alike between frames as the initial one (arXiv 2010.02502). latents: the initial noise,
         (B, F, C, h, w) or (B*F, C, h, w). prompt_embeds: (prompts, L, D) in place of `prompt`, for SDXL with
         its pooled embeds (prompts, P). decode_chunk_size: frames decoded at once, by default a clip's; fewer
         take less memory. callback_on_step_end(pipeline, step, timestep, tensors) may return changed tensors,
@@ -94,7 +97,7 @@ class ClipSampling(ShiftedPipeline):
         # 1. Fill in the model's own settings, and check the request before any work
         call = self.video_settings.overlaid(
             num_frames=num_frames, fps=fps, height=height, width=width, guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps, guidance_rescale=guidance_rescale,
+            num_inference_steps=num_inference_steps, guidance_rescale=guidance_rescale, eta=eta,
         )  # fmt: skip
         frames, per_prompt, scale = call.num_frames, num_videos_per_prompt, self.vae_scale_factor
         size = latent_size(call.height, call.width, scale, self.unet.config.sample_size)
@@ -116,13 +119,19 @@ class ClipSampling(ShiftedPipeline):
             tensors["prompt_embeds"] = add_places(tensors["prompt_embeds"], frames)
         # 3. Prepare the timesteps, and the noise of each clip
         self.scheduler.set_timesteps(call.num_inference_steps, device=self._execution_device)
+        draw = partial(draw_noise, shape, generator, call.noise_correlation, call.noise_persistence)
         if latents is None and frames > 1:
-            latents = draw_noise(shape, generator, call.noise_correlation, call.noise_persistence)
+            latents = draw()
         tensors["latents"] = self._initial_latents(shape, latents, generator, tensors["prompt_embeds"].dtype)
         # 4. Denoise all frames together
-        step_options = self.prepare_extra_step_kwargs(one_a_frame(generator, frames), eta)
+        step_options = self.prepare_extra_step_kwargs(
+            one_a_frame(generator, frames), call.eta if frames > 1 else eta or 0.0
+        )
+        fresh = draw if frames > 1 and step_options.get("eta") and self._takes_noise() else None
         with self._clips_of(frames):
-            self._denoise(tensors, step_options, callback_on_step_end, callback_on_step_end_tensor_inputs)
+            self._denoise(
+                tensors, step_options, fresh, callback_on_step_end, callback_on_step_end_tensor_inputs
+            )
         # 5. Decode a clip at a time, or images all at once as the stock pipeline does
         chunk = decode_chunk_size or (frames if frames > 1 else shape[0])
         clips = by_clip(self._decode(tensors["latents"], chunk, output_type), frames)
@@ -197,10 +206,14 @@ class ClipSampling(ShiftedPipeline):
         self,
         tensors: dict[str, Tensor],
         step_options: dict[str, Any],
+        fresh: Callable[[], Tensor] | None,
         callback: Callable[..., dict[str, Any] | None] | None,
         callback_inputs: Sequence[str],
     ) -> None:
-        """Take `tensors["latents"]` (B*F, C, h, w) through all timesteps, or until a callback interrupts."""
+        """Take `tensors["latents"]` (B*F, C, h, w) through all timesteps, or until a callback interrupts.
+
+        fresh: the noise that a step adds, as alike between the frames of a clip as the initial one.
+        """
         if isinstance(callback, (PipelineCallback, MultiPipelineCallbacks)):
             callback_inputs = callback.tensor_inputs
         unknown = sorted(set(callback_inputs) - set(self._callback_tensor_inputs))
@@ -212,6 +225,8 @@ class ClipSampling(ShiftedPipeline):
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             latents = tensors["latents"]
             noise = self._predict(latents, timestep, tensors)
+            if fresh is not None:
+                step_options = {**step_options, "generator": None, "variance_noise": fresh().to(latents)}
             latents = self.scheduler.step(noise, timestep, latents, **step_options, return_dict=False)[0]
             if not torch.isfinite(latents).all():
                 where = f"after step {step + 1} of {self._num_timesteps} (timestep {int(timestep)})"
@@ -222,6 +237,10 @@ class ClipSampling(ShiftedPipeline):
                 tensors.update(callback(self, step, timestep, shown) or {})
             if self.interrupt:
                 break
+
+    def _takes_noise(self) -> bool:
+        """Whether the scheduler lets its caller draw the noise that a step adds."""
+        return "variance_noise" in signature(self.scheduler.step).parameters
 
     def _predict(self, latents: Tensor, timestep: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """The U-Net's guided prediction for the latents (B*F, C, h, w)."""

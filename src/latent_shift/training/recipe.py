@@ -234,6 +234,7 @@ class Sampling(Strict):
 
     guidance_scale: float = Field(4.0, ge=1.0)
     num_inference_steps: Count = 25
+    eta: Share = Field(0.0, description="fresh noise in every step of clips (DDIM): repairs disagreements")
 
 
 class Lora(Strict):

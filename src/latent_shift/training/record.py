@@ -21,7 +21,7 @@ FREE = frozenset(
     {
         "output", "steps", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "workers",
         "compile", "precision", "optimizer.cooldown_steps", "sampling.guidance_scale",
-        "sampling.num_inference_steps",
+        "sampling.num_inference_steps", "sampling.eta",
     }
 )  # fmt: skip
 

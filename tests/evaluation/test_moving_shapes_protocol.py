@@ -227,6 +227,21 @@ def test_a_model_is_measured_and_goes_on_with_its_kept_clips(run, tmp_path):
     status, _, err = run(*order, "--guidance", 9)
     assert status == 2
     assert "other guidance" in err
+    settings = model / "latent_shift.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eta": 0.5}))
+    status, _, err = run(*order)
+    assert status == 2
+    assert "other video settings" in err
+
+
+def test_the_page_has_a_block_for_every_run_s_model(run, tmp_path):
+    numbers = ("--prompts", 1, "--steps", 1, "--cells", "level-1-seen", "--markdown", "r.md")
+    for name in ("shift-off", "fold-8"):
+        model = tiny_pipeline_folder(tmp_path / "runs" / name / "model")
+        assert run("evaluate", "moving-shapes", "--model", model, *numbers)[0] == 0
+    page = (tmp_path / "r.md").read_text()
+    assert "### moving-shapes: shift-off/model, frames 16" in page
+    assert "### moving-shapes: fold-8/model, frames 16" in page
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
 from latent_shift.cli import evaluate_folders, evaluate_protocols, evaluate_shapes_report
 from latent_shift.cli.progress import progress_bar
 from latent_shift.cli.results import circumstances
-from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested
+from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested, short_name
 from latent_shift.cli.text_files import write_text_file
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _report(
     if markdown is not None:
         page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
         subject = tested.settings["model"] if tested else "the scorer"
-        name = f"moving-shapes: {Path(subject).name}, frames {asked['frames']}"
+        name = f"moving-shapes: {short_name(subject)}, frames {asked['frames']}"
         write_text_file(markdown, put_block(page, name, f"### {name}\n\n{results.markdown()}"))
 
 

@@ -33,7 +33,7 @@ from latent_shift.cli.evaluation_options import (
 )
 from latent_shift.cli.progress import progress_bar, progress_of_sets
 from latent_shift.cli.results import give, with_circumstances
-from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested
+from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested, short_name
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.features.passing import Measured
@@ -232,7 +232,7 @@ def _measure(
     with progress_bar("clips", len(prompts.prompts)) as show_done:
         report, shown = measure_model(
             prompts, tested.maker, store, extractors, reading,
-            batch=wish.batch, name=Path(wish.model).name, reference=reference, choices=choices,
+            batch=wish.batch, name=short_name(wish.model), reference=reference, choices=choices,
             settings=settings, examples=_EXAMPLES if wish.html else 0, show_done=show_done,
         )  # fmt: skip
     report = with_circumstances(report, command=f"evaluate {prompts.name.lower()}")

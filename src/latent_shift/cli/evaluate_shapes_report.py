@@ -28,7 +28,7 @@ from latent_shift.cli.evaluation_options import (
 )
 from latent_shift.cli.progress import progress_of_sets
 from latent_shift.cli.results import give, with_circumstances
-from latent_shift.cli.tested_model import check_choices, load_tested
+from latent_shift.cli.tested_model import check_choices, load_tested, short_name
 
 _EXAMPLES = 6  # of each cell on the page
 
@@ -90,9 +90,3 @@ def moving_shapes_report(
         report, shown = make_report(tested, extractors, asked, show)
     report = with_circumstances(report, command="evaluate moving-shapes-report")
     give(report, output, html, as_json, shown=shown, fps=protocol.world.FPS * frames / protocol.world.FRAMES)
-
-
-def short_name(name: str) -> str:
-    """A model's name in a table: of runs/ablations/fold-8/model, the last two parts."""
-    parts = Path(name).parts
-    return "/".join(parts[-2:]) if len(parts) > 1 and parts[-1] == "model" else parts[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def load_tested(
     settings = {
         "model": name,
         "weights": checkpoints.weights_hash(folder),
+        "video settings": _digest(own.model_dump_json()),
         "steps": own.num_inference_steps if steps is None else steps,
         "guidance": own.guidance_scale if guidance is None else guidance,
         "scheduler": type(pipeline.scheduler).__name__,
@@ -60,3 +62,14 @@ def load_tested(
     }
     how = {"steps": settings["steps"], "guidance": settings["guidance"]}
     return TestedModel(PipelineClips(pipeline, side=side, **how), settings)
+
+
+def short_name(name: str) -> str:
+    """A model's name in a table: of runs/ablations/fold-8/model, the last two parts."""
+    parts = Path(name).parts
+    return "/".join(parts[-2:]) if len(parts) > 1 and parts[-1] == "model" else parts[-1]
+
+
+def _digest(text: str) -> str:
+    """Its first 12 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -2,11 +2,12 @@
 # What each choice is worth: the first part of the video stage again (six frames, every third of a clip) at one
 # equal, smaller budget, one choice changed at a time.
 #   recipes/moving-shapes/ablations.sh [steps]     resumable; needs the image model of default-model.sh
-# Writes runs/moving-shapes/ablations/NAME/ and prints each one's loss of 256 clips kept aside, under noise that is
-# the same for all. Their clips are measured by `latent-shift evaluate moving-shapes-report` (docs/evaluation.md).
+# Writes runs/moving-shapes/ablations/NAME/, prints each one's loss of 256 clips kept aside, under noise that is
+# the same for all, puts their scores into docs/results.md, and all of it into one report.
 set -eu
 cd "$(dirname "$0")/../.."
 bin=.venv/bin steps=${1:-800} all=runs/moving-shapes/ablations
+names='default shift-off place-input fold-8 no-images'
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 
 ablation() { # NAME [--set key=value ...]
@@ -21,6 +22,13 @@ ablation shift-off --set shift.enabled=false
 ablation place-input --set shift.place=input
 ablation fold-8 --set shift.fold=8
 ablation no-images --set image_steps=0
-for name in default shift-off place-input fold-8 no-images; do
+models=''
+for name in $names; do
     printf '%s ' "$name"; grep -o '"validation_loss": [0-9.]*' "$all/$name/log.jsonl" | tail -n 1
+    "$bin/latent-shift" evaluate moving-shapes --model "$all/$name/model" --frames 6 --cells level-1-seen \
+        --dtype bf16 --batch 32 --markdown docs/results.md
+    models="$models --model $all/$name/model"
 done
+# shellcheck disable=SC2086  # one option a model
+"$bin/latent-shift" evaluate moving-shapes-report $models --frames 6 --dtype bf16 --batch 32 \
+    -o "$all/report.json" --html "$all/report.html" --force

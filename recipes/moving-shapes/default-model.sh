@@ -8,7 +8,8 @@ bin=.venv/bin
 # glibc gives large blocks back to the system after each use and pays page faults for them in the next step
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 started=$(date +%s)
-for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 5-decoder; do
+for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video \
+    4-video-phases 4-video-last 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
 "$bin/python" - <<'PY'
@@ -18,7 +19,7 @@ from latent_shift.training.publish import publish
 runs = Path("runs/moving-shapes")
 target = Path("src/latent_shift/assets/moving-shapes")
 size = publish(
-    runs / "4-video/model", runs / "5-decoder/model/vae", runs / "1-clip/model/clip_tower", target
+    runs / "4-video-last/model", runs / "5-decoder/model/vae", runs / "1-clip/model/clip_tower", target
 )
 print(f"{target}: {size / 1e6:.1f} MB")
 PY

@@ -1,20 +1,23 @@
 #!/bin/sh
 # What each choice is worth: the first part of the video stage again (six frames, every third of a clip) at one
 # equal, smaller budget, one choice changed at a time.
-#   recipes/moving-shapes/ablations.sh [steps]     resumable; needs the image model of default-model.sh
+#   recipes/moving-shapes/ablations.sh [steps [--set key=value ...]]     resumable; needs default-model.sh's image model
 # Writes runs/moving-shapes/ablations/NAME/, prints each one's loss of 256 clips kept aside, under noise that is
 # the same for all, puts their scores into docs/results.md, and all of it into one report.
 set -eu
 cd "$(dirname "$0")/../.."
 bin=.venv/bin steps=${1:-800} all=runs/moving-shapes/ablations
+[ $# -eq 0 ] || shift
+given="$*"
 names='default shift-off place-input fold-8 no-images'
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 
+# shellcheck disable=SC2086  # words without spaces
 ablation() { # NAME [--set key=value ...]
     name=$1; shift
     "$bin/latent-shift" train recipes/moving-shapes/4-video-thirds.yaml --set output="$all/$name" \
         --set steps="$steps" --set optimizer.cooldown_steps=$((steps / 4)) --set ema_decay=0.99 \
-        --set validation.items=256 --set validation.every="$steps" --set sample_every=0 "$@"
+        --set validation.items=256 --set validation.every="$steps" --set sample_every=0 $given "$@"
 }
 
 ablation default
@@ -29,6 +32,6 @@ for name in $names; do
         --dtype bf16 --batch 32 --markdown docs/results.md
     models="$models --model $all/$name/model"
 done
-# shellcheck disable=SC2086  # one option a model
+# shellcheck disable=SC2086
 "$bin/latent-shift" evaluate moving-shapes-report $models --frames 6 --dtype bf16 --batch 32 \
     -o "$all/report.json" --html "$all/report.html" --force

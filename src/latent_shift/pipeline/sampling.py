@@ -124,14 +124,9 @@ class ClipSampling(ShiftedPipeline):
             latents = draw()
         tensors["latents"] = self._initial_latents(shape, latents, generator, tensors["prompt_embeds"].dtype)
         # 4. Denoise all frames together
-        step_options = self.prepare_extra_step_kwargs(
-            one_a_frame(generator, frames), call.eta if frames > 1 else eta or 0.0
-        )
-        fresh = draw if frames > 1 and step_options.get("eta") and self._takes_noise() else None
+        step_options = self._step_options(generator, frames, call.eta if frames > 1 else eta or 0.0, draw)
         with self._clips_of(frames):
-            self._denoise(
-                tensors, step_options, fresh, callback_on_step_end, callback_on_step_end_tensor_inputs
-            )
+            self._denoise(tensors, step_options, callback_on_step_end, callback_on_step_end_tensor_inputs)
         # 5. Decode a clip at a time, or images all at once as the stock pipeline does
         chunk = decode_chunk_size or (frames if frames > 1 else shape[0])
         clips = by_clip(self._decode(tensors["latents"], chunk, output_type), frames)
@@ -202,18 +197,29 @@ class ClipSampling(ShiftedPipeline):
     def _clips_of(self, frames: int) -> AbstractContextManager[None]:
         return nullcontext() if shift_options(self.unet) is None else frames_per_clip(self.unet, frames)
 
+    def _step_options(
+        self, generator: Any, frames: int, eta: float, draw: Callable[[], Tensor]
+    ) -> Callable[[], dict[str, Any]]:
+        """What each step of the scheduler is told beside its prediction.
+
+        Where a step adds noise and lets its caller draw it, that comes from `draw`, (B*F, C, h, w): frames of
+        a clip have as much of it in common as of the initial noise.
+        """
+        options = self.prepare_extra_step_kwargs(one_a_frame(generator, frames), eta)
+        takes_noise = "variance_noise" in signature(self.scheduler.step).parameters
+        if frames == 1 or not options.get("eta") or not takes_noise:
+            return lambda: options
+        device, dtype = self._execution_device, self.unet.dtype
+        return lambda: {"eta": eta, "variance_noise": draw().to(device, dtype)}
+
     def _denoise(
         self,
         tensors: dict[str, Tensor],
-        step_options: dict[str, Any],
-        fresh: Callable[[], Tensor] | None,
+        step_options: Callable[[], dict[str, Any]],
         callback: Callable[..., dict[str, Any] | None] | None,
         callback_inputs: Sequence[str],
     ) -> None:
-        """Take `tensors["latents"]` (B*F, C, h, w) through all timesteps, or until a callback interrupts.
-
-        fresh: the noise that a step adds, as alike between the frames of a clip as the initial one.
-        """
+        """Take `tensors["latents"]` (B*F, C, h, w) through all timesteps, or until a callback interrupts."""
         if isinstance(callback, (PipelineCallback, MultiPipelineCallbacks)):
             callback_inputs = callback.tensor_inputs
         unknown = sorted(set(callback_inputs) - set(self._callback_tensor_inputs))
@@ -225,9 +231,7 @@ class ClipSampling(ShiftedPipeline):
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             latents = tensors["latents"]
             noise = self._predict(latents, timestep, tensors)
-            if fresh is not None:
-                step_options = {**step_options, "generator": None, "variance_noise": fresh().to(latents)}
-            latents = self.scheduler.step(noise, timestep, latents, **step_options, return_dict=False)[0]
+            latents = self.scheduler.step(noise, timestep, latents, **step_options(), return_dict=False)[0]
             if not torch.isfinite(latents).all():
                 where = f"after step {step + 1} of {self._num_timesteps} (timestep {int(timestep)})"
                 raise NonFiniteError(_non_finite("latents are", where, latents.dtype))
@@ -237,10 +241,6 @@ class ClipSampling(ShiftedPipeline):
                 tensors.update(callback(self, step, timestep, shown) or {})
             if self.interrupt:
                 break
-
-    def _takes_noise(self) -> bool:
-        """Whether the scheduler lets its caller draw the noise that a step adds."""
-        return "variance_noise" in signature(self.scheduler.step).parameters
 
     def _predict(self, latents: Tensor, timestep: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """The U-Net's guided prediction for the latents (B*F, C, h, w)."""

@@ -1,6 +1,7 @@
 """The protocol: fixed prompts and seeds, the three sources, what a stopped run keeps, and the command."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -58,21 +59,34 @@ def test_no_two_clips_have_one_seed():
 def test_each_source_is_scored_and_counted():
     sources = {source: measure(SEEN, source, prompts=8, batch=3, maker=Renderer()) for source in
                ("rendered", "autoencoder", "model")}  # fmt: skip
-    assert sources["rendered"].tally.right == sources["model"].tally.right == sources["model"].tally.of
-    assert set(sources["model"].tally.of.values()) == {8}
-    lost = sources["autoencoder"].tally
-    assert lost.right["all"] == lost.right["colour"] == 3  # batches of 3, 3 and 2: the second of each is left
+    assert sources["rendered"].tally == sources["model"].tally
+    assert {(count.right, count.of) for count in sources["model"].tally.columns.values()} == {(8, 8)}
+    lost = sources["autoencoder"].tally.columns
+    assert lost["all"].right == lost["colour"].right == 3  # batches of 3, 3 and 2: the second of each is left
+
+
+def test_motions_are_counted_by_kind_too():
+    drawn, through = (measure(SEEN, source, prompts=8, batch=3, maker=Renderer()).tally for source in
+                      ("rendered", "autoencoder"))  # fmt: skip
+    asked = Counter(world.motion_kind(thing.motion) for scene in SEEN.scenes(8) for thing in scene.things)
+    assert {kind: count.of for kind, count in drawn.kinds.items()} == asked
+    assert all(count.right == count.of for count in drawn.kinds.values())
+    for tally in (drawn, through):
+        assert sum(count.right for count in tally.kinds.values()) == tally.columns["motion"].right
 
 
 def test_two_objects_count_twice_where_objects_are_counted():
     tally = measure(CELLS["level-2-two"], "rendered", prompts=5).tally
-    assert tally.of == {"colour": 10, "shape": 10, "motion": 10, "speed": 10, "background": 5, "all": 5}
+    assert {name: count.of for name, count in tally.columns.items()} == {
+        "colour": 10, "shape": 10, "motion": 10, "speed": 10, "background": 5, "all": 5,
+    }  # fmt: skip
 
 
 def test_images_have_no_motion_to_score():
     maker = Renderer()
     result = measure(SEEN, "model", prompts=4, frames=1, maker=maker, examples=2)
-    assert set(result.tally.of) == {"colour", "shape", "background", "all"}
+    assert set(result.tally.columns) == {"colour", "shape", "background", "all"}
+    assert not result.tally.kinds
     assert not any("moving" in prompt for prompt, _ in maker.asked)
     assert [example.clip.shape for example in result.examples] == [(1, 64, 64, 3)] * 2
 
@@ -123,8 +137,9 @@ def test_coarser_clips_are_every_so_many_frames_of_the_same_scenes(frames, every
     clips = protocol.rendered(SEEN, range(3), scenes, frames)
     assert np.array_equal(clips, render(scenes)[:, ::every])
     result = measure(SEEN, "rendered", prompts=60, frames=frames)
-    assert result.tally.right["motion"] >= 0.8 * result.tally.of["motion"]  # spins may be too fast to tell
-    assert result.tally.right["shape"] == result.tally.of["shape"]
+    columns = result.tally.columns
+    assert columns["motion"].right >= 0.8 * columns["motion"].of  # spins may be too fast to tell
+    assert columns["shape"].right == columns["shape"].of
 
 
 @pytest.mark.parametrize(
@@ -161,6 +176,13 @@ def test_results_come_back_from_json_and_read_as_a_table():
     assert lines[0] == "| prompts | clips | colour |"
     assert lines[2] == "| level 1 seen | the model | 90.0 % (59.6-98.2) |"
     assert lines[-1].endswith("Model m, steps 4.")
+    moved = row.model_copy(update={"motions": {"circling": Share(right=3, of=4)}})
+    lines = results.model_copy(update={"rows": [moved]}).markdown().splitlines()
+    assert lines[4:7] == [
+        "| motions right | clips | circling |",
+        "|---|---|---|",
+        "| level 1 seen | the model | 3 of 4 |",
+    ]
 
 
 def test_a_table_takes_the_place_of_its_former_self():
@@ -200,6 +222,7 @@ def test_real_clips_alone_need_no_model(run, tmp_path):
     status, out, _ = run(*order, "-o", "a/r.json", "--markdown", "r.md", "--sheet", "s.png")
     assert status == 0
     assert out.count("| real clips | 100.0 %") == 2
+    assert "| motions right | clips | travelling |" in out
     results = Results.model_validate_json((tmp_path / "a/r.json").read_text())
     assert [row.source for row in results.rows] == ["rendered"] * 2
     assert out.splitlines()[0] in (tmp_path / "r.md").read_text()

@@ -132,3 +132,11 @@ def test_unknown_settings_are_named(settings: dict, named: str) -> None:
 def test_negative_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="index is -1"):
         draw_scene(0, -1)
+
+
+def test_motions_have_a_kind_without_their_direction():
+    kinds = [world.motion_kind(motion) for motion in world.MOTIONS]
+    assert kinds == [
+        *["travelling"] * 8, "bouncing", "circling", "circling", "spinning", "spinning",
+        "growing", "shrinking", "swinging from side to side", "standing still",
+    ]  # fmt: skip

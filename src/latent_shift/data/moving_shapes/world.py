@@ -107,6 +107,14 @@ def takes_size(motion: str) -> bool:
     return motion not in ("growing", "shrinking")
 
 
+def motion_kind(motion: str) -> str:
+    """A motion without its direction: travelling, circling, spinning, or its own name."""
+    for kind, motions in (("travelling", DIRECTIONS), ("circling", CIRCLING), ("spinning", SPINNING)):
+        if motion in motions:
+            return kind
+    return motion
+
+
 def can_move(shape: str, motion: str) -> bool:
     """Whether a shape can show a motion: every pair but a spinning circle or ring."""
     return not (shape in UNTURNABLE and motion in SPINNING)

@@ -10,6 +10,7 @@ Shapes: B videos, F frames, H, W pixels.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -77,26 +78,39 @@ CELLS = {
 
 
 @dataclass
+class Count:
+    """`right` of `of`."""
+
+    right: int = 0
+    of: int = 0
+
+    def add(self, right: bool) -> None:
+        """Count one more."""
+        self.right += right
+        self.of += 1
+
+
+@dataclass
 class Tally:
-    """How often each column was right, of how many: objects for colour, shape, motion, speed, else clips."""
+    """How often each column was right, of how many: objects for colour, shape, motion, speed, else clips.
 
-    right: dict[str, int] = field(default_factory=dict)
-    of: dict[str, int] = field(default_factory=dict)
+    kinds: how often the motion was right, of objects whose motion is of that kind (`world.motion_kind`).
+    """
 
-    def add(self, score: ClipScore, frames: int) -> None:
-        """Count one clip in."""
-        for thing in score.things:
-            self._count("colour", thing.colour)
-            self._count("shape", thing.shape)
+    columns: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
+    kinds: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
+
+    def add(self, score: ClipScore, motions: Sequence[str], frames: int) -> None:
+        """Count one clip in, whose objects were asked for with these motions."""
+        for thing, motion in zip(score.things, motions, strict=True):
+            self.columns["colour"].add(thing.colour)
+            self.columns["shape"].add(thing.shape)
             if frames > 1:
-                self._count("motion", thing.motion)
-                self._count("speed", thing.speed)
-        self._count("background", score.background)
-        self._count("all", score.everything)
-
-    def _count(self, column: str, right: bool) -> None:
-        self.right[column] = self.right.get(column, 0) + right
-        self.of[column] = self.of.get(column, 0) + 1
+                self.columns["motion"].add(thing.motion)
+                self.columns["speed"].add(thing.speed)
+                self.kinds[world.motion_kind(motion)].add(thing.motion)
+        self.columns["background"].add(score.background)
+        self.columns["all"].add(score.everything)
 
 
 @dataclass(frozen=True)
@@ -191,7 +205,7 @@ def count_in(
     result.seconds += seconds
     for scene, clip in zip(scenes, clips, strict=True):
         score = score_clip(clip, named_things(scene), scene.background)
-        result.tally.add(score, frames)
+        result.tally.add(score, [thing.motion for thing in scene.things], frames)
         if len(result.examples) < examples:
             result.examples.append(Example(prompt_of(scene, frames), clip, score))
 

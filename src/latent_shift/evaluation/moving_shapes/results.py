@@ -11,9 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from latent_shift.evaluation.moving_shapes.protocol import CellResult, Source
+from latent_shift.data.moving_shapes import world
+from latent_shift.evaluation.moving_shapes.protocol import CellResult, Count, Source
 
 COLUMNS = ("colour", "shape", "motion", "background", "all", "speed")
+_KINDS = tuple(dict.fromkeys(world.motion_kind(motion) for motion in world.MOTIONS))
 _TITLES = {"all": "all at once", "speed": "(speed word)"}
 _SOURCES: dict[Source, str] = {
     "rendered": "real clips",
@@ -30,6 +32,9 @@ class Share(BaseModel):
 
     right: int
     of: int
+
+    def __str__(self) -> str:
+        return f"{self.right} of {self.of}"
 
     @property
     def value(self) -> float:
@@ -48,13 +53,14 @@ class Share(BaseModel):
 
 
 class Row(BaseModel):
-    """One cell of one source."""
+    """One cell of one source. motions: the column "motion" again, by kind (`world.motion_kind`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cell: str
     source: Source
     columns: dict[str, Share]
+    motions: dict[str, Share] = {}
     seconds: float
 
 
@@ -68,24 +74,41 @@ class Results(BaseModel):
     rows: list[Row]
 
     def markdown(self) -> str:
-        """The table, a line a cell and source, and a line of settings below."""
+        """The table, a line a cell and source, the same by kind of motion, and a line of settings below."""
         shown = [name for name in COLUMNS if any(name in row.columns for row in self.rows)]
         lines = ["| prompts | clips | " + " | ".join(_TITLES.get(name, name) for name in shown) + " |"]
         lines.append("|---|---|" + "---|" * len(shown))
         for row in self.rows:
             cells = [_share(row.columns[name]) if name in row.columns else "" for name in shown]
             lines.append(f"| {row.cell.replace('-', ' ')} | {_SOURCES[row.source]} | {' | '.join(cells)} |")
+        lines += self._by_motion()
         said = ", ".join(f"{name} {value}" for name, value in _flat(self.settings) if value is not None)
         return "\n".join([*lines, "", f"In brackets the 95 % interval. {said[:1].upper()}{said[1:]}.", ""])
+
+    def _by_motion(self) -> list[str]:
+        """How many motions were right of how many, a column a kind; nothing where none was scored."""
+        kinds = [name for name in _KINDS if any(name in row.motions for row in self.rows)]
+        if not kinds:
+            return []
+        lines = ["", f"| motions right | clips | {' | '.join(kinds)} |", "|---|---|" + "---|" * len(kinds)]
+        for row in self.rows:
+            cells = [str(row.motions[name]) if name in row.motions else "" for name in kinds]
+            lines.append(f"| {row.cell.replace('-', ' ')} | {_SOURCES[row.source]} | {' | '.join(cells)} |")
+        return lines
 
 
 def to_row(result: CellResult) -> Row:
     """A cell's result as it is stored."""
     tally = result.tally
-    columns = {
-        name: Share(right=tally.right[name], of=tally.of[name]) for name in COLUMNS if name in tally.of
-    }
-    return Row(cell=result.cell, source=result.source, columns=columns, seconds=round(result.seconds, 2))
+    columns = {name: _as_share(tally.columns[name]) for name in COLUMNS if name in tally.columns}
+    motions = {name: _as_share(tally.kinds[name]) for name in _KINDS if name in tally.kinds}
+    return Row(
+        cell=result.cell,
+        source=result.source,
+        columns=columns,
+        motions=motions,
+        seconds=round(result.seconds, 2),
+    )
 
 
 def put_block(text: str, name: str, body: str) -> str:
@@ -96,6 +119,10 @@ def put_block(text: str, name: str, body: str) -> str:
     if found and end in rest:
         return before + block + rest.partition(end)[2]
     return f"{text.rstrip()}\n\n{block}\n".lstrip()
+
+
+def _as_share(count: Count) -> Share:
+    return Share(right=count.right, of=count.of)
 
 
 def _share(share: Share) -> str:

@@ -1,13 +1,16 @@
 #!/bin/sh
 # The default model from nothing. Every stage resumes: stopped at any moment, the same command goes on.
 #   recipes/moving-shapes/default-model.sh [--preset FILE] [--set key=value ...]      for every stage
-# Writes runs/moving-shapes/, then src/latent_shift/assets/moving-shapes/, and says how long this call took.
+# Writes runs/moving-shapes/, then src/latent_shift/assets/moving-shapes/, and says how long that took, all calls together.
 set -eu
 cd "$(dirname "$0")/../.."
 bin=.venv/bin
 # glibc gives large blocks back to the system after each use and pays page faults for them in the next step
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
-started=$(date +%s)
+calls=runs/moving-shapes/seconds.txt started=$(date +%s)
+mkdir -p "${calls%/*}"
+trap 'echo $(( $(date +%s) - started )) >> "$calls"' EXIT  # of a call that was stopped, too
+trap 'exit 130' INT TERM
 for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video \
     4-video-phases 4-video-last 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
@@ -23,4 +26,5 @@ size = publish(
 )
 print(f"{target}: {size / 1e6:.1f} MB")
 PY
-echo "trained in $(( ($(date +%s) - started) / 60 )) minutes"
+before=$(paste -sd+ "$calls" 2> /dev/null | sed 's/^$/0/')
+echo "trained in $(( (${before:-0} + $(date +%s) - started) / 60 )) minutes"

@@ -14,7 +14,7 @@ from latent_shift.evaluation.report import figures
 from latent_shift.evaluation.report.figures import Choices, all_figures, captions_of
 from latent_shift.evaluation.report.model import Column, Figure, Report, Subject, join, read_report
 from latent_shift.evaluation.report.page import Shown, page
-from latent_shift.evaluation.report.plots import Line, curves, line_plot
+from latent_shift.evaluation.report.plots import Line, curves, line_plot, ticks
 from latent_shift.evaluation.report.tables import cell, markdown, number
 
 
@@ -84,6 +84,22 @@ def test_curves_over_guidance_are_drawn_a_line_a_model():
     assert curves(report_of()) == []
     with pytest.raises(ValueError, match="no points"):
         line_plot("x", "x", "y", [Line("a")])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.25, 1], [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        ([0, 0.497], [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ([1, 7.5], [0, 2, 4, 6, 8]),
+        ([-0.004, 0.031], [-0.01, 0, 0.01, 0.02, 0.03, 0.04]),
+        ([16], [15, 20]),
+        ([0, 0], [0, 0.2]),
+        ([10, 20, 30, 40, 50], [10, 20, 30, 40, 50]),
+    ],
+)
+def test_axes_have_round_numbers_around_all_values(values, expected):
+    assert ticks(values) == expected
 
 
 def measured(rows, seed=0, **changes):

@@ -5,17 +5,17 @@ curves(report)       # figures over guidance, steps or frames, where subjects di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 from latent_shift.evaluation.report.model import Column, Report
-from latent_shift.evaluation.report.tables import number
 
 OVER = ("guidance", "steps", "frames")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 440, 280, 56, 40, 28, 12
 _COLOURS = ("#2563a8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#475569")
-_TICKS = 4
+_TICKS = 5  # spaces between them, about
 
 
 @dataclass
@@ -31,20 +31,19 @@ def line_plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> st
     points = [point for line in lines for point in line.points]
     if not points:
         raise ValueError(f"plot {title!r} has no points")
-    (left, right), (low, high) = (_range([point[axis] for point in points]) for axis in (0, 1))
+    across_at, down_at = (ticks([point[axis] for point in points]) for axis in (0, 1))
+    (left, right), (low, high) = (across_at[0], across_at[-1]), (down_at[0], down_at[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = _LEFT + (x - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
         return across, _HEIGHT - _BOTTOM - (y - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
 
     parts = [f'<text x="{_LEFT}" y="16" font-weight="bold">{escape(title)}</text>']
-    for tick in range(_TICKS + 1):
-        x, y = left + (right - left) * tick / _TICKS, low + (high - low) * tick / _TICKS
-        across, down = place(x, y)
-        parts.append(_text(_LEFT - 6, down + 4, number(y), "end"))
-        parts.append(
-            _text(across, _HEIGHT - _BOTTOM + 16, f"{x:g}" if x == round(x) else f"{x:.2f}", "middle")
-        )
+    for x in across_at:
+        parts.append(_text(place(x, low)[0], _HEIGHT - _BOTTOM + 16, f"{x:g}", "middle"))
+    for y in down_at:
+        down = place(left, y)[1]
+        parts.append(_text(_LEFT - 6, down + 4, f"{y:g}", "end"))
         parts.append(_stroke([(_LEFT, down), (_WIDTH - _RIGHT, down)], "#ddd", 1))
     for count, line in enumerate(lines):
         colour = _COLOURS[count % len(_COLOURS)]
@@ -81,10 +80,14 @@ def curves(report: Report) -> list[str]:
     return found
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers around all values, evenly apart by 1, 2 or 5 times a power of ten: two or more, few."""
     low, high = min(values), max(values)
-    room = (high - low) * 0.06 or max(abs(high), 1.0) * 0.1
-    return low - room, high + room
+    rough = (high - low or abs(high) or 1.0) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    apart = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
+    first, last = math.floor(low / apart + 1e-9), math.ceil(high / apart - 1e-9)
+    return [float(f"{apart * count:.12g}") for count in range(first, max(last, first + 1) + 1)]
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:

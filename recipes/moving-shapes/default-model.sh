@@ -26,5 +26,5 @@ size = publish(
 )
 print(f"{target}: {size / 1e6:.1f} MB")
 PY
-before=$(paste -sd+ "$calls" 2> /dev/null | sed 's/^$/0/')
+before=$(paste -sd+ "$calls" 2> /dev/null || true)
 echo "trained in $(( (${before:-0} + $(date +%s) - started) / 60 )) minutes"

@@ -171,7 +171,7 @@ def _report(
 def _seconds_a_clip(found: Sequence[CellResult]) -> float | None:
     """What a clip of the model took; None where it made none."""
     made = [result for result in found if result.source == "model"]
-    clips = sum(result.tally.columns["all"].of for result in made)
+    clips = sum(len(result.tally.columns["all"]) for result in made)
     return round(sum(result.seconds for result in made) / clips, 3) if clips else None
 
 

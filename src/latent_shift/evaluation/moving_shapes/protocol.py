@@ -78,39 +78,26 @@ CELLS = {
 
 
 @dataclass
-class Count:
-    """`right` of `of`."""
-
-    right: int = 0
-    of: int = 0
-
-    def add(self, right: bool) -> None:
-        """Count one more."""
-        self.right += right
-        self.of += 1
-
-
-@dataclass
 class Tally:
-    """How often each column was right, of how many: objects for colour, shape, motion, speed, else clips.
+    """The verdicts of each column: of objects for colour, shape, motion and speed, else of clips.
 
-    kinds: how often the motion was right, of objects whose motion is of that kind (`world.motion_kind`).
+    kinds: those of the column "motion" again, by the kind of the motion asked for (`world.motion_kind`).
     """
 
-    columns: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
-    kinds: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
+    columns: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
+    kinds: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, score: ClipScore, motions: Sequence[str], frames: int) -> None:
         """Count one clip in, whose objects were asked for with these motions."""
         for thing, motion in zip(score.things, motions, strict=True):
-            self.columns["colour"].add(thing.colour)
-            self.columns["shape"].add(thing.shape)
+            self.columns["colour"].append(thing.colour)
+            self.columns["shape"].append(thing.shape)
             if frames > 1:
-                self.columns["motion"].add(thing.motion)
-                self.columns["speed"].add(thing.speed)
-                self.kinds[world.motion_kind(motion)].add(thing.motion)
-        self.columns["background"].add(score.background)
-        self.columns["all"].add(score.everything)
+                self.columns["motion"].append(thing.motion)
+                self.columns["speed"].append(thing.speed)
+                self.kinds[world.motion_kind(motion)].append(thing.motion)
+        self.columns["background"].append(score.background)
+        self.columns["all"].append(score.everything)
 
 
 @dataclass(frozen=True)

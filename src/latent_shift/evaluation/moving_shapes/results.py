@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from latent_shift.data.moving_shapes import world
-from latent_shift.evaluation.moving_shapes.protocol import CellResult, Count, Source
+from latent_shift.evaluation.moving_shapes.protocol import CellResult, Source
 
 COLUMNS = ("colour", "shape", "motion", "background", "all", "speed")
 _KINDS = tuple(dict.fromkeys(world.motion_kind(motion) for motion in world.MOTIONS))
@@ -121,8 +121,8 @@ def put_block(text: str, name: str, body: str) -> str:
     return f"{text.rstrip()}\n\n{block}\n".lstrip()
 
 
-def _as_share(count: Count) -> Share:
-    return Share(right=count.right, of=count.of)
+def _as_share(verdicts: Sequence[bool]) -> Share:
+    return Share(right=sum(verdicts), of=len(verdicts))
 
 
 def _share(share: Share) -> str:

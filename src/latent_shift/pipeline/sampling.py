@@ -32,7 +32,6 @@ from latent_shift.pipeline.shifting import ShiftedPipeline
 from latent_shift.places import add_places
 from latent_shift.prompts import check_texts, read_texts
 from latent_shift.unet import frames_per_clip, shift_options
-from latent_shift.video_settings import VideoSettings
 
 
 class NonFiniteError(ValueError):
@@ -109,7 +108,9 @@ class ClipSampling(ShiftedPipeline):
         shape = (count_videos(count, per_prompt, generator), frames, self.unet.config.in_channels, *size)
         check_output(output_type, decode_chunk_size)
         self._warn_of_differing_frames(frames)
-        prompts, negatives = self._read(call, prompts, negatives)
+        told = call.fps if call.tells_fps and frames > 1 else None
+        words = self._settings.closed_vocabulary
+        prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives, told)
         # 2. Encode the text once a prompt; every frame of a clip reads the same, and its own place if told
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
         pixels = (size[0] * scale, size[1] * scale)
@@ -119,8 +120,9 @@ class ClipSampling(ShiftedPipeline):
         # 3. Prepare the timesteps, and the noise of each clip
         self.scheduler.set_timesteps(call.num_inference_steps, device=self._execution_device)
         draw = partial(draw_noise, shape, generator, call.noise_correlation, call.noise_persistence)
-        noise = draw() if latents is None and frames > 1 else latents
-        tensors["latents"] = self._initial_latents(shape, noise, generator, tensors["prompt_embeds"].dtype)
+        if latents is None and frames > 1:
+            latents = draw()
+        tensors["latents"] = self._initial_latents(shape, latents, generator, tensors["prompt_embeds"].dtype)
         # 4. Denoise all frames together
         step_options = self._step_options(generator, frames, call.eta if frames > 1 else eta or 0.0, draw)
         with self._clips_of(frames):
@@ -162,13 +164,6 @@ class ClipSampling(ShiftedPipeline):
     def _unscaled(self, latents: Tensor) -> Tensor:
         """Latents (B*F, C, h, w) in the autoencoder's own scale."""
         return latents / self.vae.config.scaling_factor
-
-    def _read(
-        self, call: VideoSettings, prompts: list[str] | None, negatives: list[str] | None
-    ) -> tuple[list[str] | None, list[str] | None]:
-        """The texts as the text model is to read them, with the frame rate where the model hears it."""
-        fps = call.fps if call.tells_fps and call.num_frames > 1 else None
-        return read_texts(self.tokenizer, self._settings.closed_vocabulary, prompts, negatives, fps)
 
     def _warn_of_differing_frames(self, frames: int) -> None:
         """Warn once where frames cannot fit together: the model does not shift, or never learned to."""

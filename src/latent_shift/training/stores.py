@@ -40,6 +40,8 @@ def stored_clips(
 
 
 def _kept(world: World) -> dict[str, Any]:
-    """What the clips of a world depend on; what favours no motion is left out, as in stores older than it."""
+    """What the clips of a world depend on; what changes nothing is left out, as in stores older than it."""
     favour = set() if world.favoured else {"favoured", "favoured_share"}
+    if world.favoured_spread == 1.0:
+        favour.add("favoured_spread")
     return world.model_dump(mode="json", exclude={"clips", "paraphrases", *favour})

@@ -42,6 +42,12 @@ class World(BaseModel):
     favoured_share: float = Field(
         0.0, ge=0.0, le=1.0, description="share of clips whose motion is drawn among the favoured alone"
     )
+    favoured_spread: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="part of a range, about its middle, that amounts of favoured motions have",
+    )
 
     @model_validator(mode="after")
     def _favours_what_there_is(self) -> World:
@@ -69,10 +75,10 @@ class Scenes:
     def _draw(self, index: int) -> Scene:
         place, level = divmod(index, len(self.world.levels))
         lucky = generator(self.world.seed, index, _FAVOUR_STREAM).random() < self.world.favoured_share
-        motions = self.world.favoured if lucky else MOTIONS
-        return draw_scene(
-            self.world.seed, place, level=self.world.levels[level], split="seen", motions=motions
-        )
+        how: dict[str, Any] = {}
+        if lucky:
+            how = {"motions": self.world.favoured, "spread": self.world.favoured_spread}
+        return draw_scene(self.world.seed, place, level=self.world.levels[level], split="seen", **how)
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """uint8 (N, 16, 64, 64, 3)."""

@@ -122,29 +122,37 @@ def _travel_axis(rng: np.random.Generator, way: int, length: float, room: float)
     return way * between(rng, -room, latest)
 
 
-def _draw_amount(rng: np.random.Generator, words: _Words, room: float) -> float:
-    """How far, how high, how wide or how often, by the motion's range."""
+def _draw_amount(rng: np.random.Generator, words: _Words, room: float, spread: float) -> float:
+    """How far, how high, how wide or how often; 0 where the motion has no amount."""
+    amounts = _amounts(words, room)
+    if amounts is None:
+        return 0.0
+    low, high = amounts
+    cut = (high - low) * (1 - spread) / 2
+    return between(rng, low + cut, high - cut)
+
+
+def _amounts(words: _Words, room: float) -> world.Range | None:
+    """The least and the most that a motion's amount may be, if it has one."""
     motion = words.motion
     if motion in world.DIRECTIONS:
         straight = 0 in world.DIRECTIONS[motion]
         low, high = world.STRAIGHT_TRAVEL if straight else world.DIAGONAL_TRAVEL
-        return between(rng, low, min(high, 2.0 * room))
+        return low, min(high, 2.0 * room)
     if motion in world.SPINNING:
         low, high = world.SPIN_TURNS
         if words.shape in world.SYMMETRY:
             steps = (world.FRAMES - 1) / (world.SYMMETRY[words.shape] * world.SPEED[words.speed_word])
             high = min(high, _LARGEST_STEP * steps)
-        return between(rng, low, high)
+        return low, high
     if motion == "bouncing":
-        return between(rng, *world.BOUNCE_HEIGHT)
+        return world.BOUNCE_HEIGHT
     if motion in world.CIRCLING:
-        return between(rng, *world.CIRCLING_RADIUS)
-    if motion == "swinging from side to side":
-        return between(rng, *world.SWING)
-    return 0.0
+        return world.CIRCLING_RADIUS
+    return world.SWING if motion == "swinging from side to side" else None
 
 
-def _place(rng: np.random.Generator, words: _Words, scan: int) -> Thing:
+def _place(rng: np.random.Generator, words: _Words, scan: int, spread: float) -> Thing:
     """Give a thing its size, its place and the rest that a caption does not say."""
     motion = words.motion
     sizes = ("", "large") if world.is_digit(words.shape) else ("", "small", "large")
@@ -152,7 +160,7 @@ def _place(rng: np.random.Generator, words: _Words, scan: int) -> Thing:
     radius = between(rng, *world.RADIUS[size])
     largest = radius if world.takes_size(motion) else radius * world.GROWTH[1]
     room = 1.0 - reach(words.shape) * largest
-    amount = _draw_amount(rng, words, room)
+    amount = _draw_amount(rng, words, room, spread)
     way = world.DIRECTIONS.get(motion, (0, 0))
     length = amount * world.SPEED[words.speed_word]
     x, y = _travel_axis(rng, way[0], length, room), _travel_axis(rng, way[1], length, room)
@@ -227,23 +235,29 @@ def draw_scene(
     split: Split = "seen",
     scans: Scans = "train",
     motions: Sequence[str] = world.MOTIONS,
+    spread: float = 1.0,
 ) -> Scene:
     """Scene number `index` of the series that `seed` names.
 
     level 1: one object, drawn shapes, no speed words; level 2: digits, speed words, and one or two objects
     (`objects` fixes how many). split: "seen" never holds a held-out combination, "held-out" holds at least
-    one, "any" ignores the rule. scans: which handwritten digits to use. motions: those to choose from. Raises
+    one, "any" ignores the rule. scans: which handwritten digits to use. motions: those to choose from.
+    spread: the part of its range, about the middle, that a motion's amount is drawn from, 0 to 1. Raises
     ValueError for other values.
     """
     _check(level, objects, split, scans)
     _check_motions(motions)
+    if not 0.0 <= spread <= 1.0:
+        raise ValueError(f"spread is {spread!r}; it must be from 0 to 1, the whole range")
     rng = generator(seed, index)
     count = objects or (1 + (level == 2 and rng.random() < _TWO_OBJECTS_SHARE))
     while True:
         background, cast = _draw_cast(rng, level, count, split, motions)
         handwriting = [_draw_scan(rng, words.shape, scans) for words in cast]
         for _ in range(_PLACEMENTS):
-            things = tuple(_place(rng, words, scan) for words, scan in zip(cast, handwriting, strict=True))
+            things = tuple(
+                _place(rng, words, scan, spread) for words, scan in zip(cast, handwriting, strict=True)
+            )
             if count == 1 or not _hides_too_much(*things):
                 return Scene(background, things)
 

@@ -1,5 +1,7 @@
 """The torch dataset: items that depend on settings and visit alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -58,13 +60,33 @@ def test_what_is_not_favoured_stays_the_same_scene() -> None:
     assert all(favouring[i].things[0].motion == "bouncing" for i in changed)
 
 
+def test_favoured_motions_keep_to_the_middle_of_their_range_where_asked() -> None:
+    named = {"favoured": ("bouncing", "spinning clockwise", "growing"), "favoured_share": 0.5}
+    wide, narrow = (Scenes(World(seed=9, clips=300, favoured_spread=part, **named)) for part in (1.0, 0.2))
+    changed = [i for i in range(300) if wide[i] != narrow[i]]
+    middles = {"bouncing": (0.8, 0.04), "spinning clockwise": (1.0, 0.05)}  # of 0.6 to 1.0, of 0.75 to 1.25
+    for i in changed:
+        before, after = wide[i].things[0], narrow[i].things[0]
+        middle, most = middles[after.motion]
+        assert abs(after.amount - middle) <= most
+        assert replace(after, amount=before.amount) == before
+    assert {narrow[i].things[0].motion for i in changed} == set(middles)
+    # what is shown by chance keeps its whole range
+    turns = [narrow[i].things[0].amount for i in range(300) if "spinning" in narrow[i].things[0].motion]
+    assert any(abs(amount - 1.0) > 0.05 for amount in turns)
+
+
 def test_favours_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValidationError, match="favoured names 'jumping'"):
         World(favoured=("jumping",), favoured_share=0.5)
     with pytest.raises(ValidationError, match="go together"):
         World(favoured=("bouncing",))
+    with pytest.raises(ValidationError, match="none is favoured"):
+        World(favoured_spread=0.5)
     with pytest.raises(ValueError, match="motions are"):
         draw_scene(1, 1, motions=("jumping",))
+    with pytest.raises(ValueError, match="spread is 1.5"):
+        draw_scene(1, 1, spread=1.5)
 
 
 def test_no_clip_is_held_out() -> None:

@@ -56,6 +56,8 @@ class World(BaseModel):
             raise ValueError(f"favoured names {unknown[0]!r}; the motions are {', '.join(MOTIONS)}")
         if bool(self.favoured) != (self.favoured_share > 0):
             raise ValueError("favoured and favoured_share go together: give both, or neither")
+        if self.favoured_spread < 1 and not self.favoured:
+            raise ValueError("favoured_spread is about favoured motions, and none is favoured: name some")
         return self
 
 

@@ -25,7 +25,20 @@ def test_every_place_sounds_different_and_near_ones_alike():
     waves = told(16)[0, :, 0]
     apart = torch.cdist(waves, waves)
     assert apart[~torch.eye(16, dtype=torch.bool)].min() > 0.5
-    assert torch.equal(apart[0, 1:6].argsort(), torch.arange(5))
+    assert torch.equal(apart[0, 1:5].argsort(), torch.arange(4))
+
+
+def test_what_is_said_is_scaled_by_place_as_well():
+    """By one plus half of what is added: the same word sounds otherwise in each frame."""
+    text = torch.randn(2 * 16, 3, 32)
+    spoken = add_places(text, 16) - told(16, clips=2).flatten(0, 1)
+    torch.testing.assert_close(spoken, text * (1 + told(16, clips=2).flatten(0, 1) / 2))
+
+
+def test_the_fastest_wave_goes_round_five_times():
+    """As often as a star that turns once looks the same."""
+    sines = told(61)[0, :, 0, 0]
+    torch.testing.assert_close(sines, torch.sin(torch.linspace(0, 10 * torch.pi, 61)), atol=1e-5, rtol=0)
 
 
 def test_fewer_frames_hear_the_same_places_in_coarser_steps():

@@ -1,25 +1,19 @@
 """The benchmark of full size, on its tiny one: every job runs, and the counting counts right."""
 
-import importlib.util
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "full_size.py"
+from benchmark_module import FOLDER, benchmark_module
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    specification = importlib.util.spec_from_file_location("full_size", FILE)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["full_size"] = module  # its dataclass looks itself up there
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["full_size"]
+    with benchmark_module("full_size") as module:
+        yield module
 
 
 @pytest.mark.parametrize("job", ["sampling", "lora", "full"])
@@ -78,6 +72,6 @@ def test_live_bytes_of_a_backward_pass_hold_what_autograd_saved(benchmark):
 
 
 def test_a_job_in_its_own_process():
-    command = [sys.executable, str(FILE), "--size", "tiny", "--only", "sampling"]
+    command = [sys.executable, str(FOLDER / "full_size.py"), "--size", "tiny", "--only", "sampling"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.fullmatch(r'\{"seconds": [\d.]+, "autoencoder": [\d.]+, "peak": \d+\}', done.stdout.strip())

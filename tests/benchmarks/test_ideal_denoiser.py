@@ -1,23 +1,18 @@
 """The benchmark of the ideal denoiser: its posterior is the exact one."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
+from benchmark_module import benchmark_module
 from latent_shift.noise import draw_noise
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "ideal_denoiser.py"
 FRAMES, LATENTS = 16, (2, 2, 2)
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    specification = importlib.util.spec_from_file_location("ideal_denoiser", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    with benchmark_module("ideal_denoiser") as module:
+        yield module
 
 
 @pytest.mark.parametrize("likeness", [(0.0, 0.0), (0.3, 0.6)])

@@ -1,25 +1,20 @@
 """The benchmark that samples from real clips under the noise of later steps."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
+from benchmark_module import benchmark_module
 from latent_shift.checkpoints import load
 from latent_shift.data.latents import encode_frames
 from latent_shift.data.moving_shapes import caption, draw_scene, render
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "part_way.py"
-
 
 @pytest.fixture(scope="module")
 def benchmark():
-    specification = importlib.util.spec_from_file_location("part_way", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    with benchmark_module("part_way") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

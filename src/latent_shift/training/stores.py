@@ -41,7 +41,6 @@ def stored_clips(
 
 def _kept(world: World) -> dict[str, Any]:
     """What the clips of a world depend on; what changes nothing is left out, as in stores older than it."""
-    favour = set() if world.favoured else {"favoured", "favoured_share"}
-    if world.favoured_spread == 1.0:
-        favour.add("favoured_spread")
-    return world.model_dump(mode="json", exclude={"clips", "paraphrases", *favour})
+    given = world.model_dump(mode="json", exclude={"clips", "paraphrases"})
+    plain = World().model_dump(mode="json")
+    return {name: value for name, value in given.items() if "favoured" not in name or value != plain[name]}

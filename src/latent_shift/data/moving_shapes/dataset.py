@@ -77,10 +77,15 @@ class Scenes:
     def _draw(self, index: int) -> Scene:
         place, level = divmod(index, len(self.world.levels))
         lucky = generator(self.world.seed, index, _FAVOUR_STREAM).random() < self.world.favoured_share
-        how: dict[str, Any] = {}
-        if lucky:
-            how = {"motions": self.world.favoured, "spread": self.world.favoured_spread}
-        return draw_scene(self.world.seed, place, level=self.world.levels[level], split="seen", **how)
+        motions, spread = (self.world.favoured, self.world.favoured_spread) if lucky else (MOTIONS, 1.0)
+        return draw_scene(
+            self.world.seed,
+            place,
+            level=self.world.levels[level],
+            split="seen",
+            motions=motions,
+            spread=spread,
+        )
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """uint8 (N, 16, 64, 64, 3)."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latent_shift.training.optimization import adamw, learning_rate
+from latent_shift.training.optimization import learning_rate, new_optimizer
 from latent_shift.training.recipe import Optimizer
 
 
@@ -26,4 +26,4 @@ def test_eight_bits_without_a_gpu_are_refused():
     if torch.cuda.is_available():
         pytest.skip("a GPU is at hand: 8-bit AdamW may run")
     with pytest.raises(ValueError, match="optimizer.kind: adamw-8bit needs a CUDA GPU; use adamw"):
-        adamw([torch.nn.Parameter(torch.zeros(2))], settings)
+        new_optimizer([torch.nn.Parameter(torch.zeros(2))], settings)

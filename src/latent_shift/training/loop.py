@@ -25,7 +25,7 @@ from latent_shift.training.interrupts import Interrupted, stop_requests
 from latent_shift.training.log import Log, Progress, show_samples
 from latent_shift.training.memory import memory_told
 from latent_shift.training.model_card import write_card
-from latent_shift.training.optimization import adamw
+from latent_shift.training.optimization import new_optimizer
 from latent_shift.training.processes import Prepared, new_accelerator, prepare
 from latent_shift.training.quiet import quiet_libraries
 from latent_shift.training.recipe import Divisible, Run
@@ -73,7 +73,7 @@ def train(recipe: Run, objective: nn.Module, report: Report) -> Path:
     accelerator = new_accelerator(recipe)
     try:
         with quiet_libraries():
-            optimizer = adamw(trainable(objective.to(accelerator.device)), recipe.optimizer)
+            optimizer = new_optimizer(trainable(objective.to(accelerator.device)), recipe.optimizer)
             prepared = prepare(accelerator, recipe, objective, optimizer)
             state = State.new(objective, recipe, accelerator.scaler, optimizer)
             done = load(recipe.output, state)

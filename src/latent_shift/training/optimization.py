@@ -1,4 +1,4 @@
-"""AdamW as a recipe sets it, and its learning rate at every step."""
+"""The optimizer as a recipe sets it, and its learning rate at every step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latent_shift.training.muon import Muon
 from latent_shift.training.recipe import Optimizer
 
 
@@ -14,8 +15,8 @@ class Diverged(ValueError):
     """The loss, or a weight, is no longer a finite number."""
 
 
-def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
-    """A new optimizer of the parameters: torch's, or bitsandbytes' with its state in 8 bits.
+def new_optimizer(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
+    """A new optimizer of the parameters: torch's AdamW, bitsandbytes' with its state in 8 bits, or Muon.
 
     Raises ValueError where the 8-bit one cannot run: it needs a CUDA GPU.
     """
@@ -26,6 +27,8 @@ def adamw(parameters: list[nn.Parameter], settings: Optimizer) -> torch.optim.Op
     }
     if settings.kind == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **options)
+    if settings.kind == "muon":
+        return Muon(parameters, **options)
     if not torch.cuda.is_available():
         raise ValueError("optimizer.kind: adamw-8bit needs a CUDA GPU; use adamw")
     try:

@@ -29,10 +29,12 @@ class Strict(BaseModel):
 
 
 class Optimizer(Strict):
-    """AdamW and its schedule: a linear warm-up, a plateau, a linear cool-down to zero."""
+    """AdamW or Muon, and the schedule: a linear warm-up, a plateau, a linear cool-down to zero."""
 
-    kind: Literal["adamw", "adamw-8bit"] = Field(
-        "adamw", description="adamw-8bit: a quarter of the memory (arXiv 2110.02861); on a CUDA GPU"
+    kind: Literal["adamw", "adamw-8bit", "muon"] = Field(
+        "adamw",
+        description="adamw-8bit: a quarter of the memory (arXiv 2110.02861), on a CUDA GPU; muon: matrices"
+        " step with their singular values made alike (arXiv 2502.16982), all else by AdamW",
     )
     learning_rate: float = Field(gt=0.0)
     weight_decay: float = Field(0.01, ge=0.0)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from latent_shift.training.optimization import Diverged, adamw
+from latent_shift.training.optimization import Diverged, new_optimizer
 from latent_shift.training.optimizer_state import read_optimizer, write_optimizer
 from latent_shift.training.recipe import Run
 from latent_shift.training.sharding import fill, gather, joined, own
@@ -57,7 +57,7 @@ class State:
             [own(parameter) for parameter in trained],
             decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True,
         )  # fmt: skip
-        return cls(objective, trained, average, optimizer or adamw(trained, recipe.optimizer), scaler)
+        return cls(objective, trained, average, optimizer or new_optimizer(trained, recipe.optimizer), scaler)
 
     def take_average(self) -> None:
         """Move the average towards the trained parameters, after a step of the optimizer."""

@@ -1,0 +1,121 @@
+"""Muon steps matrices as torch's own does and all else as AdamW, and goes on where it stopped."""
+
+import pytest
+import torch
+from torch import nn
+
+from latent_shift.training.muon import Muon, evened, is_matrix
+from latent_shift.training.optimizer_state import read_optimizer, write_optimizer
+
+SHAPES = {
+    "linear": (96, 64),
+    "kernel": (64, 32, 3, 3),
+    "first kernel": (64, 4, 3, 3),
+    "low rank": (16, 128),
+    "bias": (96,),
+}
+
+
+def parameters():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: nn.Parameter(torch.randn(shape, generator=generator) * 0.1) for name, shape in SHAPES.items()
+    }
+
+
+def give_gradients(trained, step):
+    generator = torch.Generator().manual_seed(step)
+    for parameter in trained:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def flat(kernel):
+    """The same numbers as a matrix parameter of its own."""
+    return nn.Parameter(kernel.detach().clone().reshape(len(kernel), -1))
+
+
+def test_matrices_are_those_with_two_long_sides():
+    assert [name for name, parameter in parameters().items() if is_matrix(parameter)] == ["linear", "kernel"]
+
+
+def test_all_singular_values_become_about_one():
+    generator = torch.Generator().manual_seed(1)
+    steep = torch.randn(96, 64, generator=generator) * torch.logspace(0, -1, 64)
+    values = torch.linalg.svdvals(evened(steep).float())
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    one, _, other = torch.linalg.svd(steep, full_matrices=False)
+    likeness = torch.nn.functional.cosine_similarity(
+        evened(steep).float().flatten(), (one @ other).flatten(), dim=0
+    )
+    assert likeness > 0.97
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has a Muon of its own from 2.9 on")
+@pytest.mark.parametrize("name", ["linear", "kernel"])
+def test_a_matrix_steps_as_with_torchs_own(name):
+    ours, theirs = parameters()[name], flat(parameters()[name])
+    settings = {"lr": 0.01, "weight_decay": 0.1}
+    first = Muon([ours], **settings)
+    second = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings)
+    for step in range(3):
+        give_gradients([ours], step)
+        theirs.grad = ours.grad.clone().reshape(theirs.shape)
+        first.step()
+        second.step()
+    torch.testing.assert_close(ours.reshape(theirs.shape), theirs)
+
+
+@pytest.mark.parametrize("name", ["first kernel", "low rank", "bias"])
+def test_all_else_steps_as_with_adamw(name):
+    ours, theirs = parameters()[name], parameters()[name]
+    first = Muon([ours], lr=0.01, weight_decay=0.1)
+    second = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+    for step in range(3):
+        give_gradients([ours], step)
+        give_gradients([theirs], step)
+        first.step()
+        second.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_steps_are_as_long_as_adamws():
+    generator = torch.Generator().manual_seed(2)
+    ours = nn.Parameter(torch.zeros(128, 128))
+    theirs = nn.Parameter(torch.zeros(128, 128))
+    first, second = Muon([ours], lr=1.0), torch.optim.AdamW([theirs], lr=1.0)
+    for _ in range(200):
+        ours.grad = torch.randn(128, 128, generator=generator)
+        theirs.grad = ours.grad
+        one, other = ours.detach().clone(), theirs.detach().clone()
+        first.step()
+        second.step()
+    assert 0.5 < (ours - one).norm() / (theirs - other).norm() < 2
+
+
+def test_it_goes_on_where_it_stopped():
+    whole, stopped = list(parameters().values()), list(parameters().values())
+    one, other = Muon(whole, lr=0.01), Muon(stopped, lr=0.01)
+    for step in range(4):
+        if step == 2:
+            kept = read_optimizer(other, stopped)
+            other = Muon(stopped, lr=0.01)
+            write_optimizer(other, stopped, *kept)
+        for trained, optimizer in ((whole, one), (stopped, other)):
+            give_gradients(trained, step)
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(whole, stopped, strict=True))
+
+
+def test_a_parameter_without_a_gradient_stays():
+    trained = list(parameters().values())
+    before = [parameter.detach().clone() for parameter in trained]
+    give_gradients(trained[:1], 0)
+    Muon(trained, lr=0.01).step()
+    changed = [not torch.equal(a, b) for a, b in zip(before, trained, strict=True)]
+    assert changed == [True, False, False, False, False]
+
+
+def test_a_closure_is_refused():
+    with pytest.raises(ValueError, match="takes no closure"):
+        Muon(parameters().values(), lr=0.01).step(lambda: 0.0)

@@ -35,19 +35,20 @@ def draw_noise(
     """
     videos, *clip = shape
     generators = generator if isinstance(generator, Sequence) else [generator] * videos
-    clips = []
-    for number, each in enumerate(generators):
+    own, shared = [], []
+    for each in generators:
         device = "cpu" if each is None else each.device
-        noise = torch.randn(clip, generator=each, device=device)
-        if persistence > 0:
-            noise = persist(noise, persistence)
+        own.append(torch.randn(clip, generator=each, device=device))
         if correlation > 0:
-            shared = torch.randn([choices, *clip[1:]], generator=each, device=device)
-            if likeness is not None:
-                shared = most_alike(shared, likeness[number].to(device))
-            noise = mix_noise(noise, shared, correlation)
-        clips.append(noise)
-    return torch.cat(clips)
+            shared.append(torch.randn([choices, *clip[1:]], generator=each, device=device))
+    noise = torch.stack(own)
+    if persistence > 0:
+        noise = persist(noise, persistence)
+    if correlation > 0:
+        drawn = torch.stack(shared)
+        common = drawn if likeness is None else most_alike(drawn, likeness.to(drawn.device))
+        noise = mix_noise(noise, common, correlation)
+    return noise.flatten(0, 1)
 
 
 def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
@@ -58,8 +59,8 @@ def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
     return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
 
 
-def most_alike(noises: Tensor, frame: Tensor) -> Tensor:
-    """Of the noises (K, C, h, w) the one most like a frame (C, h, w), as (1, C, h, w).
+def most_alike(noises: Tensor, frames: Tensor) -> Tensor:
+    """Of a clip's noises (B, K, C, h, w) the one most like its frame (B, C, h, w), as (B, 1, C, h, w).
 
     So the noise that all frames of a clip share hints at that frame, and a model learns to take the hint:
     from noise alone all frames settle on the same one of the courses that the words leave open. Pairing noise
@@ -67,20 +68,21 @@ def most_alike(noises: Tensor, frame: Tensor) -> Tensor:
     2302.00482, section 3; arXiv 2406.12303), which few choices nearly do.
     The frame's mean colour counts for nothing: the words tell it.
     """
-    shown = frame - frame.mean(dim=(-2, -1), keepdim=True)
-    return noises[(noises * shown).sum(dim=(1, 2, 3)).argmax()][None]
+    shown = frames - frames.mean(dim=(-2, -1), keepdim=True)
+    best = (noises * shown[:, None]).sum(dim=(2, 3, 4)).argmax(dim=1)  # (B,)
+    return noises[torch.arange(len(noises), device=noises.device), best][:, None]
 
 
 def persist(fresh: Tensor, persistence: float) -> Tensor:
     """Noise of unit variance that changes gradually from frame to frame, as the content of clips does.
 
-    fresh: (F, C, h, w), unit variance, independent. Frames n apart correlate by persistence ** n, whatever
+    fresh: (B, F, C, h, w), unit variance, independent. Frames n apart correlate by persistence ** n, whatever
     their number (arXiv 2305.10474, progressive noise: noise[f] = p * noise[f-1] + sqrt(1 - p^2) * fresh[f]).
     """
-    frames = [fresh[0]]
-    for each in fresh[1:]:
+    frames = [fresh[:, 0]]
+    for each in fresh[:, 1:].unbind(1):
         frames.append(persistence * frames[-1] + math.sqrt(1 - persistence**2) * each)
-    return torch.stack(frames)
+    return torch.stack(frames, dim=1)
 
 
 def one_a_frame(generator: Any, frames: int) -> Any:

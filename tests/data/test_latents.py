@@ -60,6 +60,12 @@ def test_encoding_goes_on_where_it_was_stopped(vae, tmp_path):
     assert list(latents.encode(parted, vae, tmp_path / "parted", SETTINGS)) == []
 
 
+def test_clips_drawn_by_other_processes_lie_in_the_same_order(vae, tmp_path):
+    list(latents.encode(Clips(10), vae, tmp_path / "one", SETTINGS))
+    assert list(latents.encode(Clips(10), vae, tmp_path / "several", SETTINGS, workers=2)) == [4, 8, 10]
+    assert torch.equal(*(latents.read(tmp_path / name, 10) for name in ("one", "several")))
+
+
 def test_a_store_can_grow_and_be_read_in_part(vae, tmp_path):
     list(latents.encode(Clips(6), vae, tmp_path, SETTINGS))
     six = latents.read(tmp_path, 6)

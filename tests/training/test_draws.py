@@ -21,6 +21,7 @@ def test_an_item_draws_the_same_in_every_process_and_part():
             assert part["key"] == [f"clip {n}" for n in drawn.places]
             for place, numbers in noise(drawn).items():
                 assert torch.equal(numbers, whole.pop(place))
+            assert torch.equal(drawn.chances(), Draws.of(7, 12).chances()[list(drawn.places)])
         assert torch.equal(
             torch.rand(2, generator=own.step()), torch.rand(2, generator=Draws.of(7, 12).step())
         )

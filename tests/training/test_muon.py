@@ -41,14 +41,23 @@ def test_matrices_are_those_with_two_long_sides():
 def test_all_singular_values_become_about_one():
     generator = torch.Generator().manual_seed(1)
     steep = torch.randn(96, 64, generator=generator) * torch.logspace(0, -1, 64)
-    values = torch.linalg.svdvals(evened(steep).float())
+    values = torch.linalg.svdvals(evened(steep[None])[0].float())
     assert values.min() > 0.6
     assert values.max() < 1.3
     one, _, other = torch.linalg.svd(steep, full_matrices=False)
     likeness = torch.nn.functional.cosine_similarity(
-        evened(steep).float().flatten(), (one @ other).flatten(), dim=0
+        evened(steep[None])[0].float().flatten(), (one @ other).flatten(), dim=0
     )
     assert likeness > 0.97
+
+
+def test_matrices_taken_together_are_evened_each_on_its_own():
+    matrices = (
+        torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(2))
+        * torch.tensor([1, 5, 0.1])[:, None, None]
+    )
+    alone = torch.cat([evened(each[None]) for each in matrices])
+    torch.testing.assert_close(evened(matrices).float(), alone.float(), atol=0.02, rtol=0.02)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has a Muon of its own from 2.9 on")

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 SHARD = 256  # clips in one file
 ENCODER = ("encoder.", "quant_conv.")  # an autoencoder's weights that decide its latents begin so
@@ -45,26 +46,52 @@ class ClipSource(Protocol):
 
 @torch.no_grad()
 def encode(
-    source: ClipSource, vae: AutoencoderKL, folder: Path, settings: dict[str, Any], *, chunk: int = 256
+    source: ClipSource,
+    vae: AutoencoderKL,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    chunk: int | None = None,
+    workers: int = 0,
 ) -> Iterator[int]:
     """Encode all clips of a source into `folder`, yielding the number of clips done after each new shard.
 
-    settings: what the latents depend on, kept beside them. Raises ValueError where the folder holds latents
-    of other settings. Shards that are there already, and full, are not made again.
+    settings: what the latents depend on, kept beside them. chunk: frames encoded together; by default 256,
+    which a CPU's cache holds, or 1024. workers: processes that give the frames; 0, this one.
+    Raises ValueError where the folder holds latents of other settings. Shards that are there already, and
+    full, are not made again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_settings(folder, settings)
-    for start in range(0, len(source), SHARD):
-        stop = min(start + SHARD, len(source))
-        path = _shard(folder, start)
-        if _clips_in(path) >= stop - start:
-            continue
-        frames = torch.from_numpy(source.frames(range(start, stop)))
-        latents = encode_frames(vae, frames.flatten(0, 1), chunk).cpu().unflatten(0, (stop - start, -1))
+    chunk = chunk or (256 if vae.device.type == "cpu" else 1024)
+    shards = [range(start, min(start + SHARD, len(source))) for start in range(0, len(source), SHARD)]
+    missing = [shard for shard in shards if _clips_in(_shard(folder, shard.start)) < len(shard)]
+    for shard, frames in zip(missing, _frames_of(source, missing, workers), strict=True):
+        latents = encode_frames(vae, frames.flatten(0, 1), chunk).cpu().unflatten(0, (len(shard), -1))
+        path = _shard(folder, shard.start)
         partial = path.with_suffix(_UNFINISHED)
         save_file({"latents": latents.half().contiguous()}, partial)
         os.replace(partial, path)
-        yield stop
+        yield shard.stop
+
+
+def _frames_of(source: ClipSource, shards: list[range], workers: int) -> Iterable[Tensor]:
+    """The frames of each shard, uint8 (N, F, H, W, 3), in order."""
+    dataset = cast("Dataset[Tensor]", _Shards(source, shards))
+    return DataLoader(dataset, batch_size=None, num_workers=workers)
+
+
+class _Shards:
+    """A dataset of whole shards, each drawn at once."""
+
+    def __init__(self, source: ClipSource, shards: list[range]) -> None:
+        self.source, self.shards = source, shards
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.from_numpy(self.source.frames(self.shards[number]))
 
 
 @torch.no_grad()

@@ -80,8 +80,9 @@ class AutoencoderObjective(nn.Module):
         pixels = to_model_range(batch["frames"][:, 0])  # (B, 3, H, W) in [-1, 1]
         posterior = self.vae.encode(pixels).latent_dist
         shape = posterior.mean.shape[1:]
-        noise = torch.stack([torch.randn(shape, generator=each) for each in draws.items()])
-        latents = posterior.mean + posterior.std * noise.to(pixels.device, posterior.mean.dtype)
+        own = draws.items(pixels.device)
+        noise = torch.stack([torch.randn(shape, generator=one, device=one.device) for one in own])
+        latents = posterior.mean + posterior.std * noise.to(posterior.mean.dtype)
         error = self.vae.decode(latents).sample.float() - pixels
         squared, kl = error.square().mean(), posterior.kl().mean() / latents[0].numel()
         loss = error.abs().mean() + squared + self.recipe.kl_weight * kl

@@ -78,11 +78,11 @@ class DenoisingObjective(nn.Module):
     def forward(self, batch: dict[str, Any], draws: Draws) -> dict[str, Tensor]:
         """The loss of one batch, a scalar; `draws` decide timesteps, noise and which captions are dropped."""
         latents = batch["latents"].float() if "latents" in batch else self._latents(batch["frames"])
-        step, items = draws.step(), draws.items()
+        step = draws.step()
         as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
         captions = batch["image_caption"] if as_images else self._clip_captions(batch)
-        told = self._told(batch, captions, items, latents, as_images=as_images)
-        noise = self._noise(latents, items, as_images=as_images)
+        told = self._told(batch, captions, draws, latents, as_images=as_images)
+        noise = self._noise(latents, draws.items(latents.device), as_images=as_images)
         places = draws.spread(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if not as_images:
             least, most = self.recipe.diffusion.timesteps
@@ -90,7 +90,7 @@ class DenoisingObjective(nn.Module):
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
         timesteps = (places.flatten() * len(self.alphas)).long().to(latents.device)
-        loss = self._denoise(latents, noise.to(latents.device), timesteps, told)
+        loss = self._denoise(latents, noise, timesteps, told)
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
 
     def _noise(self, latents: Tensor, items: list[Generator], *, as_images: bool) -> Tensor:
@@ -152,7 +152,7 @@ class DenoisingObjective(nn.Module):
         self,
         batch: dict[str, Any],
         captions: list[str],
-        items: list[Generator],
+        draws: Draws,
         latents: Tensor,
         *,
         as_images: bool,
@@ -161,7 +161,7 @@ class DenoisingObjective(nn.Module):
         if "text" not in batch and not self._warned_of_cut:
             self._warned_of_cut = warn_of_cut(self.parts, captions)
         share = self.recipe.diffusion.caption_dropout if self.training else 0.0
-        dropped = [_chance(one) < share for one in items]
+        dropped = (draws.chances() < share).tolist()
         height, width = (side * self.parts.vae_scale_factor for side in latents.shape[-2:])
         return for_frames(
             read_captions(self.parts, batch, captions, dropped), latents.shape[1], (height, width),

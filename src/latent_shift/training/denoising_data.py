@@ -42,7 +42,7 @@ def denoising_items(
         return _own_clips(recipe, recipe.clips, model, items, kept_out=kept_out)
     assert recipe.latents is not None  # the recipe has one of the two
     images, last = isinstance(recipe, ImageRecipe), items if kept_out else 0
-    return stored_clips(recipe.latents, model.vae, report, images=images, last=last)
+    return stored_clips(recipe.latents, model.vae, report, images=images, last=last, workers=recipe.workers)
 
 
 def _own_clips(

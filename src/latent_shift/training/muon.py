@@ -43,22 +43,24 @@ class Muon(torch.optim.Optimizer):
             raise ValueError("Muon takes no closure: compute the gradients before the step")
         for group in self.param_groups:
             due = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in due:
-                if is_matrix(parameter):
-                    self._step_matrix(parameter, group)
+            for alike in _together([parameter for parameter in due if is_matrix(parameter)]):
+                self._step_matrices(alike, group)
             self._step_others([parameter for parameter in due if not is_matrix(parameter)], group)
 
-    def _step_matrix(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        mean = state["momentum_buffer"].lerp_(gradient, 1 - _MOMENTUM)
-        ahead = gradient.lerp(mean, _MOMENTUM)  # Nesterov's
-        even = evened(ahead.reshape(len(ahead), -1))
-        length = _RMS_OF_ADAMW * sqrt(max(even.shape))
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(even.view_as(parameter), alpha=-group["lr"] * length)
+    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Step matrices of one size."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(gradient)
+        means = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - _MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, means, _MOMENTUM)  # Nesterov's
+        even = evened(torch.stack([each.reshape(len(each), -1) for each in ahead]))
+        length = _RMS_OF_ADAMW * sqrt(max(even.shape[1:]))
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for parameter, direction in zip(parameters, even, strict=True):
+            parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * length)
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -83,18 +85,27 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= _LEAST_SIDE
 
 
-def evened(matrix: Tensor) -> Tensor:
-    """(rows, columns): the same singular vectors, all singular values about 1 (0.7 to 1.2), in bfloat16.
+def _together(matrices: list[Tensor]) -> list[list[Tensor]]:
+    """Those of one size, which a GPU steps in a few calls; on a CPU each alone, which its cache holds."""
+    found: dict[Any, list[Tensor]] = {}
+    for number, each in enumerate(matrices):
+        size = (len(each), each[0].numel()) if each.is_cuda else number
+        found.setdefault(size, []).append(each)
+    return list(found.values())
+
+
+def evened(matrices: Tensor) -> Tensor:
+    """(N, rows, columns): the same singular vectors, all singular values about 1 (0.7 to 1.2), in bfloat16.
 
     By five rounds of a Newton-Schulz iteration, whose products alone are computed.
     """
     a, b, c = _QUINTIC
-    wide = matrix.bfloat16()
-    tall = wide.shape[0] > wide.shape[1]
+    wide = matrices.bfloat16()
+    tall = wide.shape[1] > wide.shape[2]
     if tall:
-        wide = wide.T
-    wide = wide / wide.norm().clamp(min=_EPSILON)
+        wide = wide.mT
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=_EPSILON)
     for _ in range(_ROUNDS):
-        square = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide, beta=a)
-    return wide.T if tall else wide
+        square = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=b, alpha=c), wide, beta=a)
+    return wide.mT if tall else wide

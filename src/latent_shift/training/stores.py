@@ -16,13 +16,19 @@ from latent_shift.training.recipe import Latents
 
 
 def stored_clips(
-    recipe: Latents, vae: AutoencoderKL, report: Callable[[Progress], None], *, images: bool, last: int = 0
+    recipe: Latents,
+    vae: AutoencoderKL,
+    report: Callable[[Progress], None],
+    *,
+    images: bool,
+    last: int = 0,
+    workers: int = 0,
 ) -> StoredClips:
     """The clips of `recipe.world` as this autoencoder sees them, encoded now as far as they are not yet.
 
     last: give, in place of these, so many that come after them in the series (its own paraphrases left out).
-    report: told after every shard how many clips are encoded. Raises ValueError where the folder holds the
-    latents of another world or autoencoder.
+    report: told after every shard how many clips are encoded. workers: processes that draw them. Raises
+    ValueError where the folder holds the latents of another world or autoencoder.
     """
     world, first = recipe.world, 0
     if last:
@@ -33,7 +39,7 @@ def stored_clips(
         "world": _kept(world),
         "autoencoder": latents.fingerprint(vae),
     }
-    for done in latents.encode(scenes, vae, recipe.folder, settings):
+    for done in latents.encode(scenes, vae, recipe.folder, settings, workers=workers):
         report(Progress(done, len(scenes), stage="encoding clips"))
     stored = latents.read(recipe.folder, len(scenes))[first:, :: recipe.every].contiguous()
     return StoredClips(stored, scenes, images=images, first=first)

@@ -63,8 +63,8 @@ class DenoisingObjective(nn.Module):
         if isinstance(recipe, VideoRecipe):
             _choose_trained(self.unet, recipe)
         self._warned_of_cut = False
-        # Apart from self.unet, which samples with other shapes: each shape is compiled anew. In a tuple, so
-        # that it does not count as another module.
+        # Apart from self.unet, which samples with other shapes and takes the images among clips: each shape is
+        # compiled anew. In a tuple, so that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
     def dataset(self, report: Callable[[Progress], None]) -> Items:
@@ -110,7 +110,8 @@ class DenoisingObjective(nn.Module):
         if isinstance(self.recipe, VideoRecipe) and self.recipe.shift.enabled:
             set_num_frames(self.unet, frames)
         each = timesteps.repeat_interleave(frames)
-        denoiser = self._denoiser[0] if self.training else self.unet
+        usual = self.training and (frames > 1 or isinstance(self.recipe, ImageRecipe))
+        denoiser = self._denoiser[0] if usual else self.unet
         predicted = denoiser(noisy.flatten(0, 1), each, told.text, added_cond_kwargs=told.added).sample
         predicted = predicted.float().view_as(latents)
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self._predicts_velocity() else noise

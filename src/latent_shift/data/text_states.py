@@ -22,10 +22,14 @@ _PAIRS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 
 @dataclass(frozen=True)
 class TextStates:
-    """What text models read in N captions: states (N, L, D); pooled (N, P) in SDXL's layout, else None."""
+    """What text models read in N captions: states (N, L, D); pooled (N, P) in SDXL's layout, else None.
+
+    filled: which captions take the text model's whole length, and may be cut; None where that is not known.
+    """
 
     states: Tensor
     pooled: Tensor | None = None
+    filled: tuple[int, ...] | None = None
 
 
 @torch.no_grad()
@@ -38,7 +42,8 @@ def encode_captions(model: Any, captions: Sequence[str]) -> TextStates:
         )
         return TextStates(states, pooled)
     tokens = model.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-    return TextStates(model.text_encoder(tokens.input_ids.to(model.text_encoder.device)).last_hidden_state)
+    states = model.text_encoder(tokens.input_ids.to(model.text_encoder.device)).last_hidden_state
+    return TextStates(states, filled=tuple(tokens.attention_mask.all(dim=1).nonzero().flatten().tolist()))
 
 
 def encode_none(model: Any) -> TextStates:

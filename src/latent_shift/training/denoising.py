@@ -63,8 +63,8 @@ class DenoisingObjective(nn.Module):
         if isinstance(recipe, VideoRecipe):
             _choose_trained(self.unet, recipe)
         self._warned_of_cut = False
-        # Apart from self.unet, which samples with other shapes and takes the images among clips: each shape is
-        # compiled anew. In a tuple, so that it does not count as another module.
+        # Apart from self.unet, which samples with other shapes and takes the images among clips: each shape
+        # is compiled anew. In a tuple, so that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
     def dataset(self, report: Callable[[Progress], None]) -> Items:
@@ -159,15 +159,14 @@ class DenoisingObjective(nn.Module):
         as_images: bool,
     ) -> Conditions:
         """What the frames of latents (B, F, C, h, w) are told; in training some of no caption."""
-        if "text" not in batch and not self._warned_of_cut:
-            self._warned_of_cut = warn_of_cut(self.parts, captions)
         share = self.recipe.diffusion.caption_dropout if self.training else 0.0
-        dropped = (draws.chances() < share).tolist()
+        told = read_captions(self.parts, batch, captions, (draws.chances() < share).tolist())
+        if "text" not in batch and not self._warned_of_cut:
+            suspects = captions if told.filled is None else [captions[number] for number in told.filled]
+            self._warned_of_cut = bool(suspects) and warn_of_cut(self.parts, suspects)
         height, width = (side * self.parts.vae_scale_factor for side in latents.shape[-2:])
-        return for_frames(
-            read_captions(self.parts, batch, captions, dropped), latents.shape[1], (height, width),
-            places=self._tells_places() and not as_images,
-        )  # fmt: skip
+        places = self._tells_places() and not as_images
+        return for_frames(told, latents.shape[1], (height, width), places=places)
 
     def _latents(self, frames: Tensor) -> Tensor:
         """(B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""

@@ -246,6 +246,21 @@ def test_noise_in_every_step_is_as_alike_between_frames_as_the_initial_noise(tmp
     assert not torch.allclose(still, clips, atol=1e-2)
 
 
+@pytest.mark.parametrize("steps", range(2, 40))
+def test_all_noise_anew_in_every_step_stays_finite_from_a_zero_snr(pipeline, steps):
+    """At some numbers of steps diffusers' DDIM would take the root of a rounding error below zero."""
+    betas = torch.linspace(1e-4, 0.05, 1000).tolist()
+    pipeline.scheduler = DDIMScheduler(
+        trained_betas=betas, prediction_type="v_prediction", rescale_betas_zero_snr=True,
+        timestep_spacing="trailing", clip_sample=False,
+    )  # fmt: skip
+    clip = pipeline(
+        PROMPT, generator=seeded(1), output_type="latent", eta=1.0, num_inference_steps=steps,
+        callback_on_step_end=lambda pipe, step, *_: setattr(pipe, "_interrupt", step == 0) or {},
+    ).frames  # fmt: skip
+    assert clip.isfinite().all()
+
+
 def test_a_model_s_noise_in_every_step_is_not_for_images(tmp_path):
     plain = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "n")))
     noisy = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "m", eta=0.8)))

@@ -33,6 +33,10 @@ from latent_shift.places import add_places
 from latent_shift.prompts import check_texts, read_texts
 from latent_shift.unet import frames_per_clip, shift_options
 
+# All noise anew, all but a millionth: from a zero terminal SNR diffusers' DDIM takes the root of what is left
+# beside it in its first step, which rounding may make negative.
+_MOST_ETA = 1 - 1e-6
+
 
 class NonFiniteError(ValueError):
     """Sampling met a NaN or an infinity; the message names the step and the mend."""
@@ -205,6 +209,8 @@ class ClipSampling(ShiftedPipeline):
         Where a step adds noise and lets its caller draw it, that comes from `draw`, (B*F, C, h, w): frames of
         a clip have as much of it in common as of the initial noise.
         """
+        if frames > 1:
+            eta = min(eta, _MOST_ETA)
         options = self.prepare_extra_step_kwargs(one_a_frame(generator, frames), eta)
         takes_noise = "variance_noise" in signature(self.scheduler.step).parameters
         if frames == 1 or not options.get("eta") or not takes_noise:

@@ -16,7 +16,7 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 ablation() { # NAME [--set key=value ...]
     name=$1; shift
     "$bin/latent-shift" train recipes/moving-shapes/4-video-thirds.yaml --set output="$all/$name" \
-        --set steps="$steps" --set optimizer.cooldown_steps=$((steps / 4)) --set ema_decay=0.99 \
+        --set steps="$steps" --set optimizer.cooldown_steps=$((steps / 3)) --set ema_decay=0.99 \
         --set validation.items=256 --set validation.every="$steps" --set sample_every=0 $given "$@"
 }
 
@@ -28,7 +28,7 @@ ablation no-images --set image_steps=0
 models=''
 for name in $names; do
     printf '%s ' "$name"; grep -o '"validation_loss": [0-9.]*' "$all/$name/log.jsonl" | tail -n 1
-    "$bin/latent-shift" evaluate moving-shapes --model "$all/$name/model" --frames 6 --cells level-1-seen \
+    "$bin/latent-shift" evaluate moving-shapes --model "$all/$name/model" --frames 6 --cells level-1-seen,level-1-held-out \
         --dtype bf16 --batch 32 --markdown docs/results.md
     models="$models --model $all/$name/model"
 done

@@ -11,8 +11,7 @@ calls=runs/moving-shapes/seconds.txt started=$(date +%s)
 mkdir -p "${calls%/*}"
 trap 'echo $(( $(date +%s) - started )) >> "$calls"' EXIT  # of a call that was stopped, too
 trap 'exit 130' INT TERM
-for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video \
-    4-video-phases 4-video-turns 4-video-last 5-decoder; do
+for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 4-video-last 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
 "$bin/python" - <<'PY'

@@ -58,7 +58,9 @@ class Run(Strict):
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = Field(False, description="torch.compile: slower to start, about a quarter faster after")
-    workers: int = Field(0, ge=0, description="loader processes; 0 loads in the training process")
+    workers: int = Field(
+        0, ge=0, description="processes that load, and draw clips to be encoded; 0: the training process does"
+    )
     log_every: Count = 20
     checkpoint_every: Count = 500
     keep_checkpoints: Count = 2

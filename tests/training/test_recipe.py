@@ -23,7 +23,7 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset):
     for name in named:
         recipe = preset.parents[1] / f"{name}.yaml"
         assert read_recipe(recipe, preset=preset) != read_recipe(recipe)
-    assert set(named) == {path.stem for path in RECIPES if path.parent == preset.parents[1]}
+    assert set(named) <= {path.stem for path in RECIPES if path.parent == preset.parents[1]}
 
 
 @pytest.mark.parametrize(

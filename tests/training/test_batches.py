@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from latent_shift.data.chance import step_seed
-from latent_shift.data.plans import Mixed, Permutations, plan_of
+from latent_shift.data.plans import Mixed, Oversampled, Permutations, plan_of
 from latent_shift.training.batches import StepSampler, loader
 
 
@@ -93,3 +93,21 @@ def test_a_dataset_may_have_a_plan_of_its_own():
 
     assert {visit % 2 for step in range(4) for visit in plan_of(Own(), 2, 0).visits(step)} == {0, 1}
     assert plan_of(Echo(), 2, 0).length == 5
+
+
+def test_named_items_come_as_often_as_their_share_and_all_others_still_come():
+    plan = Oversampled(10, [2, 7], 0.5, batch_size=4, seed=3)
+    seen = [visit % 10 for step in range(250) for visit in plan.visits(step)]
+    named = sum(item in (2, 7) for item in seen) / len(seen)
+    assert 0.55 < named < 0.65  # half of the places, and a fifth of the others
+    assert set(seen) == set(range(10))
+    assert abs(seen.count(2) - seen.count(7)) < 50  # by turns
+
+
+def test_named_items_are_seen_in_other_epochs_each_time_and_alike_from_any_step():
+    plan, again = (Oversampled(10, [2, 7], 1.0, batch_size=2, seed=3) for _ in range(2))
+    visits = [plan.visits(step) for step in range(6)]
+    assert [sorted(visit) for visit in visits] == [[10 * n + 2, 10 * n + 7] for n in range(6)]
+    assert again.visits(4) == visits[4]
+    with pytest.raises(ValueError, match="no item is to be seen often"):
+        Oversampled(10, [], 0.5, batch_size=2, seed=3)

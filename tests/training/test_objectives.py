@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from latent_shift.data.moving_shapes import caption, image_caption, vocabulary
+from latent_shift.data.moving_shapes import Scenes, caption, image_caption, vocabulary
+from latent_shift.data.plans import plan_of
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.batches import loader
 from latent_shift.training.contrast import contrast_loss
@@ -243,6 +244,20 @@ def test_parts_that_do_not_fit_are_told(recipe, change, error):
     tiny = recipe("image")
     with pytest.raises(ValueError, match=error):
         objective(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))
+
+
+@pytest.mark.parametrize("task", ["image", "video"])
+def test_clips_told_with_a_word_come_as_often_as_asked(recipe, task):
+    content = recipe(task).latents.model_dump(mode="json")
+    word = Scenes(recipe(task).latents.world).caption(2).split()[-2]  # "... on a teal background"
+    often = recipe(task, latents={**content, "often": [word], "often_share": 1.0})
+    items = objective(often).dataset(lambda _: None)
+    plan = plan_of(items, 4, 0)
+    seen = {visit % len(items) // items.frames for step in range(8) for visit in plan.visits(step)}
+    assert seen == {clip for clip in range(4) if word in items.captions.caption(clip).split()}
+    unknown = objective(recipe(task, latents={**content, "often": ["plaid"], "often_share": 0.5}))
+    with pytest.raises(ValueError, match="no caption has a word of plaid"):
+        unknown.dataset(lambda _: None)
 
 
 def test_every_third_frame_is_six_of_a_clip(recipe):

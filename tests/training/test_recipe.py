@@ -73,6 +73,11 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset):
             {"latents": {"folder": "x", "world": {}}},
             "latents: world.clips is 10000000; say how many",
         ),
+        (
+            "video",
+            {"latents": {"folder": "x", "world": {"clips": 4}, "often": ["gray"]}},
+            "latents: often and often_share go together",
+        ),
         ("video", {"shift": {"place": "middle"}}, "shift.place: Input should be 'output' or 'input'"),
         ("video", {"diffusion": {"timesteps": [0.9, 0.4]}}, r"diffusion: timesteps \[0.9, 0.4\]: the first"),
         ("video", {"diffusion": {"noise_choices": 8}}, "diffusion: noise_choices chooses shared noise"),

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from latent_shift.data.chance import generator, step_seed
 
-_KIND_STREAM = 1 << 33
+_KIND_STREAM, _OFTEN_STREAM = 1 << 33, 1 << 34
 
 
 class Plan(Protocol):
@@ -46,6 +46,30 @@ class Permutations:
             own = torch.Generator().manual_seed(step_seed(self.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.length, generator=own)
         return epoch * self.length + int(self._order[place])
+
+
+class Oversampled:
+    """All items by turns, but in a share of the places one of those named, by turns of their own.
+
+    often: indices of the named items. Raises ValueError where there are none.
+    """
+
+    def __init__(self, length: int, often: Sequence[int], share: float, batch_size: int, seed: int) -> None:
+        if not often:
+            raise ValueError("no item is to be seen often: name some")
+        self.length, self.often, self.share, self.seed = length, often, share, seed
+        self._all = Permutations(length, batch_size, seed)
+        self._few = Permutations(len(often), batch_size, seed + 1)
+
+    def visits(self, step: int) -> list[int]:
+        """The visits of a step."""
+        pairs = zip(self._all.visits(step), self._few.visits(step), strict=True)
+        rng = generator(self.seed, step, _OFTEN_STREAM)
+        return [self._named(few) if rng.random() < self.share else every for every, few in pairs]
+
+    def _named(self, visit: int) -> int:
+        epoch, place = divmod(visit, len(self.often))
+        return epoch * self.length + self.often[place]
 
 
 class Mixed(Dataset[dict[str, Any]]):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from latent_shift.data.plans import Oversampled, Permutations, Plan
 
 
 class Wording(Protocol):
     """Captions of clips by visit; visit v is of clip v modulo their number."""
 
     def __len__(self) -> int: ...
+
+    def caption(self, visit: int, *, image: bool = False) -> str:
+        """What is said of it in plain words."""
+        ...
 
     def words(self, visit: int, *, image: bool = False) -> str:
         """What is said of the clip this time; without its motion where `image`."""
@@ -22,12 +29,41 @@ class StoredClips(Dataset[dict[str, Any]]):
     """Items of encoded clips: {"latents": float16 (F, C, h, w), "caption", "image_caption", "key"}.
 
     Where `images`, an item is one frame of a clip, (1, C, h, w), and the visits go through all frames.
-    first: the clip of `captions` that the latents begin with.
+    first: the clip of `captions` that the latents begin with. often: words; in `often_share` of a training's
+    visits a clip with such a word in its caption is seen. Raises ValueError where no clip has one.
     """
 
-    def __init__(self, latents: Tensor, captions: Wording, *, images: bool = False, first: int = 0) -> None:
+    def __init__(
+        self,
+        latents: Tensor,
+        captions: Wording,
+        *,
+        images: bool = False,
+        first: int = 0,
+        often: Sequence[str] = (),
+        often_share: float = 0.0,
+    ) -> None:
         self.latents, self.captions, self.images, self.first = latents, captions, images, first
         self.frames = latents.shape[1] if images else 1
+        self.often, self.often_share = self._with_words(set(often)), often_share
+        if often and not self.often:
+            raise ValueError(
+                f"no caption has a word of {', '.join(often)}: name words that clips are told with"
+            )
+
+    def _with_words(self, words: set[str]) -> list[int]:
+        """The items of clips in whose plain caption one of the words is."""
+        if not words:
+            return []
+        told = (self.captions.caption(self.first + clip).split() for clip in range(len(self.latents)))
+        clips = [clip for clip, said in enumerate(told) if words & set(said)]
+        return [clip * self.frames + frame for clip in clips for frame in range(self.frames)]
+
+    def plan(self, batch_size: int, seed: int) -> Plan:
+        """All items by turns; those with a word of `often` in its share of the places."""
+        if not self.often:
+            return Permutations(len(self), batch_size, seed)
+        return Oversampled(len(self), self.often, self.often_share, batch_size, seed)
 
     def __len__(self) -> int:
         return len(self.latents) * self.frames

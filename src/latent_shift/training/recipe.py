@@ -103,13 +103,17 @@ class Latents(Strict):
     folder: Path
     world: World
     every: Count = Field(1, description="of a clip only each n-th frame: teaches what happens over all of it")
+    often: tuple[str, ...] = Field((), description="words: clips told with one come more often")
+    often_share: Share = Field(0.0, description="share of what is seen that is taken from those clips")
 
     @model_validator(mode="after")
-    def _finite(self) -> Latents:
+    def _consistent(self) -> Latents:
         if self.world.clips > 1_000_000:
             raise ValueError(
                 f"world.clips is {self.world.clips}; say how many clips to encode, 1000000 at most"
             )
+        if bool(self.often) != (self.often_share > 0):
+            raise ValueError("often and often_share go together: give both, or neither")
         return self
 
 

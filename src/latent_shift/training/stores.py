@@ -42,7 +42,8 @@ def stored_clips(
     for done in latents.encode(scenes, vae, recipe.folder, settings, workers=workers):
         report(Progress(done, len(scenes), stage="encoding clips"))
     stored = latents.read(recipe.folder, len(scenes))[first:, :: recipe.every].contiguous()
-    return StoredClips(stored, scenes, images=images, first=first)
+    often, share = ((), 0.0) if last else (recipe.often, recipe.often_share)
+    return StoredClips(stored, scenes, images=images, first=first, often=often, often_share=share)
 
 
 def _kept(world: World) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
 from latent_shift.data.moving_shapes import Scenes, caption, image_caption, vocabulary
 from latent_shift.data.plans import plan_of
@@ -11,7 +11,7 @@ from latent_shift.training.batches import loader
 from latent_shift.training.contrast import contrast_loss
 from latent_shift.training.denoising import ending
 from latent_shift.training.draws import Draws
-from latent_shift.training.run import objective
+from latent_shift.training.run import objective, run
 from latent_shift.training.text_tower import embed_texts
 from latent_shift.unet import shift_options
 
@@ -244,6 +244,25 @@ def test_parts_that_do_not_fit_are_told(recipe, change, error):
     tiny = recipe("image")
     with pytest.raises(ValueError, match=error):
         objective(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))
+
+
+def test_it_begins_on_the_way_to_another_model(recipe, parts, tmp_path):
+    torch.manual_seed(1)
+    config = recipe("image").unet
+    other = UNet2DConditionModel(**config)
+    other.save_pretrained(tmp_path / "other" / "unet")
+    plain = objective(recipe("video")).unet.state_dict()
+    toward = {"model": str(tmp_path / "other"), "share": 0.25}
+    between = objective(recipe("video", toward=toward)).unet.state_dict()
+    assert between.keys() == plain.keys()
+    for name, end in other.state_dict().items():
+        assert torch.equal(between[name], torch.lerp(plain[name], end, 0.25)), name
+    wide = UNet2DConditionModel(**{**config, "block_out_channels": [16, 24]})
+    wide.save_pretrained(tmp_path / "wide" / "unet")
+    with pytest.raises(ValueError, match="toward.model: the U-Net in .*wide has other weights"):
+        objective(recipe("video", toward={"model": str(tmp_path / "wide"), "share": 0.5}))
+    with pytest.raises(ValueError, match="toward.model: .*none has no unet/: train the stage before it"):
+        run(recipe("video", toward={"model": str(tmp_path / "none"), "share": 0.5}), print)
 
 
 @pytest.mark.parametrize("task", ["image", "video"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from latent_shift import checkpoints
@@ -19,7 +20,7 @@ from latent_shift.data.videos import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 from latent_shift.prompts import has_closed_vocabulary
 from latent_shift.training.noise_schedule import changed_scheduler, noise_scheduler
-from latent_shift.training.recipe import ImageRecipe, VideoRecipe
+from latent_shift.training.recipe import ImageRecipe, Toward, VideoRecipe
 
 AnyPipeline = LatentShiftPipeline | LatentShiftXLPipeline
 
@@ -46,6 +47,8 @@ def image_model(recipe: ImageRecipe) -> LatentShiftPipeline:
 def video_model(recipe: VideoRecipe) -> AnyPipeline:
     """The pipeline of `base`, in either layout, its U-Net exchanged for that of `init` where one is named.
 
+    Its weights are then moved part of the way `toward` another model's, where the recipe says so.
+
     Raises ValueError for a base that is no model or cannot be trained, and where the parts do not fit.
     """
     options: dict[str, Any] = {"tokenizer": recipe.tokenizer, "prediction": recipe.prediction}
@@ -61,6 +64,8 @@ def video_model(recipe: VideoRecipe) -> AnyPipeline:
         model.register_modules(scheduler=changed_scheduler(model.scheduler, recipe.scheduler))
     if recipe.init is not None:
         model.register_modules(unet=_unet(recipe.init))
+    if recipe.toward is not None:
+        _move(model.unet, recipe.toward)
     _check_fit(model, "base" if recipe.init is None else "init")
     return model
 
@@ -85,6 +90,24 @@ def _check_size(frames: ClipSettings, multiple: int) -> None:
 
 def _unet(folder: Path) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+
+
+@torch.no_grad()
+def _move(unet: UNet2DConditionModel, toward: Toward) -> None:
+    """Move the weights in a straight line toward another model's, as robust fine-tuning does (WiSE-FT).
+
+    What two fine-tunings of one model have learned is often all there between them (arXiv 2109.01903,
+    section 3). Raises ValueError where the two are not of one shape.
+    """
+    starts, ends = unet.state_dict(), _unet(toward.model).state_dict()
+    if _shapes(starts) != _shapes(ends):
+        raise ValueError(f"toward.model: the U-Net in {toward.model} has other weights than the first one")
+    for name, start in starts.items():
+        start.lerp_(ends[name], toward.share)
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _check_fit(model: AnyPipeline, key: str, side: int = SIZE) -> None:

@@ -287,6 +287,13 @@ class Shift(Strict):
     distances: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
 
 
+class Toward(Strict):
+    """Another model of the same shape, and how far the first weights lie on the way to its own."""
+
+    model: Path = Field(description="model folder")
+    share: Share = Field(description="of the way: 0 changes nothing, 1 is that model")
+
+
 class VideoRecipe(Divisible):
     """Text-to-video: the U-Net of an image model, fine-tuned on clips with the temporal shift."""
 
@@ -306,6 +313,7 @@ class VideoRecipe(Divisible):
     image_steps: Share = Field(0.1, description="share of steps that train on images, to keep that ability")
     tell_places: bool = Field(False, description="tell each frame its place in the clip")
     init: Path | None = Field(None, description="model folder whose U-Net to start from instead of base's")
+    toward: Toward | None = Field(None, description="start on the way to another model (arXiv 2109.01903)")
     lora: Lora | None = Field(None, description="train low-rank layers alone; the model gets them merged")
     layers: tuple[str, ...] = Field(
         (), description="parts of the names of the U-Net's parameters to train, such as resnets; none: all"

@@ -274,8 +274,8 @@ def test_clips_told_with_a_word_come_as_often_as_asked(recipe, task):
     plan = plan_of(items, 4, 0)
     seen = {visit % len(items) // items.frames for step in range(8) for visit in plan.visits(step)}
     assert seen == {clip for clip in range(4) if word in items.captions.caption(clip).split()}
-    unknown = objective(recipe(task, latents={**content, "often": ["plaid"], "often_share": 0.5}))
-    with pytest.raises(ValueError, match="no caption has a word of plaid"):
+    unknown = objective(recipe(task, latents={**content, "often": [word, "plaid"], "often_share": 0.5}))
+    with pytest.raises(ValueError, match="often: no clip's plain caption has the word plaid"):
         unknown.dataset(lambda _: None)
 
 

@@ -30,7 +30,7 @@ class StoredClips(Dataset[dict[str, Any]]):
 
     Where `images`, an item is one frame of a clip, (1, C, h, w), and the visits go through all frames.
     first: the clip of `captions` that the latents begin with. often: words; in `often_share` of a training's
-    visits a clip with such a word in its caption is seen. Raises ValueError where no clip has one.
+    visits a clip with such a word in its caption is seen. Raises ValueError for a word that no clip has.
     """
 
     def __init__(
@@ -45,18 +45,17 @@ class StoredClips(Dataset[dict[str, Any]]):
     ) -> None:
         self.latents, self.captions, self.images, self.first = latents, captions, images, first
         self.frames = latents.shape[1] if images else 1
-        self.often, self.often_share = self._with_words(set(often)), often_share
-        if often and not self.often:
-            raise ValueError(
-                f"no caption has a word of {', '.join(often)}: name words that clips are told with"
-            )
+        self.often, self.often_share = self._with_words(often), often_share
 
-    def _with_words(self, words: set[str]) -> list[int]:
+    def _with_words(self, words: Sequence[str]) -> list[int]:
         """The items of clips in whose plain caption one of the words is."""
         if not words:
             return []
-        told = (self.captions.caption(self.first + clip).split() for clip in range(len(self.latents)))
-        clips = [clip for clip, said in enumerate(told) if words & set(said)]
+        told = [set(self.captions.caption(self.first + clip).split()) for clip in range(len(self.latents))]
+        unknown = set(words).difference(*told)
+        if unknown:
+            raise ValueError(f"often: no clip's plain caption has the word {', '.join(sorted(unknown))}")
+        clips = [clip for clip, said in enumerate(told) if said.intersection(words)]
         return [clip * self.frames + frame for clip in clips for frame in range(self.frames)]
 
     def plan(self, batch_size: int, seed: int) -> Plan:

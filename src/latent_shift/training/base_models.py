@@ -94,10 +94,10 @@ def _unet(folder: Path) -> UNet2DConditionModel:
 
 @torch.no_grad()
 def _move(unet: UNet2DConditionModel, toward: Toward) -> None:
-    """Move the weights in a straight line toward another model's, as robust fine-tuning does (WiSE-FT).
+    """Move the weights in a straight line toward another model's (WiSE-FT, arXiv 2109.01903).
 
-    What two fine-tunings of one model have learned is often all there between them (arXiv 2109.01903,
-    section 3). Raises ValueError where the two are not of one shape.
+    Between a model and its fine-tuning, what each of them knows is often there together.
+    Raises ValueError where the two are not of one shape.
     """
     starts, ends = unet.state_dict(), _unet(toward.model).state_dict()
     if _shapes(starts) != _shapes(ends):

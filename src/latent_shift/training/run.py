@@ -58,11 +58,10 @@ def objective(recipe: Recipe) -> nn.Module:
 def _check_folders(recipe: Recipe) -> None:
     parts = {"text": ("text_encoder", "tokenizer"), "autoencoder": ("vae",), "toward.model": ("unet",)}
     parts["init"] = ("vae",) if isinstance(recipe, AutoencoderRecipe) else ("unet",)
-    folders = {key: getattr(recipe, key, None) for key in parts}
-    if isinstance(recipe, VideoRecipe) and recipe.toward is not None:
-        folders["toward.model"] = recipe.toward.model
     for key, wanted in parts.items():
-        folder = folders[key]
+        folder: object = recipe
+        for name in key.split("."):
+            folder = getattr(folder, name, None)
         if not isinstance(folder, Path):  # not of this task, or not asked for
             continue
         for part in wanted:

@@ -84,6 +84,7 @@ def train(recipe: Run, objective: nn.Module, report: Report) -> Path:
             with _shown(state, prepared, accelerator) as shown:
                 if accelerator.is_main_process:
                     _export(recipe, shown)
+            accelerator.wait_for_everyone()  # a process that ends while gloo frees its tensors may abort
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state()  # else the next run of this process must have the same precision
@@ -116,6 +117,7 @@ def _take_steps(
             stops = stop.agreed(accelerator)
             _keep(recipe, state, prepared, accelerator, step, ends=stops or step == recipe.steps)
             if stops and step < recipe.steps:
+                accelerator.wait_for_everyone()
                 raise Interrupted(f"stopped at step {step}")
 
 

@@ -1,7 +1,6 @@
 #!/bin/sh
 # The default model from nothing. Every stage resumes: stopped at any moment, the same command goes on.
 #   recipes/moving-shapes/default-model.sh [--preset FILE] [--set key=value ...]      for every stage
-# A preset names the stages that it takes; the others are left out.
 # Writes runs/moving-shapes/, then src/latent_shift/assets/moving-shapes/, and says how long that took, all calls together.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -12,14 +11,8 @@ calls=runs/moving-shapes/seconds.txt started=$(date +%s)
 mkdir -p "${calls%/*}"
 trap 'echo $(( $(date +%s) - started )) >> "$calls"' EXIT  # of a call that was stopped, too
 trap 'exit 130' INT TERM
-preset='' before=''
-for word in "$@"; do
-    [ "$before" != --preset ] || preset=$word
-    before=$word
-done
-for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video \
-    4-video-phases 4-video-turns 4-video-last 5-decoder; do
-    [ -z "$preset" ] || grep -q "^$stage:" "$preset" || continue
+for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 4-video-turns \
+    4-video-last 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
 "$bin/python" - <<'PY'

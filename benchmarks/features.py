@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latent_shift.evaluation.extractors import KNOWN, Given, make_extractor
+from latent_shift.evaluation.extractors import EXTRACTORS, Given, make_extractor
 from latent_shift.evaluation.extractors.c3d import VIEW as C3D_VIEW
 from latent_shift.evaluation.extractors.c3d import C3dClasses, C3DNetwork
 from latent_shift.evaluation.extractors.i3d import VIEW as I3D_VIEW
@@ -43,7 +43,7 @@ Batch = tuple[list[str], Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--extractor", nargs="+", choices=list(KNOWN), default=["moving-shapes"])
+    parser.add_argument("--extractor", nargs="+", choices=EXTRACTORS.names(), default=["moving-shapes"])
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--side", type=int, default=64)

@@ -17,11 +17,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from latent_shift.autoencoder import encode_frames
 from latent_shift.checkpoints import load
-from latent_shift.data.latents import encode_frames
-from latent_shift.data.moving_shapes import Scene, caption, draw_scene, render, world
+from latent_shift.conditioning import caption_embeds, repeat_per_frame
+from latent_shift.moving_shapes import Scene, caption, constants, draw_scene, render
 from latent_shift.noise import draw_noise
-from latent_shift.training.conditions import for_frames, read_captions
 from latent_shift.unet import set_num_frames
 
 LEVELS = (-7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0)  # log signal-to-noise ratios
@@ -33,13 +33,13 @@ MOTIONS = (
     "spinning clockwise",
 )
 MIDDLE = (5, 7, 9)
-WINDOWS = {"frame": 0, "nine": 4, "clip": world.FRAMES}  # frames to each side that are looked at
+WINDOWS = {"frame": 0, "nine": 4, "clip": constants.FRAMES}  # frames to each side that are looked at
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", nargs="+", default=["moving-shapes"])
-    parser.add_argument("--motion", nargs="+", default=list(MOTIONS), choices=world.MOTIONS)
+    parser.add_argument("--motion", nargs="+", default=list(MOTIONS), choices=constants.MOTIONS)
     parser.add_argument("--clips", type=int, default=1200, help="of one sentence")
     parser.add_argument("--noised", type=int, default=16, help="of them, which are estimated")
     arguments = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
 
 def of_one_sentence(motion: str, clips: int) -> list[Scene]:
     """Scenes that one sentence describes: an orange square (or a star, which spins) of plain size on navy."""
-    shape, scenes, index = "star" if motion in world.SPINNING else "square", [], 0
+    shape, scenes, index = "star" if motion in constants.SPINNING else "square", [], 0
     while len(scenes) < clips:
         thing = draw_scene(91, index, motions=(motion,), split="any").things[0]
         if thing.size_word == "":
@@ -69,7 +69,7 @@ def encoded(scenes: list[Scene], vae) -> Tensor:
     """(N, F, C, h, w)."""
     parts = [torch.from_numpy(render(scenes[start : start + 100])) for start in range(0, len(scenes), 100)]
     flat = torch.cat([encode_frames(vae, part.flatten(0, 1), 256) for part in parts])
-    return flat.unflatten(0, (len(scenes), world.FRAMES))
+    return flat.unflatten(0, (len(scenes), constants.FRAMES))
 
 
 def table(pipeline, latents: Tensor, sentence: str, noised: int) -> dict[str, list[float]]:
@@ -95,7 +95,7 @@ def table(pipeline, latents: Tensor, sentence: str, noised: int) -> dict[str, li
 
 def covariance(correlation: float, persistence: float) -> Tensor:
     """Of the noise between frames (F, F), as `draw_noise` makes it."""
-    place = torch.arange(world.FRAMES, dtype=torch.float64)
+    place = torch.arange(constants.FRAMES, dtype=torch.float64)
     own = persistence ** (place[:, None] - place).abs() if persistence else torch.eye(len(place)).double()
     return (1 - correlation) * own + correlation
 
@@ -118,8 +118,10 @@ def ideal(noisy: Tensor, alpha: Tensor, others: Tensor, noise: Tensor, side: int
 def predicted(pipeline, noisy: Tensor, timestep: int, sentence: str) -> Tensor:
     """The model's clean latents (Q, F, C, h, w) of noisy ones."""
     clips, frames = noisy.shape[:2]
-    states = read_captions(pipeline, {}, [sentence] * clips, [False] * clips)
-    told = for_frames(states, frames, (world.SIZE, world.SIZE), places=pipeline.video_settings.tells_places)
+    states = caption_embeds(pipeline, {}, [sentence] * clips, [False] * clips)
+    told = repeat_per_frame(
+        states, frames, (constants.SIZE, constants.SIZE), places=pipeline.video_settings.tells_places
+    )
     set_num_frames(pipeline.unet, frames)
     steps = torch.full((clips * frames,), timestep)
     velocity = pipeline.unet(noisy.flatten(0, 1), steps, told.text, added_cond_kwargs=told.added).sample

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from latent_shift.data.sources import recognise
-from latent_shift.data.videos import ClipSettings, Videos
+from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from latent_shift.training.batches import loader
 
 
@@ -34,7 +34,7 @@ def plain(paths: list[str], frames: int, visits: int) -> float:
     return visits / (time.perf_counter() - began)
 
 
-def ours(videos: Videos, visits: int, workers: int, batch: int = 8) -> float:
+def ours(videos: VideoDataset, visits: int, workers: int, batch: int = 8) -> float:
     """Clips a second of the training's loader, after its first batch."""
     batches = iter(loader(videos, batch, 0, 0, workers=workers, rank=0, world_size=1))
     next(batches)
@@ -57,7 +57,7 @@ def main() -> None:
     seen = ClipSettings(
         num_frames=given.frames, fps=given.fps, height=given.side, width=given.side, max_bad_share=1.0
     )
-    videos = Videos(listing, seen, seed=0)
+    videos = VideoDataset(listing, seen, seed=0)
     for index in range(len(videos)):
         videos[index]  # once: too short and broken ones are known then
     good = [entry for index, entry in enumerate(videos.entries) if index not in videos.bad]

@@ -17,11 +17,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Generator, Tensor
 
+from latent_shift.autoencoder import encode_frames
 from latent_shift.checkpoints import load
-from latent_shift.data.latents import encode_frames
-from latent_shift.data.moving_shapes import Scene, caption, draw_scene, render, world
-from latent_shift.evaluation.moving_shapes.protocol import named_things
-from latent_shift.evaluation.moving_shapes.score import score_clip
+from latent_shift.moving_shapes import Scene, caption, constants, draw_scene, render
+from latent_shift.moving_shapes.scorer.protocol import named_things
+from latent_shift.moving_shapes.scorer.score import score_clip
 from latent_shift.noise import draw_noise
 
 SPINS = ["spinning clockwise", "spinning counterclockwise"]
@@ -43,7 +43,7 @@ def main() -> None:
     """Print a table a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", nargs="+", default=["moving-shapes"])
-    parser.add_argument("--motion", nargs="+", default=SPINS, choices=world.MOTIONS)
+    parser.add_argument("--motion", nargs="+", default=SPINS, choices=constants.MOTIONS)
     parser.add_argument("--clips", type=int, default=24)
     arguments = parser.parse_args()
     scenes = [draw_scene(909, index, motions=arguments.motion) for index in range(arguments.clips)]
@@ -51,7 +51,9 @@ def main() -> None:
         pipeline = load(name, device="cpu", dtype="bf16")
         pipeline.set_progress_bar_config(disable=True)
         pipeline.scheduler = Late.from_config(pipeline.scheduler.config)
-        latents = encode_frames(pipeline.vae, torch.from_numpy(render(scenes)).flatten(0, 1), world.FRAMES)
+        latents = encode_frames(
+            pipeline.vae, torch.from_numpy(render(scenes)).flatten(0, 1), constants.FRAMES
+        )
         print(f"\n{name}\nlog SNR  motion  shape  of {len(scenes)}")
         for left_out in range(0, pipeline.video_settings.num_inference_steps, 2):
             level, clips = finished(pipeline, latents.float(), [caption(scene) for scene in scenes], left_out)
@@ -64,7 +66,7 @@ def main() -> None:
 def finished(pipeline, latents: Tensor, prompts: list[str], left_out: int) -> tuple[float, np.ndarray]:
     """The log SNR before that step; clips uint8 (N, F, H, W, 3) of latents (N*F, C, h, w) noised so far."""
     settings, count, scheduler = pipeline.video_settings, len(prompts), pipeline.scheduler
-    shape = (count, world.FRAMES, *latents.shape[1:])
+    shape = (count, constants.FRAMES, *latents.shape[1:])
     scheduler.left_out = left_out
     scheduler.set_timesteps(settings.num_inference_steps)
     alpha = float(scheduler.alphas_cumprod[scheduler.timesteps[0]]) if left_out else 0.0

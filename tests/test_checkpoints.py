@@ -29,8 +29,8 @@ def test_a_folder_loads_with_its_settings_onto_the_cpu_in_full_precision(model):
     pipeline = checkpoints.load(str(model), device="cpu")
     assert type(pipeline).__name__ == "LatentShiftPipeline"
     assert {p.dtype for p in pipeline.unet.parameters()} == {torch.float32}
-    assert pipeline.video_settings == checkpoints.video_settings(model)
-    assert checkpoints.video_settings(model).video_tuned
+    assert pipeline.video_settings == checkpoints.video_config(model)
+    assert checkpoints.video_config(model).video_tuned
 
 
 def test_half_precision_on_a_cpu_only_if_asked(model):

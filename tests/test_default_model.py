@@ -9,9 +9,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from latent_shift import LatentShiftPipeline
 from latent_shift.checkpoints import resolve
-from latent_shift.data.moving_shapes import vocabulary
-from latent_shift.evaluation.moving_shapes import recognise
 from latent_shift.media import read_settings, write_clip
+from latent_shift.moving_shapes import vocabulary
+from latent_shift.moving_shapes.scorer import recognise
 
 PROMPT = "a large red circle on a black background"
 

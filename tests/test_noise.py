@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latent_shift.noise import draw_noise, mix_noise
+from latent_shift.noise import draw_noise, mixed_noise
 
 
 def seeded(seed):
@@ -43,8 +43,8 @@ def test_both_kinds_of_likeness_add_up():
 
 def test_mixing_keeps_one_part_or_the_other():
     own, shared = torch.randn(4, 2, 8, 8), torch.randn(1, 2, 8, 8)
-    assert torch.equal(mix_noise(own, shared, 0.0), own)
-    assert torch.equal(mix_noise(own, shared, 1.0), shared.expand(4, -1, -1, -1))
+    assert torch.equal(mixed_noise(own, shared, 0.0), own)
+    assert torch.equal(mixed_noise(own, shared, 1.0), shared.expand(4, -1, -1, -1))
 
 
 def frame_with_a_dot(row, column):
@@ -54,7 +54,7 @@ def frame_with_a_dot(row, column):
 
 
 def test_chosen_noise_hints_at_the_frame_and_stays_gaussian():
-    """The dot stands out by what the best of eight draws brings, 1.42; elsewhere nothing does."""
+    """The dot stands out by what the best of eight rng brings, 1.42; elsewhere nothing does."""
     clips, frames = 2000, [frame_with_a_dot(2, 3), frame_with_a_dot(6, 1)]
     likeness = torch.stack(frames * (clips // 2))
     noise = draw_noise((clips, 1, 2, 8, 8), seeded(0), 1.0, likeness=likeness, choices=8)

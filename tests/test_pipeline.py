@@ -16,10 +16,11 @@ from diffusers import (
 from PIL import Image
 
 from latent_shift import LatentShiftPipeline
+from latent_shift.limits import MAX_FRAMES
 from latent_shift.noise import draw_noise
 from latent_shift.pipeline import NonFiniteError
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
-from latent_shift.video_settings import MAX_FRAMES, VideoSettings, read_video_settings
+from latent_shift.video_config import VideoConfig, read_video_config
 from tiny import tiny_components, tiny_pipeline_folder, tiny_unet
 
 PROMPT = "a red circle moves left"
@@ -181,7 +182,7 @@ def test_one_frame_equals_stock_where_the_unet_pools_the_text_itself(tmp_path):
     expected = stock(PROMPT, generator=seeded(1), **call).images
     frames = ours(PROMPT, num_frames=1, generator=seeded(1), **call).frames
     assert np.array_equal(frames[:, 0], expected)
-    ours.video_settings = VideoSettings(video_tuned=True, num_frames=4)
+    ours.video_settings = VideoConfig(video_tuned=True, num_frames=4)
     latents = torch.randn(1, 4, 4, 8, 8, generator=seeded(1))
     clip, still = (
         ours(PROMPT, latents=torch.cat([latents[:, :3], last[:, None]], 1), **call).frames
@@ -346,7 +347,7 @@ def test_saved_and_loaded_again(pipeline, tmp_path):
     index = json.loads((tmp_path / "copy" / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert str(tmp_path.parent) not in (tmp_path / "copy" / "model_index.json").read_text()
-    assert read_video_settings(tmp_path / "copy" / "latent_shift.json") == pipeline.video_settings
+    assert read_video_config(tmp_path / "copy" / "latent_shift.json") == pipeline.video_settings
     again = quiet(LatentShiftPipeline.from_pretrained(tmp_path / "copy"))
     assert np.array_equal(again(PROMPT, generator=seeded(1), output_type="np").frames, expected)
     assert [
@@ -386,8 +387,8 @@ def test_settings_follow_the_unet(pipeline, tmp_path):
     enable_temporal_shift(pipeline.unet, 4, padding="replicate")
     assert pipeline.video_settings.padding == "replicate"
     pipeline.save_pretrained(tmp_path)
-    assert read_video_settings(tmp_path / "latent_shift.json").padding == "replicate"
-    pipeline.video_settings = VideoSettings(padding="circular")
+    assert read_video_config(tmp_path / "latent_shift.json").padding == "replicate"
+    pipeline.video_settings = VideoConfig(padding="circular")
     assert shift_options(pipeline.unet).padding == "circular"
 
 

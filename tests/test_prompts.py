@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.prompts import has_closed_vocabulary, keep_known_words
-from latent_shift.video_settings import read_video_settings
+from latent_shift.video_config import read_video_config
 from tiny import WORDS, tiny_pipeline_folder, tiny_tokenizer
 
 ONE = {"num_frames": 1, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
@@ -87,7 +87,7 @@ def test_known_prompts_still_equal_the_stock_pipeline(pipeline, folder):
 
 def test_the_words_are_saved_with_the_model(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
-    assert read_video_settings(tmp_path / "latent_shift.json").closed_vocabulary == WORDS
+    assert read_video_config(tmp_path / "latent_shift.json").closed_vocabulary == WORDS
 
 
 def test_only_tokenizers_made_of_words_are_closed():

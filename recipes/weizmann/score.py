@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from latent_shift.checkpoints import load
 from latent_shift.data.sources import recognise
-from latent_shift.data.videos import ClipSettings, Videos
+from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from latent_shift.media import contact_sheet, write_image
 
 SEEN = ClipSettings(num_frames=16, fps=12.5, height=64, width=64)
@@ -53,14 +53,14 @@ def action_of(caption: str) -> int:
     return next(number for number, sentences in enumerate(WORDINGS) if caption in sentences)
 
 
-def windows(videos: Videos, visits: range) -> tuple[Tensor, Tensor]:
+def windows(videos: VideoDataset, visits: range) -> tuple[Tensor, Tensor]:
     """Clips (B, 16, 64, 64, 3) and their actions (B,)."""
     items = [videos[visit] for visit in visits]
     actions = torch.tensor([action_of(item["caption"]) for item in items])
     return torch.stack([item["frames"] for item in items]), actions
 
 
-def train(videos: Videos) -> Classifier:
+def train(videos: VideoDataset) -> Classifier:
     """A classifier of the windows of real clips, half of them mirrored, half of them blurred.
 
     Blurred, since an autoencoder's clips are softer than real ones, and that is not what is judged.
@@ -118,7 +118,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/weizmann/score"))
     given = parser.parse_args()
     real = {
-        part: Videos(recognise(str(given.clips / part)).read(), SEEN, seed=1) for part in ("train", "aside")
+        part: VideoDataset(recognise(str(given.clips / part)).read(), SEEN, seed=1)
+        for part in ("train", "aside")
     }
     model = train(real["train"])
     aside = windows(real["aside"], range(12 * len(real["aside"])))

@@ -1,6 +1,6 @@
 """The initial noise of clips: a video's depends on its own seed alone, whatever batch it is made in.
 
-Training draws its noise here, too, one generator a clip. Not the noise of schedulers which add some in
+Training rng its noise here, too, one generator a clip. Not the noise of schedulers which add some in
 every step (`one_a_frame` serves those).
 Shapes: B videos, F frames, C latent channels, h x w latent pixels.
 """
@@ -30,7 +30,7 @@ def draw_noise(
     correlation: the share a of the variance that the frames of a clip have in common, from 0 to 1:
     noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. persistence: how alike the own noise of neighbouring
     frames is, from 0 to 1 (`persist`). likeness: in training, a frame (B, C, h, w) for each clip, which its
-    shared noise shall resemble: it is the most alike of `choices` draws (`most_alike`). Drawn on the
+    shared noise shall resemble: it is the most alike of `choices` rng (`most_alike`). Drawn on the
     generator's device, by default the CPU.
     """
     videos, *clip = shape
@@ -43,15 +43,15 @@ def draw_noise(
             shared.append(torch.randn([choices, *clip[1:]], generator=each, device=device))
     noise = torch.stack(own)
     if persistence > 0:
-        noise = persist(noise, persistence)
+        noise = progressive_noise(noise, persistence)
     if correlation > 0:
         drawn = torch.stack(shared)
-        common = drawn if likeness is None else most_alike(drawn, likeness.to(drawn.device))
-        noise = mix_noise(noise, common, correlation)
+        common = drawn if likeness is None else select_closest_noise(drawn, likeness.to(drawn.device))
+        noise = mixed_noise(noise, common, correlation)
     return noise.flatten(0, 1)
 
 
-def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
+def mixed_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
     """Noise of unit variance, of which `correlation` comes from `shared` (arXiv 2305.10474, mixed noise).
 
     own: (..., F, C, h, w), unit variance; shared: (..., 1, C, h, w), for all frames of a clip.
@@ -59,7 +59,7 @@ def mix_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
     return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
 
 
-def most_alike(noises: Tensor, frames: Tensor) -> Tensor:
+def select_closest_noise(noises: Tensor, frames: Tensor) -> Tensor:
     """Of a clip's noises (B, K, C, h, w) the one most like its frame (B, C, h, w), as (B, 1, C, h, w).
 
     So the noise that all frames of a clip share hints at that frame, and a model learns to take the hint:
@@ -73,7 +73,7 @@ def most_alike(noises: Tensor, frames: Tensor) -> Tensor:
     return noises[torch.arange(len(noises), device=noises.device), best][:, None]
 
 
-def persist(fresh: Tensor, persistence: float) -> Tensor:
+def progressive_noise(fresh: Tensor, persistence: float) -> Tensor:
     """Noise of unit variance that changes gradually from frame to frame, as the content of clips does.
 
     fresh: (B, F, C, h, w), unit variance, independent. Frames n apart correlate by persistence ** n, whatever
@@ -85,6 +85,6 @@ def persist(fresh: Tensor, persistence: float) -> Tensor:
     return torch.stack(frames, dim=1)
 
 
-def one_a_frame(generator: Any, frames: int) -> Any:
+def repeat_generator_per_frame(generator: Any, frames: int) -> Any:
     """A clip's generator for each of its frames, as schedulers that add noise in every step want them."""
     return [one for one in generator for _ in range(frames)] if isinstance(generator, list) else generator

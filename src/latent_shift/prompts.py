@@ -19,7 +19,7 @@ Texts = str | Sequence[str] | None
 _PARTS = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")  # words, single digits, punctuation
 
 
-def check_texts(
+def validate_prompts(
     prompt: Texts, negative: Texts, embeds: Tensor | None
 ) -> tuple[int, list[str] | None, list[str] | None]:
     """How many prompts there are, the prompts and the negative prompts; a single negative one holds for all.
@@ -44,7 +44,7 @@ def check_texts(
     return count, prompts, negatives
 
 
-def read_texts(
+def preprocess_prompts(
     tokenizer: Any,
     words: Collection[str],
     prompts: list[str] | None,
@@ -57,7 +57,7 @@ def read_texts(
     Raises ValueError for a prompt without a known word; a negative prompt may lose all of its words.
     """
     if fps is not None:
-        prompts = prompts and [with_fps(prompt, fps) for prompt in prompts]
+        prompts = prompts and [append_fps(prompt, fps) for prompt in prompts]
     if words:
         check_known(prompts or (), words)
         prompts = prompts and [_known_part(prompt, words) for prompt in prompts]
@@ -66,7 +66,7 @@ def read_texts(
     return prompts, negatives
 
 
-def with_fps(text: str, fps: float) -> str:
+def append_fps(text: str, fps: float) -> str:
     """A caption or prompt that says the frame rate as well, for models that were tuned so."""
     return f"{text}, {fps:g} frames a second"
 
@@ -106,7 +106,7 @@ def _known_part(prompt: str, words: Collection[str]) -> str:
 def _warn_of_losses(tokenizer: Any, prompts: list[str]) -> None:
     """Warn (UserWarning) for every prompt of which the tokenizer cuts text or does not know a word."""
     for prompt in dict.fromkeys(prompts):
-        cut = cut_text(tokenizer, prompt)
+        cut = truncated_text(tokenizer, prompt)
         if cut:
             length = tokenizer.model_max_length
             warnings.warn(
@@ -117,7 +117,7 @@ def _warn_of_losses(tokenizer: Any, prompts: list[str]) -> None:
             warnings.warn(f"the text model does not know {unknown} of {prompt!r}", stacklevel=5)
 
 
-def cut_text(tokenizer: Any, prompt: str) -> str:
+def truncated_text(tokenizer: Any, prompt: str) -> str:
     """The end of the prompt that lies beyond the tokenizer's length; empty where everything fits."""
     encoded = tokenizer(prompt, truncation=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
     closing = 1 if encoded.input_ids[-1] == tokenizer.eos_token_id else 0

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmark_module import benchmark_module
+from latent_shift.autoencoder import encode_frames
 from latent_shift.checkpoints import load
-from latent_shift.data.latents import encode_frames
-from latent_shift.data.moving_shapes import caption, draw_scene, render
+from latent_shift.moving_shapes import caption, draw_scene, render
 
 
 @pytest.fixture(scope="module")

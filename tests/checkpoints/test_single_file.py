@@ -102,7 +102,7 @@ def test_the_program_takes_a_file(made, configs, tmp_path, capsys):
     assert settings["weights"] == checkpoints.weights_hash(file)
     assert settings.get("prediction") == options(kind, folder).get("prediction")
     assert checkpoints.pixel_multiple(file) == 4
-    assert not checkpoints.video_settings(file).video_tuned
+    assert not checkpoints.video_config(file).video_tuned
 
 
 def test_a_file_needs_a_tokenizer(made):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clips import write_video
 from latent_shift import media
-from latent_shift.checkpoints import video_settings
+from latent_shift.checkpoints import video_config
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
 from tiny import tiny_pipeline_folder
@@ -43,5 +43,5 @@ def test_the_commands_of_the_page_lead_to_a_model(tmp_path, monkeypatch, capsys)
         more = SMALL if arguments[0] == "train" else []
         assert errors.run(app, [*arguments, *more]) == 0, capsys.readouterr().err
     assert media.read_clip(tmp_path / "preview.png")[0].any()
-    assert video_settings(tmp_path / "runs" / "own-clips" / "model").num_frames == 4
+    assert video_config(tmp_path / "runs" / "own-clips" / "model").num_frames == 4
     assert list((tmp_path / "runs" / "own-clips" / "samples").glob("*.png"))

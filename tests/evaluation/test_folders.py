@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from clips import REAL, needs_real_clips
-from latent_shift.data.moving_shapes import caption, draw_scenes, render
 from latent_shift.media import write_clip
+from latent_shift.moving_shapes import caption, draw_scenes, render
 from program import run_program
 
 

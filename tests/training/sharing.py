@@ -11,7 +11,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 
 from latent_shift.cli.main import main
-from latent_shift.training import processes
+from latent_shift.training import distributed
 
 
 class WithFsdp(Accelerator):
@@ -28,5 +28,5 @@ class WithDeepSpeed(Accelerator):
 
 if __name__ == "__main__":
     with_fsdp = "ACCELERATE_USE_FSDP" in os.environ
-    processes.Accelerator = WithFsdp if with_fsdp else WithDeepSpeed
+    distributed.Accelerator = WithFsdp if with_fsdp else WithDeepSpeed
     sys.exit(main())

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from latent_shift.data.chance import step_seed
-from latent_shift.data.plans import Mixed, Oversampled, Permutations, plan_of
+from latent_shift.data.samplers import ImageVideoMix, ShuffledSampler, WeightedSampler, sampler_for
+from latent_shift.rng import step_seed
 from latent_shift.training.batches import StepSampler, loader
 
 
 def visits(count, length, batch_size, seed, first_step=0, **share):
-    return list(islice(StepSampler(Permutations(length, batch_size, seed), first_step, **share), count))
+    return list(islice(StepSampler(ShuffledSampler(length, batch_size, seed), first_step, **share), count))
 
 
 def flat(batches):
@@ -74,7 +74,7 @@ class Named(Echo):
 
 
 def test_a_step_is_of_clips_or_of_images_by_its_number_alone():
-    mixed = Mixed(Named("clip"), Named("image"), share=0.4)
+    mixed = ImageVideoMix(Named("clip"), Named("image"), share=0.4)
     steps = [mixed.plan(2, 3).visits(step) for step in range(300)]
     kinds = [{is_image for is_image, _ in visits} for visits in steps]
     assert all(len(kind) == 1 for kind in kinds)
@@ -89,14 +89,14 @@ def test_a_step_is_of_clips_or_of_images_by_its_number_alone():
 def test_a_dataset_may_have_a_plan_of_its_own():
     class Own(Echo):
         def plan(self, batch_size, seed):
-            return Permutations(2, batch_size, seed)
+            return ShuffledSampler(2, batch_size, seed)
 
-    assert {visit % 2 for step in range(4) for visit in plan_of(Own(), 2, 0).visits(step)} == {0, 1}
-    assert plan_of(Echo(), 2, 0).length == 5
+    assert {visit % 2 for step in range(4) for visit in sampler_for(Own(), 2, 0).visits(step)} == {0, 1}
+    assert sampler_for(Echo(), 2, 0).length == 5
 
 
 def test_named_items_come_as_often_as_their_share_and_all_others_still_come():
-    plan = Oversampled(10, [2, 7], 0.5, batch_size=4, seed=3)
+    plan = WeightedSampler(10, [2, 7], 0.5, batch_size=4, seed=3)
     seen = [visit % 10 for step in range(250) for visit in plan.visits(step)]
     named = sum(item in (2, 7) for item in seen) / len(seen)
     assert 0.55 < named < 0.65  # half of the places, and a fifth of the others
@@ -105,9 +105,9 @@ def test_named_items_come_as_often_as_their_share_and_all_others_still_come():
 
 
 def test_named_items_are_seen_in_other_epochs_each_time_and_alike_from_any_step():
-    plan, again = (Oversampled(10, [2, 7], 1.0, batch_size=2, seed=3) for _ in range(2))
+    plan, again = (WeightedSampler(10, [2, 7], 1.0, batch_size=2, seed=3) for _ in range(2))
     visits = [plan.visits(step) for step in range(6)]
     assert [sorted(visit) for visit in visits] == [[10 * n + 2, 10 * n + 7] for n in range(6)]
     assert again.visits(4) == visits[4]
     with pytest.raises(ValueError, match="no item is to be seen often"):
-        Oversampled(10, [], 0.5, batch_size=2, seed=3)
+        WeightedSampler(10, [], 0.5, batch_size=2, seed=3)

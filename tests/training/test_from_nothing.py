@@ -7,7 +7,7 @@ from clips import captioned_folder
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.recipe_files import read_recipe
 from latent_shift.training.run import run
-from latent_shift.training.wording import read_wordings
+from latent_shift.training.tasks.text_contrastive import read_wordings
 
 WORDINGS = [["a frog hops", "the frog is hopping"], ["a snail crawls", "some snail crawls along"]]
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
-from latent_shift.data.moving_shapes import Scenes, caption, image_caption, vocabulary
-from latent_shift.data.plans import plan_of
+from latent_shift.data.samplers import sampler_for
+from latent_shift.moving_shapes import Scenes, caption, image_caption, vocabulary
 from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.rng import StepRNG
 from latent_shift.training.batches import loader
-from latent_shift.training.contrast import contrast_loss
-from latent_shift.training.denoising import ending
-from latent_shift.training.draws import Draws
 from latent_shift.training.run import objective, run
+from latent_shift.training.tasks.denoising import ending
+from latent_shift.training.tasks.video_text_contrastive import contrast_loss
 from latent_shift.training.text_tower import embed_texts
 from latent_shift.unet import shift_options
 
@@ -24,11 +24,11 @@ TRAINED = {
 }
 
 
-def draws(seed):
-    return Draws.of(seed, batch_size=4)
+def rng(seed):
+    return StepRNG.of(seed, batch_size=4)
 
 
-DRAWS = draws(5)
+DRAWS = rng(5)
 
 
 def first_batch(recipe, module):
@@ -60,7 +60,7 @@ def test_steps_lower_the_loss_and_reach_exactly_what_is_trained(recipe, task):
 def test_the_seed_decides_a_step(recipe):
     module = objective(recipe("video"))
     batch = first_batch(None, module)
-    first, again, other = (module(batch, draws(seed))["loss"].item() for seed in (1, 1, 2))
+    first, again, other = (module(batch, rng(seed))["loss"].item() for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -122,7 +122,7 @@ def test_images_are_mixed_in_as_the_recipe_says(recipe):
         module = objective(recipe("video", image_steps=share))
         batch = first_batch(None, module)
         with torch.no_grad():
-            return [next(name for name in module(batch, draws(seed)) if name != "loss") for seed in range(20)]
+            return [next(name for name in module(batch, rng(seed)) if name != "loss") for seed in range(20)]
 
     assert set(kinds(0.0)) == {"clip_loss"}
     assert set(kinds(1.0)) == {"image_loss"}
@@ -138,7 +138,7 @@ def test_clips_are_trained_on_the_asked_part_of_the_schedule_and_images_on_all_o
         batch = first_batch(None, module)
         with torch.no_grad():
             for seed in range(12):
-                module(batch, draws(seed))
+                module(batch, rng(seed))
         return min(seen) / len(module.alphas), max(seen) / len(module.alphas)
 
     least, most = trained_on(0.0)
@@ -168,7 +168,7 @@ def test_chosen_noise_hints_at_a_clip_and_never_at_an_image(recipe):
         module.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs[0]))
         with torch.no_grad():
             for seed in range(12):
-                module(batch, draws(seed))
+                module(batch, rng(seed))
         shown = ending(batch["latents"])
         noisy = torch.cat([one.view(4, 16, 4, 8, 8) for one in seen])
         # The last frame's own part grows with the signal; the first is another, so only noise can resemble.
@@ -182,7 +182,7 @@ def test_clips_are_told_their_frames_places_and_images_are_not(recipe):
     def losses(share, told):
         module = objective(recipe("video", image_steps=share, tell_places=told))
         with torch.no_grad():
-            return module(first_batch(None, module), draws(1))["loss"].item()
+            return module(first_batch(None, module), rng(1))["loss"].item()
 
     assert losses(0.0, True) != losses(0.0, False)
     assert losses(1.0, True) == losses(1.0, False)
@@ -271,7 +271,7 @@ def test_clips_told_with_a_word_come_as_often_as_asked(recipe, task):
     word = Scenes(recipe(task).latents.world).caption(2).split()[-2]  # "... on a teal background"
     often = recipe(task, latents={**content, "often": [word], "often_share": 1.0})
     items = objective(often).dataset(lambda _: None)
-    plan = plan_of(items, 4, 0)
+    plan = sampler_for(items, 4, 0)
     seen = {visit % len(items) // items.frames for step in range(8) for visit in plan.visits(step)}
     assert seen == {clip for clip in range(4) if word in items.captions.caption(clip).split()}
     unknown = objective(recipe(task, latents={**content, "often": [word, "plaid"], "often_share": 0.5}))

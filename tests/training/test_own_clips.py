@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clips import captioned_folder, write_video
-from latent_shift.data.latents import encode_frames
+from latent_shift.autoencoder import encode_frames
 from latent_shift.media import read_clip
 from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.rng import StepRNG
 from latent_shift.training.batches import loader
-from latent_shift.training.denoising import DenoisingObjective
-from latent_shift.training.draws import Draws
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.run import objective, run
+from latent_shift.training.tasks.denoising import DenoisingObjective
 from tiny import open_components
 
 FRAMES = {"num_frames": 4, "fps": 8, "height": 32, "width": 48}
@@ -72,7 +72,7 @@ def test_the_noise_schedule_of_a_base_may_be_changed(tiny):
 
 
 def test_a_lack_of_memory_is_told_with_what_takes_less(tiny, monkeypatch):
-    def allocate(self, batch, draws):
+    def allocate(self, batch, rng):
         return {"loss": torch.empty(10**15)}
 
     monkeypatch.setattr(DenoisingObjective, "forward", allocate)
@@ -112,7 +112,7 @@ def test_the_loss_is_that_of_the_encoded_frames(tiny):
     captions = {name: batch[name] for name in ("caption", "image_caption")}
     with torch.no_grad():
         of_frames, of_latents = (
-            module(given, Draws.of(5, 2))["loss"] for given in (batch, {"latents": latents, **captions})
+            module(given, StepRNG.of(5, 2))["loss"] for given in (batch, {"latents": latents, **captions})
         )
     assert torch.equal(of_frames, of_latents)
 
@@ -211,10 +211,10 @@ def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, 
     told = [f"{caption}, 8 frames a second" for caption in batch["caption"]]
     silent = {**batch, "caption": told, "fps": batch["fps"]}
     with torch.no_grad():
-        loss = module(batch, Draws.of(5, 2))["loss"]
+        loss = module(batch, StepRNG.of(5, 2))["loss"]
         unasked = wanted.clips.model_copy(update={"tell_fps": False})
         module.recipe = wanted.model_copy(update={"clips": unasked})
-        assert torch.equal(loss, module(silent, Draws.of(5, 2))["loss"])
+        assert torch.equal(loss, module(silent, StepRNG.of(5, 2))["loss"])
     model = LatentShiftPipeline.from_pretrained(run(wanted, ignore))
     assert model.video_settings.tells_fps
 

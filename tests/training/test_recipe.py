@@ -44,12 +44,12 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset):
         (
             "video",
             {"latents": None, "clips": {"source": {"format": "tabel"}, "frames": {}}},
-            "clips.source.format: 'tabel' is unknown: one of 'folder', 'table'",
+            "clips.source: format 'tabel': expected one of folder, table",
         ),
         (
             "video",
             {"latents": None, "clips": {"source": {}, "frames": {}}},
-            "clips.source.format: is missing",
+            "clips.source: format is missing: one of folder, table",
         ),
         (
             "video",

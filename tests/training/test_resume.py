@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
-from latent_shift.training import state
+from latent_shift.training import checkpoint
 from latent_shift.training.interrupts import Interrupted
 from latent_shift.training.optimization import Diverged
 from latent_shift.training.run import objective, run
@@ -23,7 +23,7 @@ from latent_shift.training.run import objective, run
 PROGRAM = [sys.executable, "-c", "from latent_shift.cli.main import main; main()"]
 
 
-def checkpoint(output, step):
+def read_checkpoint(output, step):
     folder = output / "checkpoints" / f"step-{step:08d}"
     tensors = {
         (file.name, name): value
@@ -61,7 +61,7 @@ def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
         with pytest.raises(Interrupted, match=f"stopped at step {step}"):
             run(parted, stop_at(step))
     assert run(parted, ignore) == parted.output / "model"
-    first, second = checkpoint(whole.output, 6), checkpoint(parted.output, 6)
+    first, second = read_checkpoint(whole.output, 6), read_checkpoint(parted.output, 6)
     assert same(first, second)
     assert first[1] == second[1]
     assert {name for name, _ in first[0]} == {
@@ -72,7 +72,10 @@ def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
     assert losses(whole.output) == losses(parted.output)
     for file in model.rglob("*.safetensors"):
         assert file.read_bytes() == (parted.output / "model" / file.relative_to(model)).read_bytes()
-    assert [folder.name for folder in state.checkpoints(parted.output)] == ["step-00000003", "step-00000006"]
+    assert [folder.name for folder in checkpoint.checkpoints(parted.output)] == [
+        "step-00000003",
+        "step-00000006",
+    ]
 
 
 def test_the_log_tells_every_step_once(recipe):
@@ -106,7 +109,7 @@ def test_a_finished_run_is_left_alone(recipe):
 def test_the_export_is_the_averaged_model(recipe):
     tiny = recipe("autoencoder")
     exported = load_file(run(tiny, ignore) / "vae" / "diffusion_pytorch_model.safetensors")
-    tensors, _ = checkpoint(tiny.output, 6)
+    tensors, _ = read_checkpoint(tiny.output, 6)
     names = [name for name, _ in objective(tiny).named_parameters()]
     for i, name in enumerate(names):
         assert torch.equal(exported[name.removeprefix("vae.")], tensors["ema.safetensors", str(i)])
@@ -115,9 +118,9 @@ def test_the_export_is_the_averaged_model(recipe):
 
 def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recipe, monkeypatch):
     tiny = recipe("autoencoder")
-    now = state.State.new(objective(tiny), tiny)
-    state.save(tiny.output, 1, now, keep=2)
-    saved, calls = checkpoint(tiny.output, 1), []
+    now = checkpoint.State.new(objective(tiny), tiny)
+    checkpoint.save(tiny.output, 1, now, keep=2)
+    saved, calls = read_checkpoint(tiny.output, 1), []
 
     def killed(tensors, path):
         calls.append(path)
@@ -126,16 +129,16 @@ def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recip
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", killed)
+        patch.setattr(checkpoint, "save_file", killed)
         with pytest.raises(KeyboardInterrupt):
-            state.save(tiny.output, 2, now, keep=2)
-    fresh = state.State.new(objective(tiny), tiny)
-    assert state.load(tiny.output, fresh) == 1
+            checkpoint.save(tiny.output, 2, now, keep=2)
+    fresh = checkpoint.State.new(objective(tiny), tiny)
+    assert checkpoint.load(tiny.output, fresh) == 1
     assert all(
         torch.equal(value, saved[0]["weights.safetensors", n])
         for n, value in fresh.objective.named_parameters()
     )
-    state.save(tiny.output, 3, now, keep=2)
+    checkpoint.save(tiny.output, 3, now, keep=2)
     assert sorted(path.name for path in (tiny.output / "checkpoints").iterdir()) == [
         "step-00000001",
         "step-00000003",
@@ -144,13 +147,13 @@ def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recip
 
 def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
     tiny = recipe("autoencoder", log_every=6, checkpoint_every=1)
-    now = state.State.new(objective(tiny), tiny)
+    now = checkpoint.State.new(objective(tiny), tiny)
     with torch.no_grad():
         now.trained[0][0] = float("nan")
     with pytest.raises(
         Diverged, match="vae.encoder.conv_in.weight is not finite at step 1: lower learning_rate"
     ):
-        state.save(tiny.output, 1, now, keep=2)
+        checkpoint.save(tiny.output, 1, now, keep=2)
     assert not (tiny.output / "checkpoints").exists()
     wild = {"learning_rate": 1e30, "warmup_steps": 0, "most_skipped": 3}
     with pytest.raises(Diverged, match="was not finite in 4 steps"):
@@ -159,19 +162,19 @@ def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
 
 def test_another_model_is_refused(recipe):
     tiny = recipe("autoencoder")
-    state.save(tiny.output, 1, state.State.new(objective(tiny), tiny), keep=2)
+    checkpoint.save(tiny.output, 1, checkpoint.State.new(objective(tiny), tiny), keep=2)
     smaller = tiny.model_copy(update={"autoencoder": {**tiny.autoencoder, "latent_channels": 3}})
     with pytest.raises(ValueError, match="is of another model: train into another output folder"):
-        state.load(tiny.output, state.State.new(objective(smaller), smaller))
+        checkpoint.load(tiny.output, checkpoint.State.new(objective(smaller), smaller))
 
 
 def test_the_scaler_of_half_precision_is_kept(recipe):
     tiny = recipe("autoencoder")
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(torch.ones(())), scaler.update(4.0)
-    state.save(tiny.output, 1, state.State.new(objective(tiny), tiny, scaler), keep=1)
+    checkpoint.save(tiny.output, 1, checkpoint.State.new(objective(tiny), tiny, scaler), keep=1)
     fresh = torch.amp.GradScaler("cpu", init_scale=8.0)
-    state.load(tiny.output, state.State.new(objective(tiny), tiny, fresh))
+    checkpoint.load(tiny.output, checkpoint.State.new(objective(tiny), tiny, fresh))
     assert fresh.state_dict() == scaler.state_dict()
 
 
@@ -179,7 +182,7 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, ca
     settings = {"steps": 40, "checkpoint_every": 100}
     whole = recipe("autoencoder", **settings)
     run(whole, ignore)
-    expected = checkpoint(whole.output, 40)
+    expected = read_checkpoint(whole.output, 40)
     path = recipe_file("autoencoder", **settings)
     parted = whole.output.with_name("parted")
     arguments = ["train", str(path), "--set", f"output={parted}"]
@@ -192,14 +195,14 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, ca
         said = running.stderr.read()
         assert running.wait() == 130
         assert said.splitlines()[-1] == "latent-shift: error: interrupted; finished files are kept"
-        assert step <= state.step_of(state.checkpoints(parted)[-1]) < 40
+        assert step <= checkpoint.step_of(checkpoint.checkpoints(parted)[-1]) < 40
         assert not (parted / "model").exists()
     capsys.readouterr()
     assert errors.run(app, arguments) == 0
     ended = capsys.readouterr()
     assert ended.out.splitlines() == [str(parted / "model")]
     assert "shards" not in ended.err
-    assert same(checkpoint(parted, 40), expected)
+    assert same(read_checkpoint(parted, 40), expected)
     assert losses(parted) == losses(whole.output)
 
 
@@ -223,11 +226,11 @@ def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
         running.kill()
         assert running.wait() == -signal.SIGKILL
         running.stderr.close()
-        kept = [state.step_of(folder) for folder in state.checkpoints(parted)]
+        kept = [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(parted)]
         assert reached <= kept[-1] < 120
         reached = kept[-1]
     run(recipe("autoencoder", **settings, output=str(parted)), ignore)
-    assert same(checkpoint(parted, 120), checkpoint(whole.output, 120))
+    assert same(read_checkpoint(parted, 120), read_checkpoint(whole.output, 120))
     assert losses(parted) == losses(whole.output)
 
 
@@ -243,9 +246,9 @@ def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
 )
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(recipe, monkeypatch, accident):
     tiny = recipe("autoencoder")
-    now = state.State.new(objective(tiny), tiny)
-    state.save(tiny.output, 1, now, keep=1)
-    before, calls = checkpoint(tiny.output, 1), []
+    now = checkpoint.State.new(objective(tiny), tiny)
+    checkpoint.save(tiny.output, 1, now, keep=1)
+    before, calls = read_checkpoint(tiny.output, 1), []
 
     def fill_the_disk(tensors, path):
         calls.append(path)
@@ -254,8 +257,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(recipe, monkeyp
             raise accident
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", fill_the_disk)
+        patch.setattr(checkpoint, "save_file", fill_the_disk)
         with pytest.raises(ValueError, match=r"cannot be written.*pace left.*\(step-00000001\): make room"):
-            state.save(tiny.output, 2, now, keep=1)
+            checkpoint.save(tiny.output, 2, now, keep=1)
     assert [path.name for path in (tiny.output / "checkpoints").iterdir()] == ["step-00000001"]
-    assert same(before, checkpoint(tiny.output, 1))
+    assert same(before, read_checkpoint(tiny.output, 1))

@@ -14,8 +14,8 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from safetensors.torch import load_file
 
+from latent_shift.training.checkpoint import checkpoints
 from latent_shift.training.run import run
-from latent_shift.training.state import checkpoints
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 PROGRAM = Path(__file__).with_name("sharing.py")

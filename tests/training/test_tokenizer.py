@@ -3,8 +3,8 @@
 import pytest
 from transformers import CLIPTokenizer
 
-from latent_shift.data.moving_shapes import vocabulary
-from latent_shift.training.denoising_data import trained_words
+from latent_shift.moving_shapes import vocabulary
+from latent_shift.training.tasks.denoising_data import trained_words
 from latent_shift.training.tokenizer import make_tokenizer
 from tiny import tiny_tokenizer
 
@@ -41,6 +41,6 @@ def test_the_trained_words_are_those_that_a_tokenizer_was_made_of_or_the_world_s
     own = make_tokenizer(["red", "frog"], 40)
     own.save_pretrained(tmp_path)
     assert trained_words(own) == trained_words(CLIPTokenizer.from_pretrained(tmp_path)) == ("frog", "red")
-    assert set(trained_words(tiny_tokenizer())) == {"a", "black", "circle", "green", "left"} | {
+    assert set(trained_words(tiny_tokenizer(), vocabulary())) == {"a", "black", "circle", "green", "left"} | {
         "moves", "grows", "on", "red", "right", "square", "to"
     }  # fmt: skip

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from clips import captioned_folder
 from latent_shift.checkpoints import load
-from latent_shift.data.ahead import AheadSettings, Encoder
+from latent_shift.conditioning import caption_embeds, repeat_per_frame
 from latent_shift.data.pack import pack
+from latent_shift.data.precomputed import Encoder, PrecomputeOptions
 from latent_shift.data.sources import recognise
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
+from latent_shift.rng import StepRNG
 from latent_shift.training.batches import loader
-from latent_shift.training.conditions import for_frames, read_captions
-from latent_shift.training.draws import Draws
 from latent_shift.training.run import objective, run
 from tiny_xl import tiny_xl_components, tiny_xl_folder, tiny_xl_unet
 
@@ -78,7 +78,7 @@ def test_a_stock_model_comes_out_that_makes_clips(tiny, base):
 def test_the_unet_is_told_what_sampling_tells_it(base):
     model = load(str(base), device="cpu", dtype="fp32")
     captions = [CAPTION, "a black square grows"]
-    told = for_frames(read_captions(model, {}, captions, [False, True]), 3, (32, 48), places=False)
+    told = repeat_per_frame(caption_embeds(model, {}, captions, [False, True]), 3, (32, 48), places=False)
     sampled = {}
 
     def note(pipeline, step, timestep, tensors):
@@ -102,7 +102,7 @@ def test_the_unet_is_told_what_sampling_tells_it(base):
 
 
 def test_latents_and_pooled_text_computed_ahead_give_the_same_loss(tiny, own, base, tmp_path):
-    encoder = Encoder(AheadSettings(model=str(base), **SIZE))
+    encoder = Encoder(PrecomputeOptions(model=str(base), **SIZE))
     list(pack(recognise(own["source"]["path"]).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
     source = {"format": "shards", "shards": f"{tmp_path}/shards/*.tar"}
     settings = {"image_steps": 0.0, "diffusion": {"caption_dropout": 0.5}}
@@ -112,7 +112,7 @@ def test_latents_and_pooled_text_computed_ahead_give_the_same_loss(tiny, own, ba
     assert batch["pooled"].shape == (2, 8)
     for seed in range(4):
         one, other = (
-            module(first_batch(module), Draws.of(seed, 2))["loss"].item() for module in (plain, ahead)
+            module(first_batch(module), StepRNG.of(seed, 2))["loss"].item() for module in (plain, ahead)
         )
         assert one == pytest.approx(other, rel=5e-3)
     run(ahead.recipe, ignore)

@@ -23,11 +23,11 @@ from latent_shift.checkpoints.loading import (
     use_scheduler,
 )
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
-from latent_shift.checkpoints.names import (
+from latent_shift.checkpoints.resolve import (
     DEFAULT_MODEL,
     pixel_multiple,
     resolve,
-    video_settings,
+    video_config,
     weights_hash,
 )
 from latent_shift.checkpoints.single_file import PREDICTIONS
@@ -48,6 +48,6 @@ __all__ = [
     "pixel_multiple",
     "resolve",
     "use_scheduler",
-    "video_settings",
+    "video_config",
     "weights_hash",
 ]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from latent_shift.checkpoints.folders import only_half_precision
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.checkpoints.names import resolve
+from latent_shift.checkpoints.resolve import resolve
 from latent_shift.checkpoints.single_file import load_single_file
 
 if TYPE_CHECKING:

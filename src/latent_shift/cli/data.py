@@ -11,9 +11,9 @@ import typer
 from latent_shift.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from latent_shift.data.ahead import Encoder
-    from latent_shift.data.entries import Listing
-    from latent_shift.data.moving_shapes.scene import Split
+    from latent_shift.data.manifest import Manifest
+    from latent_shift.data.precomputed import Encoder
+    from latent_shift.moving_shapes.scene import Split
 
 WORLD = "moving-shapes"
 MAX_COUNT = 200  # clips on one sheet
@@ -144,21 +144,22 @@ def _encoder(model: str | None, seen: dict[str, Any]) -> Encoder | None:
         return None
     from pydantic import ValidationError
 
-    from latent_shift.data.ahead import AheadSettings, Encoder
+    from latent_shift.data.precomputed import Encoder, PrecomputeOptions
 
     given = {name: value for name, value in seen.items() if value is not None}
     try:
-        return Encoder(AheadSettings(model=model, **given))
+        return Encoder(PrecomputeOptions(model=model, **given))
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from error
 
 
-def _listing(name: str, format: str | None, settings: list[str] | None) -> Listing:
+def _listing(name: str, format: str | None, settings: list[str] | None) -> Manifest:
     """The source of a command line, read; what it leaves out and what it guessed goes to standard error."""
     import yaml
 
     from latent_shift.data.sources import recognise
+    from latent_shift.data.sources.base import GeneratedSource
 
     if name == WORLD:
         raise ValueError(f"source {WORLD}: is drawn, not read from files; there is nothing to check or pack")
@@ -171,25 +172,28 @@ def _listing(name: str, format: str | None, settings: list[str] | None) -> Listi
             values[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"--set {setting!r}: has no YAML value: {error}") from error
-    return recognise(name, format, **values).read()
+    source = recognise(name, format, **values)
+    if isinstance(source, GeneratedSource):
+        raise ValueError(f"source {name}: is drawn, not read from files; there is nothing to check or pack")
+    return source.read()
 
 
 def _world_clips(
     seed: int, count: int, level: int, split: str, objects: int | None
 ) -> tuple[list[Any], list[str]]:
-    from latent_shift.data.moving_shapes import caption, draw_scenes, render
+    from latent_shift.moving_shapes import caption, draw_scenes, render
 
     scenes = draw_scenes(seed, range(count), level=level, objects=objects, split=cast("Split", split))
     return list(render(scenes)), [caption(scene) for scene in scenes]
 
 
 def _seen_clips(
-    listing: Listing, settings: dict[str, Any], *, seed: int, count: int, images: bool
+    listing: Manifest, settings: dict[str, Any], *, seed: int, count: int, images: bool
 ) -> tuple[list[Any], list[str]]:
     """What a training with these settings sees at its first visits: the dataset's own items."""
     from pydantic import ValidationError
 
-    from latent_shift.data.videos import ClipSettings, Videos
+    from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 
     try:
         chosen = ClipSettings(**settings, max_bad_share=1.0)  # to look at the good ones; the bad are told
@@ -197,7 +201,7 @@ def _seen_clips(
         first = error.errors()[0]
         name = "frames" if first["loc"] == ("num_frames",) else ".".join(map(str, first["loc"]))
         raise ValueError(f"--{name} {first['input']}: {first['msg']}" if name else first["msg"]) from error
-    videos = Videos(listing, chosen, seed=seed, kind="image" if images else "clip")
+    videos = VideoDataset(listing, chosen, seed=seed, kind="image" if images else "clip")
     items = [videos[visit] for visit in range(min(count, len(videos)))]
     for index, reason in videos.bad.items():
         typer.echo(f"left out {videos.entries[index].key}: {reason}", err=True)

@@ -19,10 +19,10 @@ from latent_shift.cli import evaluate_folders, evaluate_protocols, evaluate_shap
 from latent_shift.cli.progress import progress_bar
 from latent_shift.cli.results import circumstances
 from latent_shift.cli.tested_model import TestedModel, check_choices, load_tested, short_name
-from latent_shift.cli.text_files import write_text_file
+from latent_shift.io import write_text
 
 if TYPE_CHECKING:
-    from latent_shift.evaluation.moving_shapes.protocol import Cell, CellResult, Source
+    from latent_shift.moving_shapes.scorer.protocol import Cell, CellResult, Source
 
 _EXAMPLES = 6  # of each cell on the sheet
 
@@ -77,10 +77,10 @@ def moving_shapes(
     check_choices(steps=steps, guidance=guidance, dtype=dtype, device=device)
     _check_outputs(output, markdown, sheet, force)
     folder = None if reference_only and model is None else checkpoints.resolve(model or DEFAULT_MODEL)
-    from latent_shift.evaluation.moving_shapes import protocol
+    from latent_shift.moving_shapes.scorer import protocol
 
     chosen = protocol.choose_cells([name.strip() for name in cells.split(",") if name.strip()])
-    frames = protocol.world.FRAMES if frames is None else frames
+    frames = protocol.constants.FRAMES if frames is None else frames
     protocol.check_numbers(prompts, frames, batch)
     asked = {"frames": frames, "batch": batch, "prompts": prompts, "seed": protocol.SEED}
     tested = None
@@ -90,7 +90,7 @@ def moving_shapes(
             model or DEFAULT_MODEL,
             steps,
             guidance,
-            side=protocol.world.SIZE,
+            side=protocol.constants.SIZE,
             device=device,
             dtype=dtype,
         )
@@ -121,8 +121,8 @@ def _measure(
     examples: int,
 ) -> list[CellResult]:
     """Every cell of every source, under one progress bar."""
-    from latent_shift.evaluation.moving_shapes.protocol import measure
     from latent_shift.evaluation.shards import ClipStore
+    from latent_shift.moving_shapes.scorer.protocol import measure
 
     numbers = {"prompts": asked["prompts"], "frames": asked["frames"], "batch": asked["batch"]}
     kept_with = {"frames": asked["frames"], "batch": asked["batch"], "seed": asked["seed"]}
@@ -153,19 +153,19 @@ def _report(
     output: Path | None,
     markdown: Path | None,
 ) -> None:
-    from latent_shift.evaluation.moving_shapes.results import Results, put_block, to_row
+    from latent_shift.moving_shapes.scorer.results import Results, put_block, to_row
 
     circumstance = {"seconds a clip": _seconds_a_clip(found), **circumstances()}
     settings = {**(tested.settings if tested else {}), **asked, **circumstance}
     results = Results(settings=settings, rows=[to_row(result) for result in found])
     print(results.markdown())
     if output is not None:
-        write_text_file(output, results.model_dump_json(indent=2) + "\n")
+        write_text(output, results.model_dump_json(indent=2) + "\n")
     if markdown is not None:
         page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
         subject = tested.settings["model"] if tested else "the scorer"
         name = f"moving-shapes: {short_name(subject)}, frames {asked['frames']}"
-        write_text_file(markdown, put_block(page, name, f"### {name}\n\n{results.markdown()}"))
+        write_text(markdown, put_block(page, name, f"### {name}\n\n{results.markdown()}"))
 
 
 def _seconds_a_clip(found: Sequence[CellResult]) -> float | None:

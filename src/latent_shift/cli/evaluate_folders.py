@@ -31,7 +31,7 @@ from latent_shift.cli.evaluation_options import (
 )
 from latent_shift.cli.progress import progress_of_sets
 from latent_shift.cli.results import give, with_circumstances
-from latent_shift.cli.text_files import write_text_file
+from latent_shift.io import write_text
 
 
 def folders(
@@ -143,14 +143,14 @@ def sensitivity(
         batches = (some for _, some in in_batches(survey(clips, reading).clips, reading, 8))
     (made_one,) = made([name], Given(weights=weights, clip=clip, device=choose_device(device)), frames)
     lines = measure(batches, made_one)
-    write_text_file(output, sensitivity_plot(lines, made_one) + "\n")
+    write_text(output, sensitivity_plot(lines, made_one) + "\n")
     for line in lines:
         print(f"{line.name}: {', '.join(f'{amount:g} {number(value)}' for amount, value in line.points)}")
 
 
 def _rendered(count: int) -> Iterator[Any]:
     """Clips of Moving Shapes, in batches that degrade by shares."""
-    from latent_shift.data.moving_shapes import draw_scenes, render
+    from latent_shift.moving_shapes import draw_scenes, render
 
     for start in range(0, count, 40):
         yield render(draw_scenes(0, range(start, min(start + 40, count)), level=1))

@@ -179,7 +179,7 @@ def _wish(how: dict[str, Any], given: dict[str, Any], **asked: Any) -> _Wish:
     check_outputs(asked["output"], asked["html"], force)
     if part is not None and asked["work"] is None:
         raise ValueError(f"--part {part}: name the folder that all parts keep their clips in, with --work")
-    own = checkpoints.video_settings(checkpoints.resolve(asked["model"]))
+    own = checkpoints.video_config(checkpoints.resolve(asked["model"]))
     return _Wish(
         how=how, given=given, names=chosen_names(asked.pop("extractor")), fps=own.fps if fps is None else fps,
         part=None if part is None else read_part(part), **asked,

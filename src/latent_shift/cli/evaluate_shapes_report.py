@@ -68,11 +68,11 @@ def moving_shapes_report(
         raise ValueError("--model: the same model is named twice")
     places = [checkpoints.resolve(name) for name in chosen]
     from latent_shift.evaluation.extractors import Given
-    from latent_shift.evaluation.moving_shapes import protocol
-    from latent_shift.evaluation.protocols.moving_shapes_report import Asked, Tested
-    from latent_shift.evaluation.protocols.moving_shapes_report import moving_shapes_report as make_report
     from latent_shift.evaluation.report.figures import Choices
     from latent_shift.evaluation.shards import ClipStore
+    from latent_shift.moving_shapes.scorer import protocol
+    from latent_shift.moving_shapes.scorer.report import Asked, Tested
+    from latent_shift.moving_shapes.scorer.report import moving_shapes_report as make_report
 
     wanted = protocol.choose_cells([name.strip() for name in cells.split(",") if name.strip()])
     protocol.check_numbers(prompts, frames, batch)
@@ -81,7 +81,9 @@ def moving_shapes_report(
     extractors = made(names, Given(weights=weights, model=towers, device=choose_device(device)), frames)
     tested = []
     for number, (name, place) in enumerate(zip(chosen, places, strict=True)):
-        one = load_tested(place, name, steps, guidance, side=protocol.world.SIZE, device=device, dtype=dtype)
+        one = load_tested(
+            place, name, steps, guidance, side=protocol.constants.SIZE, device=device, dtype=dtype
+        )
         kept_with = {"frames": frames, "batch": batch, "seed": protocol.SEED}
         folder = None if work is None else work / f"{number}-{one.settings['weights']}"
         store = ClipStore(folder, {**one.settings, **kept_with})
@@ -89,4 +91,11 @@ def moving_shapes_report(
     with progress_of_sets() as show:
         report, shown = make_report(tested, extractors, asked, show)
     report = with_circumstances(report, command="evaluate moving-shapes-report")
-    give(report, output, html, as_json, shown=shown, fps=protocol.world.FPS * frames / protocol.world.FRAMES)
+    give(
+        report,
+        output,
+        html,
+        as_json,
+        shown=shown,
+        fps=protocol.constants.FPS * frames / protocol.constants.FRAMES,
+    )

@@ -57,13 +57,13 @@ def check_outputs(output: Path | None, html: Path | None, force: bool) -> None:
 
 def chosen_names(text: str) -> list[str]:
     """The extractors named in an option, each once. ValueError for none or an unknown one."""
-    from latent_shift.evaluation.extractors import check_name
+    from latent_shift.evaluation.extractors import EXTRACTORS
 
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise ValueError(f"--extractor {text!r}: name one or more of {EXTRACTORS}")
     for name in names:
-        check_name(name)
+        EXTRACTORS.check(name)
     return names
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from latent_shift.checkpoints import Lora
     from latent_shift.media import Frames
     from latent_shift.pipeline import LatentShiftPipeline
-    from latent_shift.video_settings import VideoSettings
+    from latent_shift.video_config import VideoConfig
 
 MAX_COUNT = 10_000
 MAX_SIDE = 4096  # pixels
@@ -110,17 +110,17 @@ def generate(
         print(json.dumps(line) if as_json else order.file, flush=True)
 
 
-def _own_settings(place: Path, wishes: list[Wish], size: dict[str, int | None]) -> VideoSettings:
+def _own_settings(place: Path, wishes: list[Wish], size: dict[str, int | None]) -> VideoConfig:
     """What the model samples with unless asked; ValueError for sizes or prompts that it cannot do."""
     from latent_shift.prompts import check_known
 
     _check_size(checkpoints.pixel_multiple(place), **size)
-    own = checkpoints.video_settings(place)
+    own = checkpoints.video_config(place)
     check_known([wish.prompt for wish in wishes], own.closed_vocabulary)
     return own
 
 
-def _defaults(own: VideoSettings) -> dict[str, Any]:
+def _defaults(own: VideoConfig) -> dict[str, Any]:
     return {"frames": own.num_frames, "steps": own.num_inference_steps, "guidance": own.guidance_scale}
 
 

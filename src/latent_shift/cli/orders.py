@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from latent_shift.video_settings import MAX_FRAMES
+from latent_shift.limits import MAX_FRAMES
 
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 MAX_SEED = 2**63 - 1

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.cli.text_files import write_text_file
+from latent_shift.io import write_text
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.report.model import Report
@@ -36,11 +36,11 @@ def give(
     else:
         print_report(report)
     if output is not None:
-        write_text_file(output, text + "\n")
+        write_text(output, text + "\n")
     if html is not None:
         from latent_shift.evaluation.report.page import page
 
-        write_text_file(html, page(report, shown, fps=fps))
+        write_text(html, page(report, shown, fps=fps))
 
 
 def print_report(report: Report) -> None:

@@ -48,7 +48,7 @@ def load_tested(
     quiet_libraries()
     from latent_shift.evaluation.clip_maker import PipelineClips
 
-    own = checkpoints.video_settings(folder)
+    own = checkpoints.video_config(folder)
     pipeline = checkpoints.load(str(folder), device=device, dtype=dtype)
     settings = {
         "model": name,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latent_shift.data.chance import generator
+from latent_shift.rng import item_rng
 
 _BATCHES_STREAM = 1 << 32  # beyond the numbers of buckets, each of which is a stream of its own
 
@@ -52,9 +52,9 @@ class BucketBatches:
         if epoch == self._epoch:
             return
         self._epoch = epoch
-        self._turns = _shuffled(range(len(self._batches)), generator(self.seed, epoch, _BATCHES_STREAM))
+        self._turns = _shuffled(range(len(self._batches)), item_rng(self.seed, epoch, _BATCHES_STREAM))
         self._orders = {
-            bucket: _shuffled(members, generator(self.seed, epoch, bucket))
+            bucket: _shuffled(members, item_rng(self.seed, epoch, bucket))
             for bucket, members in self._members.items()
         }
 

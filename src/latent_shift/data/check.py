@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from latent_shift.data.entries import Entry, Listing
+from latent_shift.data.manifest import ClipRecord, Manifest
 from latent_shift.media import Facts, HeldFile, open_clip
 
 SHOWN = 20  # lines of one kind in a summary
@@ -41,7 +41,7 @@ class Finding:
 class Report:
     """What a collection holds."""
 
-    listing: Listing
+    listing: Manifest
     findings: tuple[Finding, ...]
 
     @property
@@ -111,7 +111,7 @@ class Report:
 
 
 def inspect(
-    listing: Listing, *, workers: int = 1, report: Callable[[int], None] = lambda done: None
+    listing: Manifest, *, workers: int = 1, report: Callable[[int], None] = lambda done: None
 ) -> Report:
     """Read every file of a listing from end to end; report(n) is told when n entries are done."""
     findings = []
@@ -121,7 +121,7 @@ def inspect(
     return Report(listing, tuple(findings))
 
 
-def inspect_entry(entry: Entry) -> Finding:
+def inspect_entry(entry: ClipRecord) -> Finding:
     """Decode all of an entry's file."""
     try:
         file = entry.place.open()
@@ -162,7 +162,7 @@ def _digest(file: Any) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _without(message: str, entry: Entry) -> str:
+def _without(message: str, entry: ClipRecord) -> str:
     """A reason without the file's name in front, which stands beside it anyway."""
     return message.removeprefix(f"{entry.place}: ")
 

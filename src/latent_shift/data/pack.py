@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from latent_shift.data.ahead import Encoder
 from latent_shift.data.check import in_parallel
-from latent_shift.data.entries import Entry, InTar, Listing
+from latent_shift.data.manifest import ClipRecord, Manifest, TarMember
+from latent_shift.data.precomputed import Encoder
 from latent_shift.media import File, HeldFile, open_clip
 
 
@@ -34,7 +34,7 @@ class Shard:
 
     number: int
     first: int
-    entries: tuple[Entry, ...]
+    entries: tuple[ClipRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Packed:
 
 
 def pack(
-    listing: Listing,
+    listing: Manifest,
     folder: Path,
     *,
     per_shard: int = 1000,
@@ -73,7 +73,7 @@ def pack(
     yield from in_parallel(partial(write_shard, folder, encoder=encoder), shards, workers)
 
 
-def fingerprint(listing: Listing) -> str:
+def fingerprint(listing: Manifest) -> str:
     """A hash of what is packed: keys, captions, pieces, and the sizes of the files, of all entries."""
     digest = hashlib.sha256()
     for entry in listing.entries:
@@ -114,7 +114,7 @@ def write_shard(folder: Path, shard: Shard, *, encoder: Encoder | None = None) -
     return Packed(path, samples, left_out)
 
 
-def _content(entry: Entry) -> tuple[str, bytes]:
+def _content(entry: ClipRecord) -> tuple[str, bytes]:
     """An entry's file as it is, opened once to be sure that it can be; ValueError otherwise."""
     file = entry.place.open()
     with open_clip(file) as clip:
@@ -125,15 +125,15 @@ def _content(entry: Entry) -> tuple[str, bytes]:
     return str(file), Path(file).read_bytes()
 
 
-def _named(entry: Entry, file: HeldFile) -> str:
+def _named(entry: ClipRecord, file: HeldFile) -> str:
     """A name whose suffix says what the file is; rows of a table have none."""
-    if isinstance(entry.place, InTar):
+    if isinstance(entry.place, TarMember):
         return entry.place.name
     suffix = ".mp4" if entry.kind == "clip" else ".png"
     return file.name + suffix
 
 
-def _words(entry: Entry) -> bytes:
+def _words(entry: ClipRecord) -> bytes:
     told: dict[str, Any] = {"caption": list(entry.captions), "key": entry.key}
     times = {"start": entry.start, "end": entry.end}
     told |= {name: seconds for name, seconds in times.items() if seconds is not None}
@@ -147,8 +147,8 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _size(entry: Entry) -> int:
-    if isinstance(entry.place, InTar):
+def _size(entry: ClipRecord) -> int:
+    if isinstance(entry.place, TarMember):
         return entry.place.size
     file: File = entry.place.open()
     return len(file.data) if isinstance(file, HeldFile) else Path(file).stat().st_size

@@ -26,11 +26,11 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Generator, Tensor
 
-from latent_shift.noise import draw_noise, one_a_frame
+from latent_shift.conditioning import add_frame_positions
+from latent_shift.noise import draw_noise, repeat_generator_per_frame
 from latent_shift.pipeline.request import TextEmbeds, by_clip, check_output, count_videos, latent_size
 from latent_shift.pipeline.shifting import ShiftedPipeline
-from latent_shift.places import add_places
-from latent_shift.prompts import check_texts, read_texts
+from latent_shift.prompts import preprocess_prompts, validate_prompts
 from latent_shift.unet import frames_per_clip, shift_options
 
 # All noise anew, all but a millionth: from a zero terminal SNR diffusers' DDIM takes the root of what is left
@@ -108,19 +108,19 @@ class ClipSampling(ShiftedPipeline):
         embeds = TextEmbeds(
             prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds
         )
-        count, prompts, negatives = check_texts(prompt, negative_prompt, prompt_embeds)
+        count, prompts, negatives = validate_prompts(prompt, negative_prompt, prompt_embeds)
         shape = (count_videos(count, per_prompt, generator), frames, self.unet.config.in_channels, *size)
         check_output(output_type, decode_chunk_size)
         self._warn_of_differing_frames(frames)
         told = call.fps if call.tells_fps and frames > 1 else None
         words = self._settings.closed_vocabulary
-        prompts, negatives = read_texts(self.tokenizer, words, prompts, negatives, told)
+        prompts, negatives = preprocess_prompts(self.tokenizer, words, prompts, negatives, told)
         # 2. Encode the text once a prompt; every frame of a clip reads the same, and its own place if told
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
         pixels = (size[0] * scale, size[1] * scale)
         tensors = self._encode(prompts, negatives, embeds, per_prompt, frames, pixels)
         if call.tells_places:
-            tensors["prompt_embeds"] = add_places(tensors["prompt_embeds"], frames)
+            tensors["prompt_embeds"] = add_frame_positions(tensors["prompt_embeds"], frames)
         # 3. Prepare the timesteps, and the noise of each clip
         self.scheduler.set_timesteps(call.num_inference_steps, device=self._execution_device)
         draw = partial(draw_noise, shape, generator, call.noise_correlation, call.noise_persistence)
@@ -211,7 +211,7 @@ class ClipSampling(ShiftedPipeline):
         """
         if frames > 1:
             eta = min(eta, _MOST_ETA)
-        options = self.prepare_extra_step_kwargs(one_a_frame(generator, frames), eta)
+        options = self.prepare_extra_step_kwargs(repeat_generator_per_frame(generator, frames), eta)
         takes_noise = "variance_noise" in signature(self.scheduler.step).parameters
         if frames == 1 or not options.get("eta") or not takes_noise:
             return lambda: options

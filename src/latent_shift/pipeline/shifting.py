@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
-from latent_shift.video_settings import FILE_NAME, VideoSettings, read_video_settings, write_video_settings
+from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config, write_video_config
 
 SHIFT_OPTIONS = ("place", "padding", "direction", "fold", "single_frame", "distances")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -30,7 +30,7 @@ class ShiftedPipeline(DiffusionPipeline):
 
     stock_class: type[DiffusionPipeline]  # what opens the saved folders
 
-    _settings = VideoSettings()
+    _settings = VideoConfig()
 
     def register_modules(self, **modules: Any) -> None:
         """As in diffusers; a U-Net that does not shift yet is given the shift, asleep for single frames."""
@@ -39,7 +39,7 @@ class ShiftedPipeline(DiffusionPipeline):
             self.video_settings = self._settings
 
     @property
-    def video_settings(self) -> VideoSettings:
+    def video_settings(self) -> VideoConfig:
         """How the model was tuned on clips and what it samples with by default. Setting it sets the shift."""
         options = shift_options(self.unet)
         return self._settings.overlaid(
@@ -47,7 +47,7 @@ class ShiftedPipeline(DiffusionPipeline):
         )
 
     @video_settings.setter
-    def video_settings(self, settings: VideoSettings) -> None:
+    def video_settings(self, settings: VideoConfig) -> None:
         self._settings = settings
         if settings.shift:
             options = {name: getattr(settings, name) for name in SHIFT_OPTIONS}
@@ -70,7 +70,7 @@ class ShiftedPipeline(DiffusionPipeline):
                 text_encoder.float()  # the precision of the file
         settings_file = _settings_file(pretrained_model_name_or_path, kwargs)
         if settings_file is not None:
-            pipeline.video_settings = read_video_settings(settings_file)
+            pipeline.video_settings = read_video_config(settings_file)
         return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -85,7 +85,7 @@ class ShiftedPipeline(DiffusionPipeline):
             mend = "merge them (fuse_lora, then unload_lora_weights), or unload them"
             raise ValueError(f"LoRA layers are attached to this pipeline: {mend} before it is saved")
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        write_video_settings(Path(save_directory) / FILE_NAME, self.video_settings)
+        write_video_config(Path(save_directory) / FILE_NAME, self.video_settings)
         super().save_pretrained(save_directory, **kwargs)
         for name in _TEXT_ENCODERS:
             _load_in_float32(Path(save_directory) / name / "config.json")

@@ -12,13 +12,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from latent_shift.data.plans import Plan, plan_of
+from latent_shift.data.samplers import BatchSampler, sampler_for
 
 
 class StepSampler(Sampler[list[Any]]):
     """A plan's visits, a list a step from `first_step` on, without end: every world_size-th of each batch."""
 
-    def __init__(self, plan: Plan, first_step: int = 0, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, plan: BatchSampler, first_step: int = 0, *, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.plan, self.first_step, self.rank, self.world_size = plan, first_step, rank, world_size
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -42,7 +44,7 @@ def loader(
     """
     if batch_size % world_size:
         raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world_size} processes")
-    plan = plan_of(dataset, batch_size, seed)
+    plan = sampler_for(dataset, batch_size, seed)
     return DataLoader(
         dataset,
         batch_sampler=StepSampler(plan, first_step, rank=rank, world_size=world_size),

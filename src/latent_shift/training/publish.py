@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import VivitModel
 
-from latent_shift.data.latents import fingerprint
+from latent_shift.autoencoder import encoder_hash
 from latent_shift.pipeline import LatentShiftPipeline
 
 
@@ -30,7 +30,7 @@ def publish(model: Path, autoencoder: Path, clip_tower: Path, target: Path) -> i
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing: train it first (make default-model)")
     own, given = (AutoencoderKL.from_pretrained(folder) for folder in (model / "vae", autoencoder))
-    if fingerprint(own) != fingerprint(given):
+    if encoder_hash(own) != encoder_hash(given):
         raise ValueError(f"{autoencoder} encodes otherwise than the autoencoder of {model}")
     partial, old = target.with_name(target.name + ".unfinished"), target.with_name(target.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)

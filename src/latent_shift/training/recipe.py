@@ -10,14 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
-from latent_shift.data.moving_shapes.dataset import World
-from latent_shift.data.moving_shapes.world import SIZE
-from latent_shift.data.sources import AnySource
-from latent_shift.data.videos import ClipSettings
+from latent_shift.data.sources import AnyGeneratedSource, AnySource
+from latent_shift.data.video_dataset import ClipSettings
 from latent_shift.training.model_configs import Autoencoder, ClipTower, Scheduler, TextTower, UNet
 
+
+def _with_format(value: Any) -> Any:
+    return {"format": "moving-shapes", **value} if isinstance(value, dict) else value
+
+
+World = Annotated[AnyGeneratedSource, BeforeValidator(_with_format)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -179,9 +183,7 @@ class AutoencoderRecipe(Divisible):
     clips: Clips | None = Field(None, description="single frames of your own; or world")
     autoencoder: Autoencoder
     kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
-    crop: int | None = Field(
-        None, ge=8, le=SIZE, description="train on windows of so many pixels around the things"
-    )
+    crop: int | None = Field(None, ge=8, description="train on windows of so many pixels around the things")
     init: Path | None = Field(None, description="folder with the vae/ to start from instead of from nothing")
     freeze_encoder: bool = Field(
         False, description="train the decoder of init alone: the latents stay, and so do denoisers of them"
@@ -201,6 +203,10 @@ class AutoencoderRecipe(Divisible):
 
     @model_validator(mode="after")
     def _crop_fits(self) -> AutoencoderRecipe:
+        if self.crop is not None and self.world is not None and self.crop > min(self.world.shape[2:]):
+            raise ValueError(
+                f"crop {self.crop} is larger than the frames of world, {self.world.shape.height}"
+            )
         scale = 2 ** (len(self.autoencoder.get("block_out_channels", ())) - 1)
         if self.crop is not None and self.crop % scale:
             raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {scale}")

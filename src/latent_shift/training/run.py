@@ -8,12 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from latent_shift.training.autoencoder import AutoencoderObjective
-from latent_shift.training.contrast import ContrastObjective
-from latent_shift.training.denoising import DenoisingObjective
+from latent_shift.training.distributed import check_processes
 from latent_shift.training.log import Progress
-from latent_shift.training.loop import train
-from latent_shift.training.processes import check_processes
 from latent_shift.training.quiet import quiet_libraries
 from latent_shift.training.recipe import (
     AutoencoderRecipe,
@@ -24,7 +20,11 @@ from latent_shift.training.recipe import (
     WordingRecipe,
 )
 from latent_shift.training.sources import read_sources, try_clips
-from latent_shift.training.wording import WordingObjective
+from latent_shift.training.tasks.autoencoder import AutoencoderObjective
+from latent_shift.training.tasks.denoising import DenoisingObjective
+from latent_shift.training.tasks.text_contrastive import WordingObjective
+from latent_shift.training.tasks.video_text_contrastive import ContrastObjective
+from latent_shift.training.trainer import train
 
 
 def run(recipe: Recipe, report: Callable[[Progress], None]) -> Path:

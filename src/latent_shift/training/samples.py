@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from latent_shift.data.moving_shapes import caption, draw_scenes, image_caption
 from latent_shift.media import Frames, contact_sheet, write_clip, write_image
-from latent_shift.training.base_models import AnyPipeline
-
-_SEED = 77  # of the scenes whose captions are the prompts; no training world should have it
+from latent_shift.training.model_setup import AnyPipeline
 
 
 def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> None:
@@ -44,9 +41,3 @@ def side_by_side(clips: Sequence[Frames]) -> Frames:
         np.concatenate(all_of_them[at : at + columns], axis=2) for at in range(0, len(all_of_them), columns)
     ]
     return np.concatenate(lines, axis=1)
-
-
-def world_prompts(*, images: bool) -> list[str]:
-    """Eight prompts of clips of Moving Shapes that no training sees, or 32 of images."""
-    scenes = draw_scenes(_SEED, range(32 if images else 8), level=1)
-    return [image_caption(scene) if images else caption(scene) for scene in scenes]

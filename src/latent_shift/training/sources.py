@@ -6,14 +6,14 @@ made one time.
 
 from __future__ import annotations
 
-from latent_shift.data.entries import Listing
+from latent_shift.data.manifest import Manifest
 from latent_shift.data.sources import AnySource
-from latent_shift.data.videos import Videos
+from latent_shift.data.video_dataset import VideoDataset
 from latent_shift.training.recipe import Clips
 
 _TRIED = 4  # clips read before a model is
 
-_known: list[tuple[AnySource, Listing]] = []
+_known: list[tuple[AnySource, Manifest]] = []
 
 
 def read_sources(clips: Clips | None) -> None:
@@ -32,12 +32,14 @@ def try_clips(clips: Clips | None, *, whole: bool) -> None:
     if clips is None or clips.ahead:
         return
     changes = {"buckets": None} if whole else {"buckets": None, "num_frames": 1}
-    videos = Videos(listing(clips.source).of_kind("clip"), clips.frames.model_copy(update=changes), seed=0)
+    videos = VideoDataset(
+        listing(clips.source).of_kind("clip"), clips.frames.model_copy(update=changes), seed=0
+    )
     for visit in range(min(_TRIED, len(videos))):
         videos[visit]
 
 
-def listing(source: AnySource) -> Listing:
+def listing(source: AnySource) -> Manifest:
     """What a source holds, as it was when it was first asked for in this run."""
     for known, held in _known:
         if known is source:

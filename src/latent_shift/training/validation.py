@@ -10,12 +10,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from latent_shift.data.chance import step_seed
-from latent_shift.training.draws import Draws
+from latent_shift.rng import StepRNG, step_seed
+from latent_shift.training.checkpoint import State
 from latent_shift.training.recipe import Divisible
 from latent_shift.training.sharding import give_back
-from latent_shift.training.state import State
-from latent_shift.training.stepping import to_device
+from latent_shift.training.train_step import to_device
 
 
 class FixedItems:
@@ -29,13 +28,13 @@ class FixedItems:
             raise ValueError(
                 f"validation.items {items} cannot be shared by {accelerator.num_processes} processes"
             )
-        draws = Draws.of(
+        rng = StepRNG.of(
             step_seed(recipe.seed, 0), items, accelerator.process_index, accelerator.num_processes
         )
         size = max(recipe.batch_size // accelerator.num_processes, 1)
         self.batches = [
-            (default_collate([data[place] for place in some]), Draws(draws.seed, tuple(some), items))
-            for some in _of_one_size(data, draws.places, size)
+            (default_collate([data[place] for place in some]), StepRNG(rng.seed, tuple(some), items))
+            for some in _of_one_size(data, rng.batch_indices, size)
         ]
 
     @torch.no_grad()
@@ -44,12 +43,12 @@ class FixedItems:
         objective, total = state.objective, torch.zeros((), device=accelerator.device)
         objective.eval()
         with state.averaged(), accelerator.autocast():
-            for batch, draws in self.batches:
-                figures = objective(to_device(batch, accelerator.device), draws)
-                total += figures["loss"] * len(draws.places)
+            for batch, rng in self.batches:
+                figures = objective(to_device(batch, accelerator.device), rng)
+                total += figures["loss"] * len(rng.batch_indices)
             give_back(objective)
         objective.train()
-        total /= sum(len(draws.places) for _, draws in self.batches)
+        total /= sum(len(rng.batch_indices) for _, rng in self.batches)
         return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total
 
 

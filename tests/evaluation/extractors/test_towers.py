@@ -6,10 +6,10 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from latent_shift.checkpoints import DEFAULT_MODEL, resolve
-from latent_shift.data.moving_shapes import caption, draw_scenes, render, world
-from latent_shift.evaluation.extractors import KNOWN, Given, make_extractor
+from latent_shift.evaluation.extractors import EXTRACTORS, Given, make_extractor
 from latent_shift.evaluation.extractors.clip import DEVIATION, MEAN, Clip
-from latent_shift.evaluation.extractors.moving_shapes import Towers
+from latent_shift.moving_shapes import caption, constants, draw_scenes, render
+from latent_shift.moving_shapes.scorer.towers import Towers
 from tiny import TEXT_LENGTH, tiny_tokenizer
 
 
@@ -94,8 +94,8 @@ def test_the_scorers_eyes_see_place_shape_and_colour():
     scenes = draw_scenes(1, range(12), level=1)
     features, logits = eyes(torch.from_numpy(render(scenes)))
     assert features.shape == (12, eyes.facts.width)
-    named = [world.SHAPES[number] for number in logits.argmax(dim=1)]
-    spins = [scene.things[0].motion in world.SPINNING for scene in scenes]
+    named = [constants.SHAPES[number] for number in logits.argmax(dim=1)]
+    spins = [scene.things[0].motion in constants.SPINNING for scene in scenes]
     right = [name == scene.things[0].shape for name, scene in zip(named, scenes, strict=True)]
     assert all(one for one, spinning in zip(right, spins, strict=True) if not spinning)
     for row, scene in zip(features.numpy(), scenes, strict=True):
@@ -105,7 +105,7 @@ def test_the_scorers_eyes_see_place_shape_and_colour():
         if scene.things[0].motion == "standing still":
             assert np.ptp(x) < 0.05
         colours = row[-15:-6]
-        assert list(world.COLOURS)[int(colours.argmax())] == scene.things[0].colour
+        assert list(constants.COLOURS)[int(colours.argmax())] == scene.things[0].colour
     blank, chances = eyes(torch.full((1, 16, 64, 64, 3), 128, dtype=torch.uint8))
     assert not blank[0, :64].any()
     assert chances.std() < 1e-6
@@ -117,7 +117,7 @@ def test_extractors_are_made_by_name(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"extractor 'vgg': expected one of inception-v3, clip"):
         make_extractor("vgg")
     for name in ("inception-v3", "i3d", "c3d", "mobilenet-v2"):
-        assert name in KNOWN
+        assert name in EXTRACTORS
         with pytest.raises(ValueError, match=f"{name} needs a weights file"):
             make_extractor(name)
     with pytest.raises(ValueError, match="towers of Moving Shapes are not there"):

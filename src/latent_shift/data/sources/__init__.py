@@ -4,7 +4,7 @@
     source = recognise("clips/")                 # or what is clear from the name: a folder, a table, tars
     source.read().entries
 
-A new format is a new file here with a class, and its name in `Sources` below.
+A new format is a new file here with a class, and a line in `SOURCES` below.
 """
 
 from __future__ import annotations
@@ -14,46 +14,65 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
-from latent_shift.data.sources.base import Source
-from latent_shift.data.sources.folder import FolderSource
-from latent_shift.data.sources.huggingface import HuggingFaceSource
-from latent_shift.data.sources.msrvtt import MsrvttSource
-from latent_shift.data.sources.shards import ShardsSource
-from latent_shift.data.sources.table import TableSource
-from latent_shift.data.sources.ucf101 import Ucf101Source
-from latent_shift.data.sources.webvid import WebvidSource
+from latent_shift.data.sources.base import GeneratedSource, Source
+from latent_shift.registry import Registry
 
-Sources = (
-    FolderSource | TableSource | MsrvttSource | Ucf101Source | WebvidSource | HuggingFaceSource | ShardsSource
+_HERE = "latent_shift.data.sources"
+SOURCES = Registry(
+    "format",
+    "latent_shift.sources",
+    {
+        "folder": f"{_HERE}.folder:FolderSource",
+        "table": f"{_HERE}.table:TableSource",
+        "msrvtt": f"{_HERE}.msrvtt:MsrvttSource",
+        "ucf101": f"{_HERE}.ucf101:Ucf101Source",
+        "webvid": f"{_HERE}.webvid:WebvidSource",
+        "huggingface": f"{_HERE}.huggingface:HuggingFaceSource",
+        "shards": f"{_HERE}.shards:ShardsSource",
+    },
 )
-AnySource = Annotated[Sources, Field(discriminator="format")]
-FORMATS = ("folder", "table", "msrvtt", "ucf101", "webvid", "huggingface", "shards")
-_ANY_SOURCE: TypeAdapter[Sources] = TypeAdapter(AnySource)
+AnyOfAll = Source | GeneratedSource
 
-__all__ = ["FORMATS", "AnySource", "Source", "Sources", "make_source", "read_source", "recognise"]
+__all__ = ["SOURCES", "AnyGeneratedSource", "AnySource", "make_source", "read_source", "recognise"]
 
 
-def make_source(settings: Mapping[str, Any], where: str) -> Sources:
+def _from_mapping(value: Any) -> Any:
+    """A source of a recipe's mapping, by its format; a source stays as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    if "format" not in value:
+        raise ValueError(f"format is missing: one of {', '.join(SOURCES.names())}")
+    return SOURCES[str(value["format"])].model_validate(dict(value))
+
+
+# Fields of recipes: a mapping with a `format`, made into a source of that format.
+AnySource = Annotated[Source, BeforeValidator(_from_mapping), SerializeAsAny()]
+AnyGeneratedSource = Annotated[GeneratedSource, BeforeValidator(_from_mapping), SerializeAsAny()]
+
+
+def make_source(settings: Mapping[str, Any], where: str) -> AnyOfAll:
     """A source of its settings; ValueError naming `where` and the first wrong key."""
+    name = settings.get("format")
+    if name not in SOURCES:
+        raise ValueError(f"{where}: format: expected one of {', '.join(SOURCES.names())}")
     try:
-        return _ANY_SOURCE.validate_python(dict(settings))
+        made: AnyOfAll = SOURCES[str(name)].model_validate(dict(settings))
+        return made
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"][1:]))  # the first is the format
-        if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            key, told = "format", f"expected one of {', '.join(FORMATS)}"
-        elif first["type"] == "extra_forbidden":
-            told = f"unknown key of format {first['loc'][0]}"
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            told = f"unknown key of format {name}"
         elif first["type"] == "missing":
-            told = f"is missing; format {first['loc'][0]} needs it"
+            told = f"is missing; format {name} needs it"
         else:
             told = f"{first['msg']}, got {str(first['input'])[:80]!r}"
         raise ValueError(f"{where}: {key}: {told}") from error
 
 
-def read_source(path: Path, **changes: Any) -> Sources:
+def read_source(path: Path, **changes: Any) -> AnyOfAll:
     """A source from a YAML file with its settings; relative paths start from that file's folder.
 
     changes: settings that stand in for those of the file. Raises ValueError naming the file and the key.
@@ -68,21 +87,21 @@ def read_source(path: Path, **changes: Any) -> Sources:
     return source.model_copy(update=_from_folder(source, path.parent, set(changes)))
 
 
-def _from_folder(source: Sources, folder: Path, kept: set[str]) -> dict[str, Any]:
+def _from_folder(source: AnyOfAll, folder: Path, kept: set[str]) -> dict[str, Any]:
     """The source's relative paths, but for `kept` ones, as they are seen from where the program runs."""
     values = {name: getattr(source, name) for name in type(source).model_fields if name not in kept}
     moved: dict[str, Any] = {
         name: folder / value for name, value in values.items() if isinstance(value, Path)
     }
-    if isinstance(source, HuggingFaceSource) and not source.hub and "path" not in kept:
-        moved["path"] = str(folder / source.path)
-    if isinstance(source, ShardsSource) and "shards" not in kept:
-        patterns = (source.shards,) if isinstance(source.shards, str) else source.shards
+    if values.get("hub") is False and isinstance(values.get("path"), str):
+        moved["path"] = str(folder / values["path"])
+    if "shards" in values:
+        patterns = (values["shards"],) if isinstance(values["shards"], str) else values["shards"]
         moved["shards"] = tuple(p if "://" in p else str(folder / p) for p in patterns)
     return moved
 
 
-def recognise(name: str, format: str | None = None, **settings: Any) -> Sources:
+def recognise(name: str, format: str | None = None, **settings: Any) -> AnyOfAll:
     """A source of what a user typed: a folder, a .csv, .tsv, .jsonl, .json or .yaml file, a pattern of tars.
 
     format: where the name does not tell; settings: the format's other keys. Raises ValueError naming what is

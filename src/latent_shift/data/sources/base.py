@@ -1,16 +1,21 @@
-"""What all sources share: strict settings with a `read`, and the checks that every format needs."""
+"""Base classes of all sources: collections that are read, and worlds whose clips are made as they are needed.
+
+Also the checks that every format of a collection needs.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
+from torch.utils.data import Dataset
 
-from latent_shift.data.entries import Entry, Listing, OnDisk, Problem
-from latent_shift.data.text import as_seconds
+from latent_shift.data.caption_io import as_seconds
+from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest, Problem
 from latent_shift.media import CLIP_SUFFIXES, IMAGE_SUFFIXES, kind_by_name
 
 
@@ -20,13 +25,89 @@ class Source(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @abstractmethod
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """All entries and problems. Raises ValueError for a source that cannot be used at all."""
+
+
+class ClipShape(NamedTuple):
+    """Frames of a clip, frames a second, height and width in pixels."""
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+
+
+class CaptionedClips(Protocol):
+    """Clips by index and their captions by visit; visit v is of clip v modulo their number."""
+
+    def __len__(self) -> int: ...
+
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        """Clips of these indices, uint8 (N, F, H, W, 3)."""
+        ...
+
+    def caption(self, visit: int, *, image: bool = False) -> str:
+        """The canonical caption of the clip of a visit; of a single frame of it where `image`."""
+        ...
+
+    def paraphrase(self, visit: int, *, image: bool = False) -> str:
+        """The caption at this visit, worded anew; of a single frame where `image`."""
+        ...
+
+
+class GeneratedSource(BaseModel, ABC):
+    """Settings of a generated world: a series of captioned clips made as they are needed, without files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str
+    seed: int
+    clips: int
+
+    @property
+    @abstractmethod
+    def shape(self) -> ClipShape:
+        """The native shape of its clips."""
+
+    @abstractmethod
+    def dataset(
+        self, *, images: bool = False, crop: int | None = None, hard_negatives: int = 0
+    ) -> Dataset[dict[str, Any]]:
+        """Items {"frames": uint8 (F, H, W, 3), "caption", "key"}; single frames where `images`.
+
+        crop: of each image only a window of so many pixels around an object. hard_negatives: items have so
+        many nearly true sentences, "hard_negatives".
+        """
+
+    @abstractmethod
+    def captioned_clips(self, *, cached: bool = False) -> CaptionedClips:
+        """The series by index. cached: the descriptions (not the pixels) are kept in memory."""
+
+    @abstractmethod
+    def extended(self, count: int) -> Self:
+        """The series continued by `count` clips, in canonical words: for validation."""
+
+    @abstractmethod
+    def other_series(self, count: int) -> Self:
+        """`count` clips of the same kind that this series does not have: for validation."""
+
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word of its captions, in lower case, sorted."""
+
+    @abstractmethod
+    def sample_prompts(self, *, images: bool) -> list[str]:
+        """Captions of a few clips, or of images, that no training sees."""
+
+    @abstractmethod
+    def latent_settings(self) -> dict[str, Any]:
+        """Settings that encoded clips depend on: a store of other settings is another store."""
 
 
 def file_entry(
     key: str, path: Path, captions: Sequence[str], start: float | None = None, end: float | None = None
-) -> Entry | Problem:
+) -> ClipRecord | Problem:
     """An entry for a file on disk, or what is wrong with it: name, captions, times, or it is not there."""
     kind = kind_by_name(path.name)
     if kind is None:
@@ -38,7 +119,7 @@ def file_entry(
         return Problem(key, f"ends at {end:g} s, before its start at {start:g} s")
     if not path.is_file():
         return Problem(key, f"{path}: no such file")
-    return Entry(key, OnDisk(str(path)), tuple(captions), kind, start, end)
+    return ClipRecord(key, LocalFile(str(path)), tuple(captions), kind, start, end)
 
 
 def piece(start: Any, end: Any) -> tuple[float | None, float | None]:
@@ -52,9 +133,9 @@ def piece(start: Any, end: Any) -> tuple[float | None, float | None]:
     return times[0], times[1]
 
 
-def sorted_out(found: Sequence[Entry | Problem]) -> tuple[list[Entry], list[Problem]]:
+def sorted_out(found: Sequence[ClipRecord | Problem]) -> tuple[list[ClipRecord], list[Problem]]:
     """Entries and problems, apart."""
-    entries = [one for one in found if isinstance(one, Entry)]
+    entries = [one for one in found if isinstance(one, ClipRecord)]
     return entries, [one for one in found if isinstance(one, Problem)]
 
 

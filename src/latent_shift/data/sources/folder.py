@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from latent_shift.data.entries import Entry, Listing, Problem, listing
+from latent_shift.data.caption_io import caption_lines, read_text
+from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_entry, require_folder, sorted_out
-from latent_shift.data.text import caption_lines, read_text
 from latent_shift.media import kind_by_name
 
 
@@ -22,7 +22,7 @@ class FolderSource(Source):
     format: Literal["folder"] = "folder"
     path: Path = Field(description="the folder")
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """Every clip and image with its captions; files whose name begins with a dot are left alone."""
         root = require_folder(self.path, "folder")
         files = sorted(
@@ -47,9 +47,9 @@ class FolderSource(Source):
         others = len(files) - len(clips) - len(texts)
         if others:
             notes.append(f"{root}: {others} files that are neither clip, image nor .txt were left alone")
-        return listing(str(root), entries, problems, notes)
+        return build_manifest(str(root), entries, problems, notes)
 
-    def _entry(self, path: Path, notes: list[str]) -> Entry | Problem:
+    def _entry(self, path: Path, notes: list[str]) -> ClipRecord | Problem:
         text, key = path.with_suffix(".txt"), _key(self.path, path)
         if not text.is_file():
             return Problem(key, f"no caption: {text.name} is missing")

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latent_shift.data.entries import Entry, Listing, OnDisk, Place, Problem, listing
+from latent_shift.data.caption_io import as_captions
+from latent_shift.data.manifest import ClipRecord, FileRef, LocalFile, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, piece
-from latent_shift.data.text import as_captions
 from latent_shift.media import File, HeldFile, Kind
 
 
@@ -34,7 +34,7 @@ class HuggingFaceSource(Source):
     end_column: str | None = None
     kind: Kind = Field("clip", description="what the column holds")
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """One entry a row. Raises ValueError without the extra, the split or the columns."""
         table = _rows(self)
         named = [self.media_column, self.caption_column, self.start_column, self.end_column]
@@ -44,18 +44,18 @@ class HuggingFaceSource(Source):
                 f"{self.path}: no column {missing[0]!r}; it has {', '.join(table.column_names)};"
                 " set media_column, caption_column, start_column or end_column"
             )
-        entries: list[Entry] = []
+        entries: list[ClipRecord] = []
         problems: list[Problem] = []
         words = table.select_columns([name for name in named[1:] if name is not None])
         for number, row in enumerate(words):
             found = self._entry(number, row)
-            if isinstance(found, Entry):
+            if isinstance(found, ClipRecord):
                 entries.append(found)
             else:
                 problems.append(found)
-        return listing(self.path, entries, problems)
+        return build_manifest(self.path, entries, problems)
 
-    def _entry(self, number: int, row: dict[str, Any]) -> Entry | Problem:
+    def _entry(self, number: int, row: dict[str, Any]) -> ClipRecord | Problem:
         key = f"{self.path} row {number}"
         captions = as_captions(row[self.caption_column])
         if not captions:
@@ -64,8 +64,8 @@ class HuggingFaceSource(Source):
             start, end = piece(row.get(self.start_column or ""), row.get(self.end_column or ""))
         except ValueError as error:
             return Problem(key, str(error))
-        place: Place = InRow(self, number)
-        return Entry(key, place, captions, self.kind, start, end)
+        place: FileRef = InRow(self, number)
+        return ClipRecord(key, place, captions, self.kind, start, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class InRow:
         if isinstance(value, bytes):
             return HeldFile(str(self), value)
         if isinstance(value, str):
-            return OnDisk(value).open()
+            return LocalFile(value).open()
         raise ValueError(
             f"{self}: {self.source.media_column} is {type(value).__name__}; expected a path or bytes"
         )

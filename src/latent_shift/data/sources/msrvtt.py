@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latent_shift.data.entries import Entry, Listing, Problem, listing
+from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_entry, require_folder, sorted_out
-from latent_shift.data.text import as_captions, read_text
 from latent_shift.media import CLIP_SUFFIXES
 
 
@@ -25,7 +25,7 @@ class MsrvttSource(Source):
     videos: Path = Field(description="folder of the clips")
     split: Literal["train", "validate", "test"] | None = Field(None, description="none: all in the file")
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """One entry a video. Raises ValueError for a file that is not MSR-VTT's."""
         folder = require_folder(self.videos, "videos")
         text, notes = read_text(self.path)
@@ -44,7 +44,7 @@ class MsrvttSource(Source):
             raise ValueError(f"{self.path}: no video of split {self.split!r}; it has {', '.join(splits)}")
         names = [video.get("video_id") for video in chosen]
         entries, more = sorted_out([_entry(folder, name, said.get(name, [])) for name in map(str, names)])
-        return listing(str(self.path), entries, problems + more, notes)
+        return build_manifest(str(self.path), entries, problems + more, notes)
 
 
 def _parts(path: Path, text: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -59,6 +59,6 @@ def _parts(path: Path, text: str) -> tuple[list[dict[str, Any]], list[dict[str, 
     return parts[0] or [], parts[1] or []
 
 
-def _entry(folder: Path, name: str, captions: list[str]) -> Entry | Problem:
+def _entry(folder: Path, name: str, captions: list[str]) -> ClipRecord | Problem:
     suffix = next((s for s in CLIP_SUFFIXES if (folder / f"{name}{s}").is_file()), ".mp4")
     return file_entry(name, folder / f"{name}{suffix}", tuple(dict.fromkeys(captions)))

@@ -21,10 +21,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from latent_shift.data.entries import Entry, InTar, Listing, Problem, listing
+from latent_shift.data.caption_io import as_captions, caption_lines, decode
+from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
 from latent_shift.data.sources.base import Source, piece
 from latent_shift.data.sources.fetching import fetch_file, is_url
-from latent_shift.data.text import as_captions, caption_lines, decode
 from latent_shift.media import kind_by_name
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption file in a tar
@@ -38,10 +38,10 @@ class ShardsSource(Source):
     fetch: Path | None = Field(None, description="folder to fetch shards of the web into; none: no network")
     caption_key: str = Field("caption", description="of the .json files")
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """One entry a sample. Raises ValueError for shards that are nowhere, or on the web and no `fetch`."""
         patterns = (self.shards,) if isinstance(self.shards, str) else self.shards
-        entries: list[Entry] = []
+        entries: list[ClipRecord] = []
         problems: list[Problem] = []
         notes: list[str] = []
         for name in [name for pattern in patterns for name in expand(pattern)]:
@@ -50,7 +50,7 @@ class ShardsSource(Source):
                 self._read_tar(tar, entries, problems, notes)
             except (OSError, tarfile.TarError) as error:
                 problems.append(Problem(name, f"cannot be read as a tar: {' '.join(str(error).split())}"))
-        return listing(", ".join(patterns), entries, problems, notes)
+        return build_manifest(", ".join(patterns), entries, problems, notes)
 
     def _local(self, name: str) -> str:
         if not is_url(name):
@@ -59,22 +59,24 @@ class ShardsSource(Source):
             raise ValueError(f"{name}: lies on the web; set fetch to a folder that it may be stored in")
         return str(fetch_file(name, self.fetch))
 
-    def _read_tar(self, tar: str, entries: list[Entry], problems: list[Problem], notes: list[str]) -> None:
+    def _read_tar(
+        self, tar: str, entries: list[ClipRecord], problems: list[Problem], notes: list[str]
+    ) -> None:
         """Add what a tar holds; of one that is cut off, what lies before the cut, and then raise."""
-        samples: dict[str, dict[str, InTar]] = {}
+        samples: dict[str, dict[str, TarMember]] = {}
         try:
             with tarfile.open(tar, "r:") as file:
                 for member in file:
                     if member.isfile():
                         stem, suffix = split_name(member.name)
-                        place = InTar(tar, member.name, member.offset_data, member.size)
+                        place = TarMember(tar, member.name, member.offset_data, member.size)
                         samples.setdefault(stem, {})[suffix] = place
         finally:
             for stem, members in samples.items():
                 found = self._sample(f"{tar}/{stem}", members, notes)
-                (entries if isinstance(found, Entry) else problems).append(found)  # type: ignore[arg-type]
+                (entries if isinstance(found, ClipRecord) else problems).append(found)  # type: ignore[arg-type]
 
-    def _sample(self, key: str, members: dict[str, InTar], notes: list[str]) -> Entry | Problem:
+    def _sample(self, key: str, members: dict[str, TarMember], notes: list[str]) -> ClipRecord | Problem:
         media = [place for place in members.values() if kind_by_name(place.name) is not None]
         if len(media) != 1:
             return Problem(key, f"has {len(media)} clips or images, not one: {', '.join(members)}")
@@ -87,10 +89,10 @@ class ShardsSource(Source):
         kind = kind_by_name(media[0].name)
         assert kind is not None
         ahead = {"latents": members.get("latents.safetensors"), "text": members.get("text.safetensors")}
-        return Entry(key, media[0], captions, kind, start, end, **ahead)
+        return ClipRecord(key, media[0], captions, kind, start, end, **ahead)
 
     def _words(
-        self, members: dict[str, InTar], notes: list[str]
+        self, members: dict[str, TarMember], notes: list[str]
     ) -> tuple[tuple[str, ...], float | None, float | None]:
         texts = {}
         for suffix in ("txt", "json"):

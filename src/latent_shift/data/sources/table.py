@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latent_shift.data.entries import Entry, Listing, Problem, listing
+from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_entry, piece, sorted_out
-from latent_shift.data.text import as_captions, read_text
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ class TableSource(Source):
     start_column: str = "start"
     end_column: str = "end"
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """One entry for each piece of a clip. Raises ValueError for a table without the columns."""
         text, notes = read_text(self.path)
         wanted: dict[tuple[str, float | None, float | None], list[str]] = {}
@@ -53,7 +53,7 @@ class TableSource(Source):
                 continue
             wanted.setdefault((file, start, end), []).extend(captions)
         entries, more = sorted_out([self._entry(*place, said) for place, said in wanted.items()])
-        return listing(str(self.path), entries, problems + more, notes)
+        return build_manifest(str(self.path), entries, problems + more, notes)
 
     def _required(self) -> list[str]:
         """Columns that must be there: a name for times that was set on purpose, too."""
@@ -70,7 +70,7 @@ class TableSource(Source):
 
     def _entry(
         self, file: str, start: float | None, end: float | None, captions: list[str]
-    ) -> Entry | Problem:
+    ) -> ClipRecord | Problem:
         times = (
             "" if start is None and end is None else f"@{start or 0:g}-{'' if end is None else f'{end:g}'}"
         )

@@ -12,9 +12,9 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from latent_shift.data.entries import Listing, Problem, listing
+from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.manifest import Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_entry, require_folder, sorted_out
-from latent_shift.data.text import as_captions, read_text
 from latent_shift.media import kind_by_name
 
 
@@ -28,7 +28,7 @@ class Ucf101Source(Source):
         None, description="YAML or JSON: class to caption, or to a list of them; none: the class in words"
     )
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """One entry a clip. Raises ValueError where the captions lack a class that has clips."""
         root = require_folder(self.path, "path")
         names, problems, notes = self._listed() if self.split_file else (self._found(), [], [])
@@ -43,7 +43,7 @@ class Ucf101Source(Source):
             for name in names
         ]
         entries, more = sorted_out(found)
-        return listing(str(root), entries, problems + more, notes + guessed)
+        return build_manifest(str(root), entries, problems + more, notes + guessed)
 
     def _found(self) -> list[str]:
         clips = (path for path in sorted(self.path.glob("*/*")) if kind_by_name(path.name) == "clip")

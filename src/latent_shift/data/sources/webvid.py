@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from latent_shift.data.entries import Entry, Listing, Problem, listing
+from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_entry, require_folder, sorted_out
 from latent_shift.data.sources.table import rows
-from latent_shift.data.text import as_captions, read_text
 
 
 class WebvidSource(Source):
@@ -20,11 +20,11 @@ class WebvidSource(Source):
     path: Path = Field(description="results_10M_train.csv or such")
     videos: Path = Field(description="folder of the page_dir folders")
 
-    def read(self) -> Listing:
+    def read(self) -> Manifest:
         """One entry a line. Raises ValueError for a csv without the columns."""
         folder = require_folder(self.videos, "videos")
         text, notes = read_text(self.path)
-        found: list[Entry | Problem] = []
+        found: list[ClipRecord | Problem] = []
         for where, row in rows(self.path, text, ["videoid", "page_dir", "name"]):
             if isinstance(row, str):
                 found.append(Problem(where, row))
@@ -32,4 +32,4 @@ class WebvidSource(Source):
             name = "/".join(str(row.get(part, "")).strip() for part in ("page_dir", "videoid"))
             found.append(file_entry(name, folder / f"{name}.mp4", as_captions(row.get("name"))))
         entries, problems = sorted_out(found)
-        return listing(str(self.path), entries, problems, notes)
+        return build_manifest(str(self.path), entries, problems, notes)

@@ -7,6 +7,6 @@ Weights of others are no part of this package: `published.py` says which files, 
 `weights.py` finds, checks and reads them without running any code from them.
 """
 
-from latent_shift.evaluation.extractors.known import KNOWN, Given, check_name, make_extractor
+from latent_shift.evaluation.extractors.known import EXTRACTORS, Given, make_extractor
 
-__all__ = ["KNOWN", "Given", "check_name", "make_extractor"]
+__all__ = ["EXTRACTORS", "Given", "make_extractor"]

@@ -1,7 +1,7 @@
 """How far a figure would move with other clips of the same kind: intervals by the bootstrap.
 
 Clips (not frames, which depend on one another) are drawn again with replacement, the figure is computed anew,
-and its spread over the draws gives the interval: figure ± 1.96 standard deviations, 95 % where the spread is
+and its spread over the rng gives the interval: figure ± 1.96 standard deviations, 95 % where the spread is
 about normal (Efron and Tibshirani, 1993, chapter 6). Not the percentiles: a Fréchet distance of redrawn
 clips, some of them twice, is larger on average, and its percentiles may not even hold the figure. The
 interval says nothing of the bias that few samples bring.

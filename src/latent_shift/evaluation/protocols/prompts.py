@@ -91,7 +91,7 @@ def ucf_101(samples: int, *, classes: Path | None = None, seed: int = 0) -> Prom
 
 def ucf_101_sentences() -> dict[str, str]:
     """The sentence of each class, in the order of the data set's own list."""
-    text = files(__package__).joinpath(SENTENCES).read_text(encoding="utf-8")
+    text = files("latent_shift").joinpath("assets", SENTENCES).read_text(encoding="utf-8")
     return {row["class"]: row["sentence"] for row in csv.DictReader(io.StringIO(text))}
 
 

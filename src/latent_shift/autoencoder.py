@@ -1,0 +1,100 @@
+"""The image autoencoder, used the same way in training and sampling: encode, decode, scale, in chunks.
+
+Clips are encoded and decoded frame by frame. Latents are scaled as the denoiser sees them: by the scaling
+factor in the autoencoder's configuration and, for some SDXL autoencoders, mean and standard deviation.
+
+Shapes: N images of H x W pixels, C latent channels, h x w latent pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+ENCODER_PREFIXES = ("encoder.", "quant_conv.")  # names of the weights that decide the latents
+
+
+def to_model_range(frames: Tensor) -> Tensor:
+    """Convert uint8 (N, H, W, 3) to float32 (N, 3, H, W) from -1 to 1."""
+    return frames.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Convert images (N, 3, H, W) from -1 to 1 to uint8 (N, H, W, 3)."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
+    """Scaled latents (N, C, h, w) float32 of frames uint8 (N, H, W, 3): the mean of each posterior.
+
+    chunk: frames encoded together.
+    """
+    parts = []
+    for part in frames.split(chunk):
+        with torch.autocast(vae.device.type, torch.bfloat16):
+            parts.append(vae.encode(to_model_range(part.to(vae.device))).latent_dist.mode())
+    return scale_latents(vae, torch.cat(parts).float())
+
+
+def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk: int) -> Tensor:
+    """Images (N, 3, H, W) from -1 to 1 of scaled latents (N, C, h, w), `chunk` of them at a time."""
+    with _upcast_if_needed(vae):
+        unscaled = unscale_latents(vae, latents.to(vae.dtype))
+        return torch.cat([vae.decode(part, return_dict=False)[0] for part in unscaled.split(chunk)])
+
+
+def scale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents (N, C, h, w) in the autoencoder's own scale to those that the denoiser sees."""
+    statistics = _statistics(vae, latents)
+    if statistics is not None:
+        mean, std = statistics
+        latents = (latents - mean) / std
+    return latents * vae.config.scaling_factor
+
+
+def unscale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents (N, C, h, w) that the denoiser sees to the autoencoder's own scale."""
+    statistics = _statistics(vae, latents)
+    if statistics is None:
+        return latents / vae.config.scaling_factor
+    mean, std = statistics
+    return latents * std / vae.config.scaling_factor + mean
+
+
+def encoder_hash(vae: AutoencoderKL) -> str:
+    """A short hash of an autoencoder's encoding weights: which latents a store holds."""
+    digest = hashlib.sha256()
+    encoding = {
+        name: tensor for name, tensor in vae.state_dict().items() if name.startswith(ENCODER_PREFIXES)
+    }
+    for name, tensor in sorted(encoding.items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _statistics(vae: AutoencoderKL, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of the latents, (1, C, 1, 1) each; None where not configured."""
+    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    if mean is None or std is None:
+        return None
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in (mean, std))
+    return mean, std
+
+
+@contextmanager
+def _upcast_if_needed(vae: AutoencoderKL) -> Iterator[None]:
+    """SDXL's first autoencoder overflows in float16; decode it in float32, as the stock pipeline does."""
+    upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    if upcast:
+        vae.to(dtype=torch.float32)
+    try:
+        yield
+    finally:
+        if upcast:
+            vae.to(dtype=torch.float16)

@@ -1,0 +1,187 @@
+"""Conditioning of the denoiser: prompt embeddings, frame positions, SDXL's pooled embeddings and sizes.
+
+Training and sampling use the same functions. One text encoder gives embeddings; the two of SDXL's layout give
+theirs side by side, and a pooled one. Not the validation of prompts (`prompts.py`), and no loss.
+
+Frame position embedding (ours, an option beside the paper's method): the temporal shift lets a frame know its
+neighbours, and how near a clip's ends are only within its reach. Each frame then reads the text twice: with
+sinusoids of its position added to it and scaling it, and rotated by its position. Where an object is follows
+from the word *and* the position, and a product of both is what a network of few layers finds hard to learn.
+A single frame gets none, so that images stay those of the image model.
+
+Shapes: N captions, B clips, F frames, L tokens of width D, P the width of pooled embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor
+
+NUM_FREQS = (
+    5  # of the fastest sinusoid, in turns from first frame to last: a star turned once repeats five times
+)
+MAX_PERIOD = 64.0  # of the slowest sinusoid, over the fastest's
+_TEXT_PARTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """Embeddings of N captions: states (N, L, D); pooled (N, P) in SDXL's layout, else None.
+
+    filled: which captions take the text encoder's whole length, and may be truncated; None where unknown.
+    """
+
+    states: Tensor
+    pooled: Tensor | None = None
+    filled: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """text (B*F, L, D); added: in SDXL's layout text_embeds (B*F, P) and time_ids (B*F, 6), else None."""
+
+    text: Tensor
+    added: dict[str, Tensor] | None = None
+
+
+@torch.no_grad()
+def encode_prompts(model: Any, captions: Sequence[str]) -> PromptEmbeds:
+    """Embed captions, padded to the text encoders' full length, as the pipeline `model` does."""
+    if getattr(model, "text_encoder_2", None) is not None:
+        device = model.text_encoder_2.device
+        states, _, pooled, _ = model.encode_prompt(
+            list(captions), device=device, do_classifier_free_guidance=False
+        )
+        return PromptEmbeds(states, pooled)
+    tokens = model.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+    states = model.text_encoder(tokens.input_ids.to(model.text_encoder.device)).last_hidden_state
+    return PromptEmbeds(states, filled=tuple(tokens.attention_mask.all(dim=1).nonzero().flatten().tolist()))
+
+
+def encode_empty_prompt(model: Any) -> PromptEmbeds:
+    """The unconditional embedding, which replaces dropped captions and which guidance moves away from.
+
+    That of the empty caption; in SDXL's layout zeros, where the model's configuration says so.
+    """
+    empty = encode_prompts(model, [""])
+    if empty.pooled is None or not model.config.force_zeros_for_empty_prompt:
+        return empty
+    return PromptEmbeds(torch.zeros_like(empty.states), torch.zeros_like(empty.pooled))
+
+
+def caption_embeds(
+    model: Any, batch: dict[str, Any], captions: Sequence[str], dropped: Sequence[bool]
+) -> PromptEmbeds:
+    """The embeddings of B captions, unconditional where `dropped`.
+
+    batch: may bring precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P).
+    """
+    if "text" in batch:
+        pooled = batch["pooled"].float() if "pooled" in batch else None
+        embeds = PromptEmbeds(batch["text"].float(), pooled)
+    else:
+        kept = ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
+        embeds = encode_prompts(model, kept)
+        if embeds.pooled is None:
+            return embeds
+    return _replace_dropped(model, embeds, dropped) if any(dropped) else embeds
+
+
+def repeat_per_frame(
+    embeds: PromptEmbeds, frames: int, size: tuple[int, int], *, frame_positions: bool
+) -> Conditioning:
+    """Conditioning of each frame of B clips.
+
+    size: height and width in pixels; SDXL's sizes are those of an uncropped original of that size (arXiv
+    2307.01952, section 2.2). frame_positions: whether each frame's position is embedded.
+    """
+    text = embeds.states.repeat_interleave(frames, dim=0)
+    if frame_positions:
+        text = add_frame_positions(text, frames)
+    if embeds.pooled is None:
+        return Conditioning(text)
+    pooled = embeds.pooled.repeat_interleave(frames, dim=0)
+    ids = torch.tensor([*size, 0, 0, *size], device=pooled.device, dtype=pooled.dtype)
+    return Conditioning(text, {"text_embeds": pooled, "time_ids": ids.repeat(len(pooled), 1)})
+
+
+def add_frame_positions(text: Tensor, frames: int) -> Tensor:
+    """Embed frame positions in text (B*F, L, D), a clip's frames adjacent: (B*F, 2L, D).
+
+    The first half is sinusoidal, the second rotary. The first frame of a clip is at 0, the last at 1,
+    whatever lies between: a clip of fewer or more frames has the same positions in coarser or finer
+    steps. Text of clips of one frame comes back as it is, (B, L, D).
+    """
+    if frames == 1:
+        return text
+    clips = text.unflatten(0, (-1, frames))
+    positions = torch.linspace(0, 2 * math.pi, frames, device=text.device)
+    return torch.cat([sinusoidal(clips, positions), rotary(clips, positions)], dim=2).flatten(0, 1)
+
+
+def sinusoidal(text: Tensor, positions: Tensor) -> Tensor:
+    """(B, F, L, D): sinusoids of positions (F,), 5 turns to 5/64, added, and scaling it by half."""
+    waves = get_timestep_embedding(positions * NUM_FREQS, text.shape[-1], max_period=MAX_PERIOD)  # (F, D)
+    waves = waves[:, None].to(text.dtype)
+    return text * (1 + waves / 2) + waves
+
+
+def rotary(text: Tensor, positions: Tensor) -> Tensor:
+    """(B, F, L, D): channels in pairs rotated by positions (F,), the pairs by 1, 2, ... 5, 1, 2 ... turns.
+
+    As rotary embeddings rotate queries and keys (arXiv 2104.09864). Whole turns, as a clip is one turn or one
+    circle; a channel without a partner stays.
+    """
+    half = text.shape[-1] // 2
+    turns = 1 + torch.arange(half, device=text.device) % NUM_FREQS
+    angles = positions[:, None, None] * turns  # (F, 1, D/2)
+    cos, sin = angles.cos().to(text.dtype), angles.sin().to(text.dtype)
+    one, other, rest = text.split([half, half, text.shape[-1] - 2 * half], dim=-1)
+    return torch.cat([one * cos - other * sin, one * sin + other * cos, rest], dim=-1)
+
+
+def warn_if_truncated(model: Any, captions: Sequence[str]) -> bool:
+    """Warn (UserWarning) where captions exceed the text encoders' length. Returns whether some do."""
+    tokenizers = (getattr(model, name, None) for _, name in _TEXT_PARTS)
+    for tokenizer in (one for one in tokenizers if one is not None):
+        limit = tokenizer.model_max_length
+        encoded = tokenizer(list(captions), truncation=False, verbose=False).input_ids
+        for caption, tokens in zip(captions, encoded, strict=True):
+            if len(tokens) > limit:
+                warnings.warn(
+                    f"the text model reads {limit} tokens, and captions are longer, {caption!r} the first:"
+                    " what lies beyond is cut off",
+                    stacklevel=2,
+                )
+                return True
+    return False
+
+
+def text_encoder_hash(model: Any) -> str:
+    """A short hash of the text encoders' weights and of their tokenizers' vocabularies."""
+    digest = hashlib.sha256()
+    for encoder_name, tokenizer_name in _TEXT_PARTS:
+        encoder = getattr(model, encoder_name, None)
+        if encoder is None:
+            continue
+        for name, tensor in sorted(encoder.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+        vocabulary = sorted(getattr(model, tokenizer_name).get_vocab().items())
+        digest.update(repr(vocabulary).encode())
+    return digest.hexdigest()[:16]
+
+
+def _replace_dropped(model: Any, embeds: PromptEmbeds, dropped: Sequence[bool]) -> PromptEmbeds:
+    empty, mask = encode_empty_prompt(model), torch.tensor(dropped, device=embeds.states.device)
+    states = torch.where(mask[:, None, None], empty.states, embeds.states)
+    if embeds.pooled is None or empty.pooled is None:
+        return PromptEmbeds(states)
+    return PromptEmbeds(states, torch.where(mask[:, None], empty.pooled, embeds.pooled))

@@ -1,0 +1,96 @@
+"""Files written whole or not at all, their hashes, YAML, and validation errors as one line of text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its place at the end of the `with` block.
+
+    Where the block raises, the temporary file is removed and an old file stays as it was. Makes the folders
+    above.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all; an old one is replaced."""
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """Write JSON, whole or not at all. options: of `json.dumps`, by default an indent of 2."""
+    write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def short_hash(path: Path) -> str:
+    """The first 12 hexadecimal digits of a file's SHA-256."""
+    return file_sha256(path)[:12]
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """A YAML value. Raises ValueError naming `where` for text that is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: is not valid YAML: {one_line(error)}") from error
+
+
+def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ValueError naming `kind` and the file where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read {kind} {path}: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{kind} {path} must be a mapping of keys to values")
+    return content
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def validation_error(error: ValidationError) -> str:
+    """The first error of a pydantic validation as "key: what is wrong, got value"; how many more there are.
+
+    Unknown keys come before others: a missing key is often one that was misspelt.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    key = ".".join(map(str, first["loc"]))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "value_error":  # raised by our own validators, which name the values
+        told = str(first["ctx"]["error"])
+    elif first["type"] == "extra_forbidden":
+        told = "unknown key"
+    elif first["type"] == "missing":
+        told = "is missing"
+    else:
+        told = f"{first['msg']}, got {str(first['input'])[:80]!r}"
+    return f"{key}: {told}{more}" if key else f"{told}{more}"

@@ -1,0 +1,129 @@
+"""Captions say what the scene holds, and the canonical ones can be read back."""
+
+import re
+
+import numpy as np
+import pytest
+
+from latent_shift.moving_shapes import (
+    ObjectWords,
+    Scene,
+    caption,
+    constants,
+    draw_scenes,
+    image_caption,
+    image_paraphrase,
+    paraphrase,
+    parse_caption,
+    vocabulary,
+)
+from latent_shift.moving_shapes.captions import MAX_WORDS
+from latent_shift.rng import item_rng
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return draw_scenes(31, range(1000), level=2, split="any") + draw_scenes(31, range(500), split="any")
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text)
+
+
+def test_canonical_captions_are_read_back(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        things, ground = parse_caption(caption(scene))
+        assert ground == scene.background
+        assert things == [
+            ObjectWords(thing.size_word, thing.colour, thing.shape, thing.speed_word, thing.motion)
+            for thing in scene.things
+        ]
+
+
+def test_every_motion_shape_and_colour_is_read_back() -> None:
+    for motion in constants.MOTIONS:
+        for shape in constants.SHAPES:
+            text = f"a red {shape} {motion} and a small blue {shape} {motion} on a navy background"
+            things, ground = parse_caption(text)
+            assert [(thing.shape, thing.motion) for thing in things] == [(shape, motion)] * 2
+            assert ground == "navy"
+
+
+def test_small_liberties_are_read_too() -> None:
+    things, ground = parse_caption(" A orange digit three slowly moving up on a gray background. ")
+    assert things == [ObjectWords("", "orange", "digit three", "slowly", "moving up")]
+    assert ground == "gray"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a red circle on a navy background",
+        "a red circle moving left",
+        "a mauve circle moving left on a navy background",
+        "a red circle moving left on a navy background today",
+        "a red circle moving left and on a navy background",
+        "a red circle moving left and a blue star bouncing and a green ring growing on a navy background",
+        "a red circle slowly bouncing on a navy background",
+    ],
+)
+def test_other_sentences_are_named(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        parse_caption(text)
+
+
+def test_wording() -> None:
+    (scene,) = draw_scenes(1, [0])
+    (thing,) = scene.things
+    text = caption(scene)
+    assert text.startswith(("a ", "an "))
+    assert text.endswith(f"{thing.shape} {thing.motion} on a {scene.background} background")
+    assert image_caption(scene) == text.replace(f" {thing.motion}", "")
+
+
+def test_paraphrases_use_the_vocabulary_and_stay_short(scenes: list[Scene]) -> None:
+    known, used, longest = set(vocabulary()), set(), 0
+    for index, scene in enumerate(scenes):
+        rng = item_rng(0, index)
+        for _ in range(6):
+            for text in (paraphrase(scene, rng), image_paraphrase(scene, rng), caption(scene)):
+                assert text == text.strip()
+                assert "  " not in text
+                used.update(words(text))
+                longest = max(longest, len(words(text)))
+    assert used <= known
+    assert len(known - used) <= 0.02 * len(known)
+    assert longest <= MAX_WORDS
+
+
+def test_paraphrases_vary_and_repeat_with_the_generator(scenes: list[Scene]) -> None:
+    rng = item_rng(7, 7)
+    assert len({paraphrase(scenes[0], rng) for _ in range(300)}) > 150
+    assert paraphrase(scenes[0], item_rng(1, 2)) == paraphrase(scenes[0], item_rng(1, 2))
+
+
+def test_paraphrases_keep_the_meaning() -> None:
+    """No paraphrase says a word that is canonical for something else in the scene's place."""
+    for index, scene in enumerate(draw_scenes(33, range(1500), split="any")):
+        (thing,) = scene.things
+        said = words(paraphrase(scene, np.random.default_rng(index)))
+        assert set(said) & set(constants.COLOURS) <= {thing.colour}
+        assert set(said) & set(constants.BACKGROUNDS) <= {scene.background}
+        assert set(said) & {"clockwise", "counterclockwise"} <= set(words(thing.motion))
+        if thing.motion in constants.DIRECTIONS:
+            way = constants.DIRECTIONS[thing.motion]
+            sides = {
+                "left": way[0] < 0,
+                "leftwards": way[0] < 0,
+                "right": way[0] > 0,
+                "rightwards": way[0] > 0,
+            }
+            assert not [side for side, true in sides.items() if side in said and not true]
+
+
+def test_images_do_not_tell_motion(scenes: list[Scene]) -> None:
+    motions = {word for motion in constants.MOTIONS for word in words(motion) if word.endswith("ing")}
+    for index, scene in enumerate(scenes[:500]):
+        assert not motions & set(words(image_paraphrase(scene, item_rng(3, index))))
+        assert not motions & set(words(image_caption(scene)))

@@ -1,0 +1,142 @@
+"""The draw of scenes keeps every rule of the world, and repeats itself exactly."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from latent_shift.moving_shapes import Scene, constants, draw_scene, draw_scenes, glyphs
+
+KINDS = [
+    {"level": 1},
+    {"level": 2, "objects": 1},
+    {"level": 2, "objects": 2},
+]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["level 1", "level 2, one", "level 2, two"])
+def seen(request: pytest.FixtureRequest) -> list[Scene]:
+    return draw_scenes(11, range(1500), **request.param)
+
+
+def test_numbers_follow_the_written_order() -> None:
+    assert (len(constants.COLOURS), len(constants.SHAPES), len(constants.MOTIONS)) == (9, 17, 17)
+    assert list(constants.COLOURS)[3] == "yellow"
+    assert constants.SHAPES[6:9] == ("heart", "digit zero", "digit one")
+    assert constants.MOTIONS[8:12] == (
+        "bouncing", "circling clockwise", "circling counterclockwise", "spinning clockwise",
+    )  # fmt: skip
+    assert constants.is_held_out(0, 0, 0)
+    assert not constants.is_held_out(1, 0, 0)
+    assert constants.is_held_out(1, 0, 1)
+
+
+def test_the_same_seed_and_index_give_the_same_scene() -> None:
+    again = [draw_scene(5, index, level=2) for index in (3, 2, 1, 0)]
+    assert draw_scenes(5, range(4), level=2) == again[::-1]
+    assert draw_scene(6, 0, level=2) != again[-1]
+
+
+def test_seen_scenes_hold_no_held_out_combination(seen: list[Scene]) -> None:
+    for scene in seen:
+        for thing in scene.things:
+            numbers = (
+                list(constants.COLOURS).index(thing.colour),
+                constants.SHAPES.index(thing.shape),
+                constants.MOTIONS.index(thing.motion),
+            )
+            assert (3 * numbers[0] + 5 * numbers[1] + 7 * numbers[2]) % 10 != 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_out_scenes_hold_one(kind: dict) -> None:
+    assert all(scene.held_out for scene in draw_scenes(12, range(300), split="held-out", **kind))
+
+
+def test_any_scene_may_be_either() -> None:
+    share = np.mean([scene.held_out for scene in draw_scenes(13, range(2000), split="any")])
+    assert 0.05 < share < 0.15
+
+
+def test_colours_stand_out(seen: list[Scene]) -> None:
+    for scene in seen:
+        ground = np.array(constants.BACKGROUNDS[scene.background])
+        for thing in scene.things:
+            assert np.linalg.norm(np.array(constants.COLOURS[thing.colour]) - ground) >= 110
+        assert len({thing.colour for thing in scene.things}) == len(scene.things)
+
+
+def test_words_go_together(seen: list[Scene]) -> None:
+    for thing in (thing for scene in seen for thing in scene.things):
+        assert not (thing.shape in ("circle", "ring") and "spinning" in thing.motion)
+        low, high = constants.RADIUS[thing.size_word]
+        assert low <= thing.radius <= high
+        if thing.size_word:
+            assert thing.motion not in ("growing", "shrinking")
+        if thing.speed_word:
+            assert any(word in thing.motion for word in ("moving", "circling", "spinning"))
+        if constants.is_digit(thing.shape):
+            assert thing.size_word != "small"
+            assert thing.scan in glyphs.scan_indices()[constants.DIGITS.index(thing.shape)][0]
+        else:
+            assert thing.scan == -1
+
+
+def test_level_1_is_plain() -> None:
+    for scene in draw_scenes(14, range(500)):
+        (thing,) = scene.things
+        assert thing.shape in constants.DRAWN_SHAPES
+        assert not thing.speed_word
+
+
+def test_choices_are_about_even() -> None:
+    scenes = draw_scenes(15, range(6000), level=2, objects=1)
+    things = [scene.things[0] for scene in scenes]
+    assert abs(np.mean([constants.is_digit(thing.shape) for thing in things]) - 1 / 3) < 0.02
+    for values, least in (
+        ([thing.colour for thing in things], 1 / 9),
+        ([thing.motion for thing in things], 1 / 17),
+        ([scene.background for scene in scenes], 1 / 6),
+    ):
+        counts = collections.Counter(values)
+        assert min(counts.values()) > 0.65 * least * len(scenes)
+        assert max(counts.values()) < 1.35 * least * len(scenes)
+    two = np.mean([len(scene.things) == 2 for scene in draw_scenes(16, range(600), level=2)])
+    assert 0.42 < two < 0.58
+
+
+def test_scans_are_split_in_the_order_of_the_data_set() -> None:
+    for train, test in glyphs.scan_indices():
+        assert max(train) < min(test)
+        assert abs(len(train) / (len(train) + len(test)) - 0.8) < 0.01
+    tested = draw_scenes(17, range(200), level=2, objects=1, scans="test")
+    kept = {scan for _, test in glyphs.scan_indices() for scan in test}
+    assert {thing.scan for scene in tested for thing in scene.things} <= kept | {-1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"level": 3}, "3"),
+        ({"level": 1, "objects": 2}, "objects"),
+        ({"level": 2, "objects": 3}, "3"),
+        ({"split": "unseen"}, "unseen"),
+        ({"scans": "all"}, "all"),
+    ],
+)
+def test_unknown_settings_are_named(settings: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        draw_scene(0, 0, **settings)
+
+
+def test_negative_numbers_are_named() -> None:
+    with pytest.raises(ValueError, match="index is -1"):
+        draw_scene(0, -1)
+
+
+def test_motions_have_a_kind_without_their_direction():
+    kinds = [constants.motion_kind(motion) for motion in constants.MOTIONS]
+    assert kinds == [
+        *["travelling"] * 8, "bouncing", "circling", "circling", "spinning", "spinning",
+        "growing", "shrinking", "swinging from side to side", "standing still",
+    ]  # fmt: skip

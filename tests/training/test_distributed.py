@@ -1,0 +1,54 @@
+"""Several processes: the same global batch gives the losses, and the model, of one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latent_shift.training.checkpoint import checkpoints
+from latent_shift.training.run import run
+
+SETTINGS = {"batch_size": 4, "steps": 4, "checkpoint_every": 2, "validation": {"items": 4, "every": 2}}
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def launch(*arguments):
+    """Run the program in two CPU processes, by the configuration that docs/training.md names."""
+    configuration = Path(__file__).parents[2] / "recipes" / "accelerate" / "two-processes.yaml"
+    options = ["--config_file", str(configuration), "--main_process_port", str(free_port())]
+    program = [sys.executable, "-m", "accelerate.commands.launch", *options, "--module", "latent_shift"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*program, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def log(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", ["video", "autoencoder"])
+def test_two_processes_give_the_losses_of_one(recipe, recipe_file, tmp_path, task):
+    alone = recipe(task, **SETTINGS)
+    run(alone, lambda progress: None)
+    shared = tmp_path / "shared"
+    done = launch("train", recipe_file(task, **SETTINGS), "--set", f"output={shared}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for one, other in zip(log(alone.output), log(shared), strict=True):
+        assert one["step"] == other["step"]
+        for name in {"loss", "gradient_norm", "validation_loss"} & one.keys():
+            assert other[name] == pytest.approx(one[name], rel=2e-3), name
+    assert [folder.name for folder in checkpoints(shared)] == ["step-00000002", "step-00000004"]
+    first, second = (load_file(checkpoints(o)[-1] / "weights.safetensors") for o in (alone.output, shared))
+    for name, value in first.items():
+        assert torch.allclose(value, second[name], atol=1e-3), name

@@ -22,7 +22,14 @@ from proofs.program import succeed
 RECIPES = Path(__file__).with_name("recipes")
 STEPS = 20
 STEP, LOSS, LEARNING_RATE = "step", "loss", "learning_rate"  # keys of log.jsonl
-NEAR = 1e-3  # relative, that a loss may be off on another machine
+# How far, relative, a loss may be off on another machine. Denoisers see frames that were encoded in bfloat16,
+# which other kernels round elsewhere: with AVX2 or plain kernels in place of AVX-512, losses were off by 3e-7
+# to 2e-5 without such frames, by up to 2.3e-2 with them.
+NEAR = {"wording": 1e-3, "contrast": 1e-3, "autoencoder": 1e-3}
+NEAR_ENCODED = 4e-2
+
+MUON = "optimizer.kind=muon"
+WIDE = "unet.block_out_channels=[64, 64]"  # Muon leaves narrower matrices to AdamW
 
 # Of each run its recipe, the runs that have to be there before it, and changes of the recipe.
 RUNS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -34,7 +41,8 @@ RUNS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "video-thirds": ("video-thirds", ("video",), ()),
     "video-clips": ("video-clips", ("image",), ()),
     "video-lora": ("video-lora", ("image",), ()),
-    "video-muon": ("video", ("image",), ("output=video-muon", "optimizer.kind=muon")),
+    "image-muon": ("image", ("wording", "autoencoder"), ("output=image-muon", WIDE, MUON)),
+    "video-muon": ("video", ("image-muon",), ("output=video-muon", "base=image-muon/model", MUON)),
 }
 
 
@@ -83,4 +91,4 @@ def test_losses(folder, frozen, run):
     assert [line[STEP] for line in lines] == list(range(1, STEPS + 1))
     frozen.expect("learning rates", run, [line[LEARNING_RATE] for line in lines])
     losses = [line[LOSS] for line in lines]
-    frozen.expect("losses", run, losses, partial(numbers_near, relative=NEAR))
+    frozen.expect("losses", run, losses, partial(numbers_near, relative=NEAR.get(run, NEAR_ENCODED)))

@@ -373,9 +373,11 @@ def test_no_dtype_is_float32_whatever_the_file(tmp_path):
 
 
 def test_the_folder_decides_the_shift(tmp_path):
-    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8, "distances": (3, 1)}
-    pipeline = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "a", **options))
+    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8}
+    folder = tiny_pipeline_folder(tmp_path / "a", **options, distances=(3, 1))
+    pipeline = LatentShiftPipeline.from_pretrained(folder)
     assert {name: getattr(shift_options(pipeline.unet), name) for name in options} == options
+    assert shift_options(pipeline.unet).strides == (3, 1)
     off = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "b", shift=False)))
     assert shift_options(off.unet) is None
     with warnings.catch_warnings():
@@ -420,8 +422,8 @@ def test_from_parts_and_from_another_pipeline(stock):
 def test_a_call_leaves_the_frames_as_it_found_them(pipeline):
     enable_temporal_shift(pipeline.unet, 6)
     pipeline(PROMPT)
-    blocks = [module for module in pipeline.unet.modules() if hasattr(module, "shared_shift")]
-    assert {block.shared_shift.num_frames for block in blocks} == {6}
+    blocks = [module for module in pipeline.unet.modules() if hasattr(module, "shift_state")]
+    assert {block.shift_state.num_frames for block in blocks} == {6}
 
 
 def test_a_compiled_unet(pipeline):

@@ -4,19 +4,21 @@ import itertools
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from latent_shift import temporal_shift
-from latent_shift.shift import DIRECTIONS, PADDINGS, ShiftOptions, shifted_add
+from latent_shift.io import validation_error
+from latent_shift.shift import CHOICES, ShiftOptions, shifted_add
 
 OPTIONS = [
-    {"padding": padding, "direction": direction, "fold": fold, "distance": distance}
-    for padding, direction, (fold, distance) in itertools.product(
-        PADDINGS, DIRECTIONS, ((3, 1), (8, 1), (3, 2), (3, 5))
+    {"padding": padding, "direction": direction, "fold": fold, "stride": stride}
+    for padding, direction, (fold, stride) in itertools.product(
+        CHOICES["padding"], CHOICES["direction"], ((3, 1), (8, 1), (3, 2), (3, 5))
     )
 ]
 
 
-def reference_shift(hidden, num_frames, *, padding="zeros", direction="both", fold=3, distance=1):
+def reference_shift(hidden, num_frames, *, padding="zeros", direction="both", fold=3, stride=1):
     """The definition: channel band by band, frame by frame, out of place."""
     k = hidden.shape[1] // fold
     first, last = slice(0, k), slice(hidden.shape[1] - k, hidden.shape[1])
@@ -25,7 +27,7 @@ def reference_shift(hidden, num_frames, *, padding="zeros", direction="both", fo
         for frame in range(num_frames):
             for band, sign in ((first, -1), (last, 1 if direction == "both" else -1)):
                 shifted[clip + frame, band] = neighbour(
-                    hidden[clip : clip + num_frames], frame, sign * distance, padding
+                    hidden[clip : clip + num_frames], frame, sign * stride, padding
                 )[band]
     return shifted
 
@@ -227,8 +229,8 @@ def allocated(profile):
         ((6, 3, 2, 2), 2, {"fold": 1}, "fold=1"),
         ((6, 3, 2, 2), 2, {"fold": 2.5}, "fold=2.5"),
         ((6, 3, 2, 2), 2, {"single_frame": "drop"}, "drop.*bypass, shift"),
-        ((6, 3, 2, 2), 2, {"distance": 0}, "distance=0"),
-        ((6, 3, 2, 2), 2, {"distance": 1.5}, "distance=1.5"),
+        ((6, 3, 2, 2), 2, {"stride": 0}, "stride=0"),
+        ((6, 3, 2, 2), 2, {"stride": 1.5}, "stride=1.5"),
     ],
 )
 def test_mistakes_are_named(shape, num_frames, options, message):
@@ -250,8 +252,30 @@ def test_options_are_checked():
         ShiftOptions(place="middle")
     with pytest.raises(ValueError, match="fold=0"):
         ShiftOptions(fold=0)
-    with pytest.raises(ValueError, match="distance=-1"):
-        ShiftOptions(distances=(3, -1))
-    for distances in ((), [1], 3):
+    with pytest.raises(ValueError, match="stride=-1"):
+        ShiftOptions(strides=(3, -1))
+    for strides in ((), [1], 3):
         with pytest.raises(ValueError, match="at least one number of frames"):
-            ShiftOptions(distances=distances)
+            ShiftOptions(strides=strides)
+
+
+def test_changes_are_laid_over_the_options():
+    hidden, options = draw(4, 6, 2, 2), ShiftOptions(padding="circular", fold=2)
+    expected = temporal_shift(hidden, 4, padding="circular", fold=2, direction="causal")
+    assert torch.equal(temporal_shift(hidden, 4, options, direction="causal"), expected)
+    assert torch.equal(shifted_add(hidden, hidden, 4, options, direction="causal"), hidden + expected)
+    with pytest.raises(TypeError, match="paddings"):
+        temporal_shift(hidden, 4, paddings="circular")
+
+
+def test_a_file_with_an_unknown_option_is_refused():
+    read = TypeAdapter(ShiftOptions).validate_python
+    assert read({"place": "input", "strides": [3, 1]}) == ShiftOptions("input", strides=(3, 1))
+    for mapping, message in (
+        ({"plce": "input"}, "plce: unknown key"),
+        ({"place": "middle"}, "place='middle' is unknown: choose one of output, input"),
+        ({"strides": [3, 0]}, "stride=0"),
+    ):
+        with pytest.raises(ValidationError) as raised:
+            read(mapping)
+        assert message in validation_error(raised.value)

@@ -13,7 +13,7 @@ from latent_shift.unet import (
     ShiftedResnetBlock2D,
     disable_temporal_shift,
     enable_temporal_shift,
-    frames_per_clip,
+    override_num_frames,
     set_num_frames,
     shift_options,
 )
@@ -107,7 +107,7 @@ def test_every_resnet_block_and_nothing_else(variant):
     assert dict(unet.config) == config
     disable_temporal_shift(unet)
     assert {name: type(module) for name, module in unet.named_modules()} == classes
-    assert not any({"shared_shift", "shift_site"} & vars(module).keys() for module in unet.modules())
+    assert not any({"shift_state", "block_index"} & vars(module).keys() for module in unet.modules())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -183,14 +183,14 @@ def test_a_frame_sees_one_frame_further_with_every_site(options, past, future):
     assert seen_by(unet, 10, 21) == list(range(10 - past, 10 + future + 1))
 
 
-def test_blocks_take_the_distances_in_turns():
-    """A frame sees as far as all the distances together, and with (2, 2) no frame between."""
+def test_blocks_take_the_strides_in_turns():
+    """A frame sees as far as all the strides together, and with (2, 2) no frame between."""
     unet = tiny_unet()
-    enable_temporal_shift(unet, 31, distances=(2, 1))
-    reach = sum(block.shared_shift.options.distances[block.shift_site % 2] for block in shifted(unet))
+    enable_temporal_shift(unet, 31, strides=(2, 1))
+    reach = sum(block.shift_state.options.strides[block.block_index % 2] for block in shifted(unet))
     assert reach == SITES + (SITES + 1) // 2
     assert seen_by(unet, 15, 31) == [frame for frame in range(31) if abs(frame - 15) <= reach]
-    enable_temporal_shift(unet, 31, distances=(2,))
+    enable_temporal_shift(unet, 31, strides=(2,))
     assert seen_by(unet, 15, 31) == [f for f in range(31) if f % 2 and abs(f - 15) <= 2 * SITES]
 
 
@@ -259,7 +259,7 @@ def test_frames_change_for_a_while():
     image = predict(unet, **arguments)
     enable_temporal_shift(unet, 3)
     clip = predict(unet, **arguments)
-    with frames_per_clip(unet, 1):
+    with override_num_frames(unet, 1):
         assert torch.equal(predict(unet, **arguments), image)
     assert torch.equal(predict(unet, **arguments), clip)
     set_num_frames(unet, 1)
@@ -273,7 +273,7 @@ def test_a_copy_has_a_shift_of_its_own():
     set_num_frames(twin, 2)
     arguments = inputs(unet)
     assert shift_options(twin) == shift_options(unet)
-    assert len({id(block.shared_shift) for block in blocks_of(twin, ShiftedResnetBlock2D)}) == 1
+    assert len({id(block.shift_state) for block in blocks_of(twin, ShiftedResnetBlock2D)}) == 1
     expected = predict(unet, **arguments)
     assert not torch.equal(predict(twin, **arguments), expected)
     disable_temporal_shift(twin)

@@ -77,17 +77,20 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
+
+
 def validation_error(error: ValidationError) -> str:
     """The first error of a pydantic validation as "key: what is wrong, got value"; how many more there are.
 
     Unknown keys come before others: a missing key is often one that was misspelt.
     """
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = min(error.errors(), key=lambda one: one["type"] not in _UNKNOWN_KEY)
     key = ".".join(map(str, first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "value_error":  # raised by our own validators, which name the values
         told = str(first["ctx"]["error"])
-    elif first["type"] == "extra_forbidden":
+    elif first["type"] in _UNKNOWN_KEY:
         told = "unknown key"
     elif first["type"] == "missing":
         told = "is missing"

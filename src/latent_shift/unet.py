@@ -6,7 +6,7 @@ touched. Not a model of its own: what comes out is the image model, with the sto
 
     enable_temporal_shift(unet, num_frames=16)   # called again, it changes the options
     unet(sample, timestep, text)                 # sample (B*F, C, H, W), text (B*F, L, D)
-    with frames_per_clip(unet, 1): ...           # the image model for a while
+    with override_num_frames(unet, 1): ...           # the image model for a while
     disable_temporal_shift(unet)
 
 Shapes: B videos, F frames, C channels, H x W latent pixels, L tokens of width D; the frames of one clip are
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,49 +26,43 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
-from latent_shift.shift import ShiftOptions, check_num_frames, shifted_add, temporal_shift
+from latent_shift.shift import PAPER, ShiftOptions, check_count, shifted_add, temporal_shift
 
 
-class _SharedShift:
-    """What the blocks of one U-Net share: changed once, it changes for all; a deep copy has its own."""
+class ShiftState:
+    """Shift state of all blocks of one U-Net: changed once, it changes for all; a deep copy has its own."""
 
     def __init__(self, num_frames: int, options: ShiftOptions) -> None:
         self.num_frames = num_frames
         self.options = options
 
-    def keywords(self, site: int) -> dict[str, Any]:
-        """The options of block number `site` as `temporal_shift` and `shifted_add` take them."""
-        options = self.options
-        return {
-            "padding": options.padding,
-            "direction": options.direction,
-            "fold": options.fold,
-            "single_frame": options.single_frame,
-            "distance": options.distances[site % len(options.distances)],
-        }
+    def stride(self, block_index: int) -> int:
+        """Frames to the neighbours of a block, by its number among those of its U-Net."""
+        return self.options.strides[block_index % len(self.options.strides)]
 
 
 class ShiftedResnetBlock2D(ResnetBlock2D):
     """A diffusers ResNet block that shifts over frames; `enable_temporal_shift` makes it, no constructor."""
 
-    shared_shift: _SharedShift
-    shift_site: int  # the block's number among those of its U-Net
+    shift_state: ShiftState
+    block_index: int  # the block's number among those of its U-Net
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """input_tensor (B*F, C, H, W), temb (B*F, T). A bypassed single frame takes the stock forward."""
-        shift = self.shared_shift
-        if shift.num_frames == 1 and shift.options.single_frame == "bypass":
+        num_frames, options = self.shift_state.num_frames, self.shift_state.options
+        if num_frames == 1 and options.single_frame == "bypass":
             return super().forward(input_tensor, temb, *args, **kwargs)
+        stride = self.shift_state.stride(self.block_index)
         skip, hidden = self._enter(input_tensor)
-        if shift.options.place == "input":
-            hidden = temporal_shift(hidden, shift.num_frames, **shift.keywords(self.shift_site))
+        if options.place == "input":
+            hidden = temporal_shift(hidden, num_frames, options, stride=stride)
         branch = self._convolve(hidden, temb)
         if self.conv_shortcut is not None:
             skip = self.conv_shortcut(skip.contiguous() if self.training else skip)
-        if shift.options.place == "input":
+        if options.place == "input":
             total = skip + branch
         else:
-            total = shifted_add(skip, branch, shift.num_frames, **shift.keywords(self.shift_site))
+            total = shifted_add(skip, branch, num_frames, options, stride=stride)
         return total if self.output_scale_factor == 1 else total / self.output_scale_factor
 
     def _enter(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,51 +91,44 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
 
 
 def enable_temporal_shift(
-    unet: UNet2DConditionModel,
-    num_frames: int,
-    *,
-    place: str = "output",
-    padding: str = "zeros",
-    direction: str = "both",
-    fold: int = 3,
-    single_frame: str = "bypass",
-    distances: tuple[int, ...] = (1,),
+    unet: UNet2DConditionModel, num_frames: int, options: ShiftOptions = PAPER, **changes: Any
 ) -> None:
     """Let every ResNet block of the U-Net shift over clips of `num_frames` frames, in place.
 
     Called again, it changes frames and options. Adds no parameter, buffer, config entry or state-dict key.
-    Options as in `ShiftOptions`. Under gradient checkpointing the blocks run again in the backward pass, so
-    `num_frames` must not change between a forward pass and its backward pass.
-    Raises ValueError for an unknown option, num_frames < 1, or a model that is no `UNet2DConditionModel`.
+    changes: fields of `options` that differ, such as place="input". Under gradient checkpointing the blocks
+    run again in the backward pass, so `num_frames` must not change between a forward pass and its backward
+    pass. Raises ValueError for an unknown option, num_frames < 1, or a model that is no
+    `UNet2DConditionModel`.
     """
-    check_num_frames(num_frames)
-    shared = _SharedShift(num_frames, ShiftOptions(place, padding, direction, fold, single_frame, distances))
-    for site, block in enumerate(_resnet_blocks(unet)):
+    check_count("num_frames", num_frames)
+    state = ShiftState(num_frames, replace(options, **changes))
+    for index, block in enumerate(_resnet_blocks(unet)):
         block.__class__ = ShiftedResnetBlock2D
-        block.shared_shift, block.shift_site = shared, site
+        block.shift_state, block.block_index = state, index
 
 
 def disable_temporal_shift(unet: UNet2DConditionModel) -> None:
     """Give every ResNet block its stock class back, in place; nothing of the shift stays behind."""
     for block in _shifted_blocks(unet):
         block.__class__ = ResnetBlock2D
-        del block.shared_shift, block.shift_site
+        del block.shift_state, block.block_index
 
 
 def set_num_frames(unet: UNet2DConditionModel, num_frames: int) -> None:
     """Change the frames a clip, keeping the options. Raises ValueError where no shift is enabled."""
-    check_num_frames(num_frames)
-    shared = _shared_shift(unet)
-    if shared is None:
+    check_count("num_frames", num_frames)
+    state = _shift_state(unet)
+    if state is None:
         raise ValueError("this U-Net has no shift: call enable_temporal_shift(unet, num_frames) first")
-    shared.num_frames = num_frames
+    state.num_frames = num_frames
 
 
 @contextmanager
-def frames_per_clip(unet: UNet2DConditionModel, num_frames: int) -> Iterator[None]:
+def override_num_frames(unet: UNet2DConditionModel, num_frames: int) -> Iterator[None]:
     """Within the `with` block the U-Net shifts over `num_frames` frames, then over as many as before."""
-    shared = _shared_shift(unet)
-    before = None if shared is None else shared.num_frames
+    state = _shift_state(unet)
+    before = None if state is None else state.num_frames
     set_num_frames(unet, num_frames)
     try:
         yield
@@ -151,13 +139,13 @@ def frames_per_clip(unet: UNet2DConditionModel, num_frames: int) -> Iterator[Non
 
 def shift_options(unet: UNet2DConditionModel) -> ShiftOptions | None:
     """The options of the enabled shift, or None where there is none."""
-    shared = _shared_shift(unet)
-    return None if shared is None else shared.options
+    state = _shift_state(unet)
+    return None if state is None else state.options
 
 
-def _shared_shift(unet: UNet2DConditionModel) -> _SharedShift | None:
+def _shift_state(unet: UNet2DConditionModel) -> ShiftState | None:
     blocks = _shifted_blocks(unet)
-    return blocks[0].shared_shift if blocks else None
+    return blocks[0].shift_state if blocks else None
 
 
 def _shifted_blocks(unet: Any) -> list[Any]:

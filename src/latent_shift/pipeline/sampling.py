@@ -31,7 +31,7 @@ from latent_shift.noise import draw_noise, repeat_generator_per_frame
 from latent_shift.pipeline.request import TextEmbeds, by_clip, check_output, count_videos, latent_size
 from latent_shift.pipeline.shifting import ShiftedPipeline
 from latent_shift.prompts import preprocess_prompts, validate_prompts
-from latent_shift.unet import frames_per_clip, shift_options
+from latent_shift.unet import override_num_frames, shift_options
 
 # All noise anew, all but a millionth: from a zero terminal SNR diffusers' DDIM takes the root of what is left
 # beside it in its first step, which rounding may make negative.
@@ -199,7 +199,7 @@ class ClipSampling(ShiftedPipeline):
         return self.prepare_latents(flat[0], flat[1], height, width, dtype, device, generator, noise)
 
     def _clips_of(self, frames: int) -> AbstractContextManager[None]:
-        return nullcontext() if shift_options(self.unet) is None else frames_per_clip(self.unet, frames)
+        return nullcontext() if shift_options(self.unet) is None else override_num_frames(self.unet, frames)
 
     def _step_options(
         self, generator: Any, frames: int, eta: float, draw: Callable[[], Tensor]

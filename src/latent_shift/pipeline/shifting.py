@@ -20,7 +20,7 @@ from torch import nn
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
 from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config, write_video_config
 
-SHIFT_OPTIONS = ("place", "padding", "direction", "fold", "single_frame", "distances")
+SHIFT_OPTIONS = ("place", "padding", "direction", "fold", "single_frame")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -42,16 +42,17 @@ class ShiftedPipeline(DiffusionPipeline):
     def video_settings(self) -> VideoConfig:
         """How the model was tuned on clips and what it samples with by default. Setting it sets the shift."""
         options = shift_options(self.unet)
-        return self._settings.overlaid(
-            shift=options is not None, **({} if options is None else asdict(options))
-        )
+        if options is None:
+            return self._settings.overlaid(shift=False)
+        fields = asdict(options)
+        return self._settings.overlaid(shift=True, distances=fields.pop("strides"), **fields)
 
     @video_settings.setter
     def video_settings(self, settings: VideoConfig) -> None:
         self._settings = settings
         if settings.shift:
             options = {name: getattr(settings, name) for name in SHIFT_OPTIONS}
-            enable_temporal_shift(self.unet, 1, **options)
+            enable_temporal_shift(self.unet, 1, strides=settings.distances, **options)
         else:
             disable_temporal_shift(self.unet)
 

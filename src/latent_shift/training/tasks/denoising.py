@@ -56,7 +56,8 @@ class DenoisingObjective(nn.Module):
             # On a CPU and on tiny sequences the plain form is twice as fast as the fused one.
             self.unet.set_attn_processor(AttnProcessor())
         if isinstance(recipe, VideoRecipe) and recipe.shift.enabled:
-            enable_temporal_shift(self.unet, 1, **recipe.shift.model_dump(exclude={"enabled"}))
+            options = recipe.shift.model_dump(exclude={"enabled", "distances"})
+            enable_temporal_shift(self.unet, 1, strides=recipe.shift.distances, **options)
         else:
             disable_temporal_shift(self.unet)
         if isinstance(recipe, VideoRecipe):

@@ -58,9 +58,9 @@ def of_one_sentence(motion: str, clips: int) -> list[Scene]:
     """Scenes that one sentence describes: an orange square (or a star, which spins) of plain size on navy."""
     shape, scenes, index = "star" if motion in constants.SPINNING else "square", [], 0
     while len(scenes) < clips:
-        thing = draw_scene(91, index, motions=(motion,), split="any").things[0]
-        if thing.size_word == "":
-            scenes.append(Scene("navy", (replace(thing, shape=shape, colour="orange"),)))
+        obj = draw_scene(91, index, motions=(motion,), split="any").objects[0]
+        if obj.size_word == "":
+            scenes.append(Scene("navy", (replace(obj, shape=shape, colour="orange"),)))
         index += 1
     return scenes
 

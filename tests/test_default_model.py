@@ -69,6 +69,6 @@ def test_a_clip_shows_the_colour_and_background_that_the_sentence_names(pipeline
     )
     frames = (clip.frames[0] * 255).round().astype(np.uint8)
     assert frames.shape == (16, 64, 64, 3)
-    things, background = recognise(frames, objects=1)
-    assert (things[0].colour, background) == ("red", "black")
+    objects, background = recognise(frames, num_objects=1)
+    assert (objects[0].colour, background) == ("red", "black")
     assert read_settings(write_clip(tmp_path / "clip.mp4", frames, 8, {"seed": 3})) == {"seed": 3}

@@ -32,11 +32,11 @@ def words(text: str) -> list[str]:
 
 def test_canonical_captions_are_read_back(scenes: list[Scene]) -> None:
     for scene in scenes:
-        things, ground = parse_caption(caption(scene))
+        objects, ground = parse_caption(caption(scene))
         assert ground == scene.background
-        assert things == [
-            ObjectWords(thing.size_word, thing.colour, thing.shape, thing.speed_word, thing.motion)
-            for thing in scene.things
+        assert objects == [
+            ObjectWords(obj.size_word, obj.colour, obj.shape, obj.speed_word, obj.motion)
+            for obj in scene.objects
         ]
 
 
@@ -44,14 +44,14 @@ def test_every_motion_shape_and_colour_is_read_back() -> None:
     for motion in constants.MOTIONS:
         for shape in constants.SHAPES:
             text = f"a red {shape} {motion} and a small blue {shape} {motion} on a navy background"
-            things, ground = parse_caption(text)
-            assert [(thing.shape, thing.motion) for thing in things] == [(shape, motion)] * 2
+            objects, ground = parse_caption(text)
+            assert [(obj.shape, obj.motion) for obj in objects] == [(shape, motion)] * 2
             assert ground == "navy"
 
 
 def test_small_liberties_are_read_too() -> None:
-    things, ground = parse_caption(" A orange digit three slowly moving up on a gray background. ")
-    assert things == [ObjectWords("", "orange", "digit three", "slowly", "moving up")]
+    objects, ground = parse_caption(" A orange digit three slowly moving up on a gray background. ")
+    assert objects == [ObjectWords("", "orange", "digit three", "slowly", "moving up")]
     assert ground == "gray"
 
 
@@ -75,11 +75,11 @@ def test_other_sentences_are_named(text: str) -> None:
 
 def test_wording() -> None:
     (scene,) = draw_scenes(1, [0])
-    (thing,) = scene.things
+    (obj,) = scene.objects
     text = caption(scene)
     assert text.startswith(("a ", "an "))
-    assert text.endswith(f"{thing.shape} {thing.motion} on a {scene.background} background")
-    assert image_caption(scene) == text.replace(f" {thing.motion}", "")
+    assert text.endswith(f"{obj.shape} {obj.motion} on a {scene.background} background")
+    assert image_caption(scene) == text.replace(f" {obj.motion}", "")
 
 
 def test_paraphrases_use_the_vocabulary_and_stay_short(scenes: list[Scene]) -> None:
@@ -106,13 +106,13 @@ def test_paraphrases_vary_and_repeat_with_the_generator(scenes: list[Scene]) -> 
 def test_paraphrases_keep_the_meaning() -> None:
     """No paraphrase says a word that is canonical for something else in the scene's place."""
     for index, scene in enumerate(draw_scenes(33, range(1500), split="any")):
-        (thing,) = scene.things
+        (obj,) = scene.objects
         said = words(paraphrase(scene, np.random.default_rng(index)))
-        assert set(said) & set(constants.COLOURS) <= {thing.colour}
+        assert set(said) & set(constants.COLOURS) <= {obj.colour}
         assert set(said) & set(constants.BACKGROUNDS) <= {scene.background}
-        assert set(said) & {"clockwise", "counterclockwise"} <= set(words(thing.motion))
-        if thing.motion in constants.DIRECTIONS:
-            way = constants.DIRECTIONS[thing.motion]
+        assert set(said) & {"clockwise", "counterclockwise"} <= set(words(obj.motion))
+        if obj.motion in constants.DIRECTIONS:
+            way = constants.DIRECTIONS[obj.motion]
             sides = {
                 "left": way[0] < 0,
                 "leftwards": way[0] < 0,

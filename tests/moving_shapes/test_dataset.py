@@ -43,52 +43,57 @@ def test_levels_take_turns() -> None:
     assert [clips[i]["caption"] for i in range(9)] == [caption(scene) for scene in expected]
 
 
-def test_favoured_motions_come_as_often_as_asked() -> None:
+def test_oversampled_motions_come_as_often_as_asked() -> None:
     """Two of seventeen, in half of the clips and by chance in the rest: 0.5 + 0.5 * 2 / 17, give or take."""
-    favoured = ("bouncing", "swinging from side to side")
-    scenes = Scenes(WorldConfig(seed=9, clips=1500, favoured=favoured, favoured_share=0.5))
-    shown = [scenes[i].things[0].motion for i in range(1500)]
-    assert sum(motion in favoured for motion in shown) / 1500 == pytest.approx(0.559, abs=0.04)
+    motions = ("bouncing", "swinging from side to side")
+    scenes = Scenes(WorldConfig(seed=9, clips=1500, oversample_motions=motions, oversample_motions_ratio=0.5))
+    shown = [scenes[i].objects[0].motion for i in range(1500)]
+    assert sum(motion in motions for motion in shown) / 1500 == pytest.approx(0.559, abs=0.04)
     assert set(shown) == set(MOTIONS)
 
 
-def test_what_is_not_favoured_stays_the_same_scene() -> None:
+def test_what_is_not_oversampled_stays_the_same_scene() -> None:
     plain = Scenes(WorldConfig(seed=9, clips=60))
-    favouring = Scenes(WorldConfig(seed=9, clips=60, favoured=("bouncing",), favoured_share=0.5))
-    changed = [i for i in range(60) if plain[i] != favouring[i]]
+    oversampled = Scenes(
+        WorldConfig(seed=9, clips=60, oversample_motions=("bouncing",), oversample_motions_ratio=0.5)
+    )
+    changed = [i for i in range(60) if plain[i] != oversampled[i]]
     assert 15 <= len(changed) <= 45
-    assert all(favouring[i].things[0].motion == "bouncing" for i in changed)
+    assert all(oversampled[i].objects[0].motion == "bouncing" for i in changed)
 
 
-def test_favoured_motions_keep_to_the_middle_of_their_range_where_asked() -> None:
-    named = {"favoured": ("bouncing", "spinning clockwise", "growing"), "favoured_share": 0.5}
+def test_oversampled_motions_keep_to_the_middle_of_their_range_where_asked() -> None:
+    named = {
+        "oversample_motions": ("bouncing", "spinning clockwise", "growing"),
+        "oversample_motions_ratio": 0.5,
+    }
     wide, narrow = (
-        Scenes(WorldConfig(seed=9, clips=300, favoured_spread=part, **named)) for part in (1.0, 0.2)
+        Scenes(WorldConfig(seed=9, clips=300, amplitude_range=part, **named)) for part in (1.0, 0.2)
     )
     changed = [i for i in range(300) if wide[i] != narrow[i]]
     middles = {"bouncing": (0.8, 0.04), "spinning clockwise": (1.0, 0.05)}  # of 0.6 to 1.0, of 0.75 to 1.25
     for i in changed:
-        before, after = wide[i].things[0], narrow[i].things[0]
+        before, after = wide[i].objects[0], narrow[i].objects[0]
         middle, most = middles[after.motion]
-        assert abs(after.amount - middle) <= most
-        assert replace(after, amount=before.amount) == before
-    assert {narrow[i].things[0].motion for i in changed} == set(middles)
+        assert abs(after.amplitude - middle) <= most
+        assert replace(after, amplitude=before.amplitude) == before
+    assert {narrow[i].objects[0].motion for i in changed} == set(middles)
     # what is shown by chance keeps its whole range
-    turns = [narrow[i].things[0].amount for i in range(300) if "spinning" in narrow[i].things[0].motion]
-    assert any(abs(amount - 1.0) > 0.05 for amount in turns)
+    turns = [narrow[i].objects[0].amplitude for i in range(300) if "spinning" in narrow[i].objects[0].motion]
+    assert any(abs(amplitude - 1.0) > 0.05 for amplitude in turns)
 
 
-def test_favours_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValidationError, match="favoured names 'jumping'"):
-        WorldConfig(favoured=("jumping",), favoured_share=0.5)
+def test_oversampling_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValidationError, match="oversample_motions has 'jumping'"):
+        WorldConfig(oversample_motions=("jumping",), oversample_motions_ratio=0.5)
     with pytest.raises(ValidationError, match="go together"):
-        WorldConfig(favoured=("bouncing",))
-    with pytest.raises(ValidationError, match="none is favoured"):
-        WorldConfig(favoured_spread=0.5)
+        WorldConfig(oversample_motions=("bouncing",))
+    with pytest.raises(ValidationError, match="there is none"):
+        WorldConfig(amplitude_range=0.5)
     with pytest.raises(ValueError, match="motions are"):
         draw_scene(1, 1, motions=("jumping",))
-    with pytest.raises(ValueError, match="spread is 1.5"):
-        draw_scene(1, 1, spread=1.5)
+    with pytest.raises(ValueError, match="amplitude_range is 1.5"):
+        draw_scene(1, 1, amplitude_range=1.5)
 
 
 def test_no_clip_is_held_out() -> None:
@@ -115,7 +120,7 @@ def test_images_are_frames_of_the_clips() -> None:
     assert len(places) > 5
 
 
-def test_a_window_is_a_part_of_its_image_and_shows_its_thing() -> None:
+def test_a_window_is_a_part_of_its_image_and_shows_its_object() -> None:
     windows, images = MovingShapes(world(20), images=True, crop=32), MovingShapes(world(20), images=True)
     for index in range(20):
         part, whole = windows[index]["frames"][0], images[index]["frames"][0]
@@ -143,3 +148,17 @@ def test_loader_workers_give_the_same_items() -> None:
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         WorldConfig.model_validate(wrong)
+
+
+def test_earlier_names_are_read_and_kept_in_the_settings_of_stored_latents() -> None:
+    earlier = {"favoured": ["bouncing"], "favoured_share": 0.5, "favoured_spread": 0.2}
+    config = WorldConfig.model_validate({"seed": 3, "levels": [1, 2], **earlier})
+    assert config == WorldConfig(
+        seed=3,
+        levels=(1, 2),
+        oversample_motions=("bouncing",),
+        oversample_motions_ratio=0.5,
+        amplitude_range=0.2,
+    )
+    assert config.latent_settings() == {"seed": 3, "levels": [1, 2], **earlier}
+    assert WorldConfig().latent_settings() == {"seed": 0, "levels": [1]}

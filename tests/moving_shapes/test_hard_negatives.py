@@ -4,8 +4,7 @@ import numpy as np
 
 from latent_shift.moving_shapes import MovingShapes, WorldConfig
 from latent_shift.moving_shapes.captions import parse_caption
-from latent_shift.moving_shapes.hard_negatives import hard_negatives
-from latent_shift.moving_shapes.scene import draw_scenes
+from latent_shift.moving_shapes.sampling import draw_scenes, hard_negatives
 
 
 def test_one_word_is_wrong_and_nothing_is_held_out():
@@ -14,11 +13,11 @@ def test_one_word_is_wrong_and_nothing_is_held_out():
         for miss, what in ((motion, "motion"), (shape, "shape")):
             assert miss.background == scene.background
             assert not miss.held_out
-            wrong = [(a, b) for a, b in zip(scene.things, miss.things, strict=True) if a != b]
+            wrong = [(a, b) for a, b in zip(scene.objects, miss.objects, strict=True) if a != b]
             assert len(wrong) == 1
-            (thing, other), kept = wrong[0], {"colour", "size_word", "shape", "motion"} - {what}
-            assert getattr(thing, what) != getattr(other, what)
-            assert all(getattr(thing, name) == getattr(other, name) for name in kept)
+            (obj, other), kept = wrong[0], {"colour", "size_word", "shape", "motion"} - {what}
+            assert getattr(obj, what) != getattr(other, what)
+            assert all(getattr(obj, name) == getattr(other, name) for name in kept)
 
 
 def test_items_carry_them_in_words():

@@ -42,13 +42,15 @@ def test_prompts_are_fixed_and_keep_the_cells_rules(name):
     scenes = cell.scenes(12)
     assert scenes == cell.scenes(20)[:12]
     for scene in scenes:
-        things, ground = parse_caption(protocol.prompt_of(scene, 16))
-        assert (things, ground) == (protocol.named_things(scene), scene.background)
-        assert len(things) == cell.objects
-        held_out = any(constants.names_held_out(thing.colour, thing.shape, thing.motion) for thing in things)
+        objects, ground = parse_caption(protocol.prompt_of(scene, 16))
+        assert (objects, ground) == (protocol.object_words(scene), scene.background)
+        assert len(objects) == cell.num_objects
+        held_out = any(constants.names_held_out(obj.colour, obj.shape, obj.motion) for obj in objects)
         assert cell.split == "any" or held_out == (cell.split == "held-out")
-        assert cell.level == 2 or not any(thing.speed or constants.is_digit(thing.shape) for thing in things)
-    assert scenes != draw_scenes(0, range(12), level=cell.level, objects=cell.objects, split=cell.split)
+        assert cell.level == 2 or not any(obj.speed or constants.is_digit(obj.shape) for obj in objects)
+    assert scenes != draw_scenes(
+        0, range(12), level=cell.level, num_objects=cell.num_objects, split=cell.split
+    )
 
 
 def test_no_two_clips_have_one_seed():
@@ -68,7 +70,7 @@ def test_each_source_is_scored_and_counted():
 def test_motions_are_counted_by_kind_too():
     drawn, through = (measure(SEEN, source, prompts=8, batch=3, maker=Renderer()).tally for source in
                       ("rendered", "autoencoder"))  # fmt: skip
-    asked = Counter(constants.motion_kind(thing.motion) for scene in SEEN.scenes(8) for thing in scene.things)
+    asked = Counter(constants.motion_kind(obj.motion) for scene in SEEN.scenes(8) for obj in scene.objects)
     assert {kind: len(verdicts) for kind, verdicts in drawn.kinds.items()} == asked
     assert all(all(verdicts) for verdicts in drawn.kinds.values())
     for tally in (drawn, through):

@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 
 from latent_shift.moving_shapes import Object, Scene, constants, draw_scenes, render
-from latent_shift.moving_shapes.glyphs import AREA as DIGIT_AREA
-from latent_shift.moving_shapes.glyphs import scan_indices
-from latent_shift.moving_shapes.motion import frame_times, track
-from latent_shift.moving_shapes.scene import reach
-from latent_shift.moving_shapes.shapes import AREA
+from latent_shift.moving_shapes.scene import frame_times, trajectory
+from latent_shift.moving_shapes.shapes import area, glyph_indices, reach
 
 HASHES = {
     1: "98e7be04077990f64c4b21e2d969fef965507ae58bd78a9c9d59cb8b7034e51c",
@@ -21,15 +18,15 @@ HASHES = {
 POSITIONS = (np.arange(64) + 0.5) / 32 - 1
 
 
-def a_thing(**changes: object) -> Object:
-    thing = Object("white", "triangle", "standing still", "", "", 0.25, 0.0, 0.0, 0.0, 0.0, 3, -1)
-    return replace(thing, **changes)
+def an_object(**changes: object) -> Object:
+    obj = Object("white", "triangle", "standing still", "", "", 0.25, 0.0, 0.0, 0.0, 0.0, 3, -1)
+    return replace(obj, **changes)
 
 
 def coverage(scene: Scene, size: int = 64) -> np.ndarray:
-    """Share of each pixel that a scene's only thing covers: (F, S, S)."""
+    """Share of each pixel that a scene's only object covers: (F, S, S)."""
     ground = np.array(constants.BACKGROUNDS[scene.background], dtype=float)
-    colour = np.array(constants.COLOURS[scene.things[0].colour], dtype=float)
+    colour = np.array(constants.COLOURS[scene.objects[0].colour], dtype=float)
     channel = np.abs(colour - ground).argmax()
     frames = render([scene], size=size)[0, ..., channel]
     return (frames - ground[channel]) / (colour - ground)[channel]
@@ -86,41 +83,43 @@ def test_impossible_frames_and_sizes_are_refused(frames: list[int] | None, size:
 def test_patches_cut_nothing_off() -> None:
     """A shape drawn in its patch equals the same shape drawn over the whole frame."""
     for shape in constants.SHAPES:
-        scans = scan_indices()[constants.DIGITS.index(shape)][0][::12] if constants.is_digit(shape) else (-1,)
-        for scan in scans:
-            cover = coverage(Scene("black", (a_thing(shape=shape, scan=scan, radius=0.5),)), size=96)[0]
+        glyphs = (
+            glyph_indices()[constants.DIGITS.index(shape)][0][::12] if constants.is_digit(shape) else (-1,)
+        )
+        for glyph in glyphs:
+            cover = coverage(Scene("black", (an_object(shape=shape, glyph=glyph, radius=0.5),)), size=96)[0]
             y, x = np.mgrid[:96, :96]
             distance = np.hypot((x + 0.5) / 48 - 1, (y + 0.5) / 48 - 1)
             assert distance[cover > 0.5].max() <= 0.5 * reach(shape)
-            area = cover.sum() / 48**2 / 0.5**2
-            assert area >= (DIGIT_AREA if constants.is_digit(shape) else AREA[shape]) * 0.98
+            covered = cover.sum() / 48**2 / 0.5**2
+            assert covered >= area(shape) * 0.98
 
 
 @pytest.mark.parametrize("shape", constants.DRAWN_SHAPES)
 def test_drawn_shapes_lie_on_their_centre_with_their_area(shape: str) -> None:
-    cover = coverage(Scene("navy", (a_thing(shape=shape, x=0.1, y=-0.2),)))
+    cover = coverage(Scene("navy", (an_object(shape=shape, x=0.1, y=-0.2),)))
     x, y = centroids(cover)
     assert abs(x[0] - 0.1) < 0.01
     assert abs(y[0] + 0.2) < 0.01
-    assert cover[0].sum() / 32**2 == pytest.approx(AREA[shape] * 0.25**2, rel=0.03)
+    assert cover[0].sum() / 32**2 == pytest.approx(area(shape) * 0.25**2, rel=0.03)
 
 
 def test_small_shapes_differ_clearly() -> None:
-    covers = [coverage(Scene("navy", (a_thing(shape=s, radius=0.14),)))[0] for s in constants.DRAWN_SHAPES]
+    covers = [coverage(Scene("navy", (an_object(shape=s, radius=0.14),)))[0] for s in constants.DRAWN_SHAPES]
     for i, one in enumerate(covers):
         for other in covers[:i]:
             assert np.abs(one - other).sum() > 10  # pixels, of 30 to 65
 
 
-def test_the_second_thing_lies_on_top() -> None:
-    things = (a_thing(shape="square", colour="red"), a_thing(shape="circle", colour="blue", radius=0.1))
-    assert tuple(render([Scene("black", things)], [0])[0, 0, 32, 32]) == constants.COLOURS["blue"]
+def test_the_second_object_lies_on_top() -> None:
+    objects = (an_object(shape="square", colour="red"), an_object(shape="circle", colour="blue", radius=0.1))
+    assert tuple(render([Scene("black", objects)], [0])[0, 0, 32, 32]) == constants.COLOURS["blue"]
 
 
 def test_never_more_than_a_fifth_is_hidden() -> None:
     worst = 0.0
-    for scene in draw_scenes(8, range(400), level=2, objects=2):
-        under, over = (coverage(Scene(scene.background, (thing,))) for thing in scene.things)
+    for scene in draw_scenes(8, range(400), level=2, num_objects=2):
+        under, over = (coverage(Scene(scene.background, (obj,))) for obj in scene.objects)
         hidden = (under * over).sum(axis=(1, 2)) / under.sum(axis=(1, 2))
         worst = max(worst, hidden.max())
         assert hidden.max() <= 0.2
@@ -130,10 +129,10 @@ def test_never_more_than_a_fifth_is_hidden() -> None:
 def drawn(
     motion: str, level: int, shapes: tuple[str, ...] = constants.DRAWN_SHAPES
 ) -> list[tuple[Object, np.ndarray]]:
-    """The thing and its coverage of the scenes of one motion among a few hundred."""
-    scenes = draw_scenes(21, range(900), level=level, objects=1, split="any")
-    chosen = [s for s in scenes if s.things[0].motion == motion and s.things[0].shape in shapes]
-    return [(scene.things[0], coverage(scene)) for scene in chosen[:15]]
+    """The object and its coverage of the scenes of one motion among a few hundred."""
+    scenes = draw_scenes(21, range(900), level=level, num_objects=1, split="any")
+    chosen = [s for s in scenes if s.objects[0].motion == motion and s.objects[0].shape in shapes]
+    return [(scene.objects[0], coverage(scene)) for scene in chosen[:15]]
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -141,10 +140,10 @@ def drawn(
 def test_travels_go_their_way(motion: str, level: int) -> None:
     way = constants.DIRECTIONS[motion]
     low, high = (0.8, 1.1) if 0 in way else (0.6, 0.9)
-    for thing, cover in drawn(motion, level):
+    for obj, cover in drawn(motion, level):
         x, y = centroids(cover)
-        speed = {"": 1.0, "slowly": 0.5, "quickly": 1.5}[thing.speed_word]
-        part = 5 if thing.speed_word == "quickly" else 15  # later it may be cut by the frame's edge
+        speed = {"": 1.0, "slowly": 0.5, "quickly": 1.5}[obj.speed_word]
+        part = 5 if obj.speed_word == "quickly" else 15  # later it may be cut by the frame's edge
         for moved, sign in ((x[part] - x[0], way[0]), (y[part] - y[0], way[1])):
             travel = moved * 15 / part
             if sign == 0:
@@ -155,50 +154,50 @@ def test_travels_go_their_way(motion: str, level: int) -> None:
 
 def test_only_quick_travels_leave_the_frame() -> None:
     times, left = frame_times(np.arange(16)), 0
-    for scene in draw_scenes(22, range(2000), level=2, objects=1):
-        (thing,) = scene.things
-        path = track(thing, times)
-        outside = np.maximum(np.abs(path.x), np.abs(path.y)) + path.radius * reach(thing.shape) > 1.001
-        if thing.speed_word == "quickly":
+    for scene in draw_scenes(22, range(2000), level=2, num_objects=1):
+        (obj,) = scene.objects
+        path = trajectory(obj, times)
+        outside = np.maximum(np.abs(path.x), np.abs(path.y)) + path.radius * reach(obj.shape) > 1.001
+        if obj.speed_word == "quickly":
             left += int(outside.any())
             assert not outside[0]
-        elif thing.motion != "bouncing":  # its floor is fixed
+        elif obj.motion != "bouncing":  # its floor is fixed
             assert not outside.any()
     assert left > 0
 
 
 def test_bouncing() -> None:
-    for thing, cover in drawn("bouncing", 1, ("circle", "ring")):
+    for obj, cover in drawn("bouncing", 1, ("circle", "ring")):
         x, y = centroids(cover)
         assert np.ptp(x) < 0.02
         assert y.max() < 0.62
-        assert 0.6 - thing.amount - 0.02 < y.min() < 0.6 - 0.5
+        assert 0.6 - obj.amplitude - 0.02 < y.min() < 0.6 - 0.5
         falls = (np.diff(y) > 0).astype(int)
         assert 2 <= (np.diff(falls) == -1).sum() + (falls[-1] == 1) + (falls[0] == 0) <= 5
-        assert 0.6 <= thing.amount <= 1.0
+        assert 0.6 <= obj.amplitude <= 1.0
 
 
 @pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize(("motion", "sign"), [("circling clockwise", 1), ("circling counterclockwise", -1)])
 def test_circling(motion: str, sign: int, level: int) -> None:
-    for thing, cover in drawn(motion, level):
+    for obj, cover in drawn(motion, level):
         x, y = centroids(cover)
-        assert np.allclose(np.hypot(x, y), thing.amount, atol=0.02)
-        assert 0.3 <= thing.amount <= 0.45
+        assert np.allclose(np.hypot(x, y), obj.amplitude, atol=0.02)
+        assert 0.3 <= obj.amplitude <= 0.45
         angle = np.unwrap(np.arctan2(y, x))  # y points down: growing angles are clockwise on the screen
-        turns = {"": 1.0, "slowly": 0.5, "quickly": 1.5}[thing.speed_word]
+        turns = {"": 1.0, "slowly": 0.5, "quickly": 1.5}[obj.speed_word]
         assert (angle[-1] - angle[0]) / (2 * np.pi) == pytest.approx(sign * turns, abs=0.03)
 
 
 @pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize(("motion", "sign"), [("spinning clockwise", 1), ("spinning counterclockwise", -1)])
 def test_spinning(motion: str, sign: int, level: int) -> None:
-    for thing, cover in drawn(motion, level):
+    for obj, cover in drawn(motion, level):
         x, y = centroids(cover)
         assert np.ptp(x) < 0.02
         assert np.ptp(y) < 0.02
-        turns = turned(cover, constants.SYMMETRY.get(thing.shape, 3))[-1]
-        speed = {"": 1.0, "slowly": 0.5, "quickly": 1.5}[thing.speed_word]
+        turns = turned(cover, constants.SYMMETRY.get(obj.shape, 3))[-1]
+        speed = {"": 1.0, "slowly": 0.5, "quickly": 1.5}[obj.speed_word]
         assert 0.75 * speed - 0.03 < sign * turns < 1.25 * speed + 0.03
 
 
@@ -210,19 +209,19 @@ def test_only_spinning_turns() -> None:
 
 @pytest.mark.parametrize(("motion", "first", "last"), [("growing", 0.5, 1.7), ("shrinking", 1.7, 0.5)])
 def test_growing_and_shrinking(motion: str, first: float, last: float) -> None:
-    for thing, cover in drawn(motion, 1):
-        radius = np.sqrt(cover.sum(axis=(1, 2)) / 32**2 / AREA[thing.shape])
-        assert radius[0] == pytest.approx(first * thing.radius, rel=0.05)
-        assert radius[-1] == pytest.approx(last * thing.radius, rel=0.05)
-        assert 0.2 <= thing.radius <= 0.28
+    for obj, cover in drawn(motion, 1):
+        radius = np.sqrt(cover.sum(axis=(1, 2)) / 32**2 / area(obj.shape))
+        assert radius[0] == pytest.approx(first * obj.radius, rel=0.05)
+        assert radius[-1] == pytest.approx(last * obj.radius, rel=0.05)
+        assert 0.2 <= obj.radius <= 0.28
 
 
 def test_swinging() -> None:
-    for thing, cover in drawn("swinging from side to side", 1):
+    for obj, cover in drawn("swinging from side to side", 1):
         x, y = centroids(cover)
         t = np.arange(16) / 15
-        assert np.allclose(x, thing.amount * np.sin(2 * np.pi * (1.5 * t + thing.phase)), atol=0.02)
-        assert 0.35 <= thing.amount <= 0.5
+        assert np.allclose(x, obj.amplitude * np.sin(2 * np.pi * (1.5 * t + obj.phase)), atol=0.02)
+        assert 0.35 <= obj.amplitude <= 0.5
         assert np.ptp(y) < 0.02
 
 

@@ -5,12 +5,13 @@ import collections
 import numpy as np
 import pytest
 
-from latent_shift.moving_shapes import Scene, constants, draw_scene, draw_scenes, glyphs
+from latent_shift.moving_shapes import Scene, constants, draw_scene, draw_scenes
+from latent_shift.moving_shapes.shapes import glyph_indices
 
 KINDS = [
     {"level": 1},
-    {"level": 2, "objects": 1},
-    {"level": 2, "objects": 2},
+    {"level": 2, "num_objects": 1},
+    {"level": 2, "num_objects": 2},
 ]
 
 
@@ -39,11 +40,11 @@ def test_the_same_seed_and_index_give_the_same_scene() -> None:
 
 def test_seen_scenes_hold_no_held_out_combination(seen: list[Scene]) -> None:
     for scene in seen:
-        for thing in scene.things:
+        for obj in scene.objects:
             numbers = (
-                list(constants.COLOURS).index(thing.colour),
-                constants.SHAPES.index(thing.shape),
-                constants.MOTIONS.index(thing.motion),
+                list(constants.COLOURS).index(obj.colour),
+                constants.SHAPES.index(obj.shape),
+                constants.MOTIONS.index(obj.motion),
             )
             assert (3 * numbers[0] + 5 * numbers[1] + 7 * numbers[2]) % 10 != 0
 
@@ -61,67 +62,67 @@ def test_any_scene_may_be_either() -> None:
 def test_colours_stand_out(seen: list[Scene]) -> None:
     for scene in seen:
         ground = np.array(constants.BACKGROUNDS[scene.background])
-        for thing in scene.things:
-            assert np.linalg.norm(np.array(constants.COLOURS[thing.colour]) - ground) >= 110
-        assert len({thing.colour for thing in scene.things}) == len(scene.things)
+        for obj in scene.objects:
+            assert np.linalg.norm(np.array(constants.COLOURS[obj.colour]) - ground) >= 110
+        assert len({obj.colour for obj in scene.objects}) == len(scene.objects)
 
 
 def test_words_go_together(seen: list[Scene]) -> None:
-    for thing in (thing for scene in seen for thing in scene.things):
-        assert not (thing.shape in ("circle", "ring") and "spinning" in thing.motion)
-        low, high = constants.RADIUS[thing.size_word]
-        assert low <= thing.radius <= high
-        if thing.size_word:
-            assert thing.motion not in ("growing", "shrinking")
-        if thing.speed_word:
-            assert any(word in thing.motion for word in ("moving", "circling", "spinning"))
-        if constants.is_digit(thing.shape):
-            assert thing.size_word != "small"
-            assert thing.scan in glyphs.scan_indices()[constants.DIGITS.index(thing.shape)][0]
+    for obj in (obj for scene in seen for obj in scene.objects):
+        assert not (obj.shape in ("circle", "ring") and "spinning" in obj.motion)
+        low, high = constants.RADIUS[obj.size_word]
+        assert low <= obj.radius <= high
+        if obj.size_word:
+            assert obj.motion not in ("growing", "shrinking")
+        if obj.speed_word:
+            assert any(word in obj.motion for word in ("moving", "circling", "spinning"))
+        if constants.is_digit(obj.shape):
+            assert obj.size_word != "small"
+            assert obj.glyph in glyph_indices()[constants.DIGITS.index(obj.shape)][0]
         else:
-            assert thing.scan == -1
+            assert obj.glyph == -1
 
 
 def test_level_1_is_plain() -> None:
     for scene in draw_scenes(14, range(500)):
-        (thing,) = scene.things
-        assert thing.shape in constants.DRAWN_SHAPES
-        assert not thing.speed_word
+        (obj,) = scene.objects
+        assert obj.shape in constants.DRAWN_SHAPES
+        assert not obj.speed_word
 
 
 def test_choices_are_about_even() -> None:
-    scenes = draw_scenes(15, range(6000), level=2, objects=1)
-    things = [scene.things[0] for scene in scenes]
-    assert abs(np.mean([constants.is_digit(thing.shape) for thing in things]) - 1 / 3) < 0.02
+    scenes = draw_scenes(15, range(6000), level=2, num_objects=1)
+    objects = [scene.objects[0] for scene in scenes]
+    assert abs(np.mean([constants.is_digit(obj.shape) for obj in objects]) - 1 / 3) < 0.02
     for values, least in (
-        ([thing.colour for thing in things], 1 / 9),
-        ([thing.motion for thing in things], 1 / 17),
+        ([obj.colour for obj in objects], 1 / 9),
+        ([obj.motion for obj in objects], 1 / 17),
         ([scene.background for scene in scenes], 1 / 6),
     ):
         counts = collections.Counter(values)
         assert min(counts.values()) > 0.65 * least * len(scenes)
         assert max(counts.values()) < 1.35 * least * len(scenes)
-    two = np.mean([len(scene.things) == 2 for scene in draw_scenes(16, range(600), level=2)])
+    two = np.mean([len(scene.objects) == 2 for scene in draw_scenes(16, range(600), level=2)])
     assert 0.42 < two < 0.58
 
 
-def test_scans_are_split_in_the_order_of_the_data_set() -> None:
-    for train, test in glyphs.scan_indices():
+def test_glyphs_are_split_in_the_order_of_the_data_set() -> None:
+    for train, test in glyph_indices():
         assert max(train) < min(test)
         assert abs(len(train) / (len(train) + len(test)) - 0.8) < 0.01
-    tested = draw_scenes(17, range(200), level=2, objects=1, scans="test")
-    kept = {scan for _, test in glyphs.scan_indices() for scan in test}
-    assert {thing.scan for scene in tested for thing in scene.things} <= kept | {-1}
+    tested = draw_scenes(17, range(200), level=2, num_objects=1, glyphs="test")
+    kept = {glyph for _, test in glyph_indices() for glyph in test}
+    assert {obj.glyph for scene in tested for obj in scene.objects} <= kept | {-1}
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
         ({"level": 3}, "3"),
-        ({"level": 1, "objects": 2}, "objects"),
-        ({"level": 2, "objects": 3}, "3"),
+        ({"level": 1, "num_objects": 2}, "objects"),
+        ({"level": 2, "num_objects": 3}, "3"),
         ({"split": "unseen"}, "unseen"),
-        ({"scans": "all"}, "all"),
+        ({"glyphs": "all"}, "all"),
     ],
 )
 def test_unknown_settings_are_named(settings: dict, named: str) -> None:

@@ -13,7 +13,7 @@ from latent_shift.cli.progress import progress_bar
 if TYPE_CHECKING:
     from latent_shift.data.manifest import Manifest
     from latent_shift.data.precomputed import Encoder
-    from latent_shift.moving_shapes.scene import Split
+    from latent_shift.moving_shapes.sampling import Split
 
 WORLD = "moving-shapes"
 MAX_COUNT = 200  # clips on one sheet
@@ -183,7 +183,7 @@ def _world_clips(
 ) -> tuple[list[Any], list[str]]:
     from latent_shift.moving_shapes import caption, draw_scenes, render
 
-    scenes = draw_scenes(seed, range(count), level=level, objects=objects, split=cast("Split", split))
+    scenes = draw_scenes(seed, range(count), level=level, num_objects=objects, split=cast("Split", split))
     return list(render(scenes)), [caption(scene) for scene in scenes]
 
 

@@ -1,7 +1,9 @@
-"""Moving Shapes: an endless generated world of captioned clips whose content is known exactly.
+"""Moving Shapes: a generated world of captioned clips with exactly known contents, and its scorer.
 
-Not a collection on disk: scenes are drawn from a seed and an index, rendered and captioned on the fly.
-Use `draw_scene`, `render` and `caption` directly, or `MovingShapes` as a torch dataset.
+Nothing is stored on disk: scenes are sampled from a seed and an index, rendered and captioned as needed. Use
+`draw_scene`, `render` and `caption` directly, or `MovingShapes` as a torch dataset. General code never
+imports this package; it adds itself through entry points, as a data source ("moving-shapes") and as
+extractors.
 """
 
 from latent_shift.moving_shapes.captions import (
@@ -15,7 +17,8 @@ from latent_shift.moving_shapes.captions import (
 )
 from latent_shift.moving_shapes.dataset import MovingShapes, Scenes, WorldConfig
 from latent_shift.moving_shapes.render import render
-from latent_shift.moving_shapes.scene import Object, Scene, draw_scene, draw_scenes
+from latent_shift.moving_shapes.sampling import draw_scene, draw_scenes
+from latent_shift.moving_shapes.scene import Object, Scene
 
 __all__ = [
     "MovingShapes",

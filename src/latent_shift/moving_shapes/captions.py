@@ -1,9 +1,8 @@
-"""Sentences for scenes: the canonical caption, many other ways to say the same, and the way back.
+"""Captions of scenes: the canonical caption, paraphrases, and a parser of canonical captions.
 
-`caption` writes the one canonical form that prompts and scores use, `paraphrase` any of a dozen sentence
-patterns with synonyms, for training a text model that understands more than one form. Captions of images
-leave the motion out. Everything said is true of the scene; only the background is sometimes not said.
-Captions hold at most 36 words.
+`caption` returns the one canonical form that prompts and scores use, `paraphrase` any of a dozen sentence
+patterns with synonyms, to train text encoders that understand more than one form. Captions of images leave
+the motion out. Paraphrases are always true of the scene, and some leave the background out. At most 36 words.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _COLOURS = {
     "cyan": ("cyan", "cyan", "turquoise"),
     "pink": ("pink", "pink", "rose"),
 }
-_GROUNDS = {"gray": ("gray", "grey"), "maroon": ("maroon", "maroon", "burgundy")}
+_BACKGROUNDS = {"gray": ("gray", "grey"), "maroon": ("maroon", "maroon", "burgundy")}
 _SHAPES = {
     "circle": ("circle", "circle", "ball", "disc"),
     "square": ("square", "square", "box"),
@@ -41,8 +40,9 @@ _SHAPES = {
 }
 _SPEEDS = {"slowly": ("slowly", "slowly", "gently"), "quickly": ("quickly", "quickly", "fast", "rapidly")}
 
-# Each motion in words: "ing" forms as (verb, rest), the speed word going before the verb or after the rest.
-_WAYS = {
+# Motions in words: a verb in two forms (participle, finite), then the rest; a speed word stands before the
+# verb or after the rest.
+_DIRECTIONS = {
     "moving left": ("left", "leftwards", "to the left"),
     "moving right": ("right", "rightwards", "to the right"),
     "moving up": ("up", "upwards", "to the top"),
@@ -85,7 +85,7 @@ _VERBS = {
         ("not moving", "does not move"),
     ),
 }
-_PLAIN_KINDS = {
+_VERBS_BY_MOTION = {
     "bouncing": "bounce",
     "growing": "grow",
     "shrinking": "shrink",
@@ -93,41 +93,42 @@ _PLAIN_KINDS = {
     "standing still": "stand",
 }
 
-# Sentence patterns: {things} is all that is seen, {ground} the background's name.
+# Sentence patterns with the placeholders {objects} and {background}; those of *_BARE leave the background
+# out.
 _PATTERNS_ING = (
-    "{things} on a {ground} background",
-    "{things} on {ground}",
-    "on a {ground} background, {things}",
-    "{ground} background, {things}",
-    "a video of {things} against a {ground} backdrop",
-    "there is {things} in front of a {ground} background",
+    "{objects} on a {background} background",
+    "{objects} on {background}",
+    "on a {background} background, {objects}",
+    "{background} background, {objects}",
+    "a video of {objects} against a {background} backdrop",
+    "there is {objects} in front of a {background} background",
 )
-_PATTERNS_ING_BARE = ("{things}", "a video of {things}", "there is {things}")
+_PATTERNS_ING_BARE = ("{objects}", "a video of {objects}", "there is {objects}")
 _PATTERNS_FINITE = (
-    "{things} on a {ground} background",
-    "{things} in front of a {ground} background",
-    "the background is {ground} and {things}",
-    "against a {ground} backdrop, {things}",
+    "{objects} on a {background} background",
+    "{objects} in front of a {background} background",
+    "the background is {background} and {objects}",
+    "against a {background} backdrop, {objects}",
 )
-_PATTERNS_FINITE_BARE = ("{things}", "in this video {things}")
+_PATTERNS_FINITE_BARE = ("{objects}", "in this video {objects}")
 _PATTERNS_IMAGE = (
-    "{things} on a {ground} background",
-    "{things} on {ground}",
-    "on a {ground} background, {things}",
-    "{ground} background, {things}",
-    "a picture of {things} against a {ground} backdrop",
-    "there is {things} in front of a {ground} background",
+    "{objects} on a {background} background",
+    "{objects} on {background}",
+    "on a {background} background, {objects}",
+    "{background} background, {objects}",
+    "a picture of {objects} against a {background} backdrop",
+    "there is {objects} in front of a {background} background",
 )
-_PATTERNS_IMAGE_BARE = ("{things}", "a picture of {things}", "there is {things}")
+_PATTERNS_IMAGE_BARE = ("{objects}", "a picture of {objects}", "there is {objects}")
 _JOINS_ING = (" and ", " and ", ", ", " with ")
 _JOINS_FINITE = (" and ", " while ", ", ")
 _ARTICLES = ("a", "a", "the", "")
-_GROUND_UNSAID = 0.2
+_OMIT_BACKGROUND = 0.2
 _ARTICLE_WORDS = ("a", "an")
 
 
 class ObjectWords(NamedTuple):
-    """What a canonical caption says of one object; size and speed are "" where nothing is said."""
+    """One object of a canonical caption; size and speed are "" where the caption has none."""
 
     size: str
     colour: str
@@ -137,42 +138,40 @@ class ObjectWords(NamedTuple):
 
 
 def caption(scene: Scene) -> str:
-    """The canonical caption, for example "a small red star slowly moving left on a navy background"."""
-    things = " and ".join(
-        _join(_noun_canonical(thing), thing.speed_word, thing.motion) for thing in scene.things
-    )
-    return f"{things} on a {scene.background} background"
+    """Return the canonical caption, such as "a small red star slowly moving left on a navy background"."""
+    objects = " and ".join(_join(_noun_canonical(obj), obj.speed_word, obj.motion) for obj in scene.objects)
+    return f"{objects} on a {scene.background} background"
 
 
 def image_caption(scene: Scene) -> str:
-    """The canonical caption of a single frame: the same without the motions."""
-    things = " and ".join(_noun_canonical(thing) for thing in scene.things)
-    return f"{things} on a {scene.background} background"
+    """Return the canonical caption of a single frame, without motions."""
+    objects = " and ".join(_noun_canonical(obj) for obj in scene.objects)
+    return f"{objects} on a {scene.background} background"
 
 
 def paraphrase(scene: Scene, rng: np.random.Generator) -> str:
-    """The scene in other words: another sentence pattern, word order, articles and synonyms."""
+    """Return a random caption: sentence pattern, word order, articles and synonyms vary."""
     finite = rng.random() < 0.4
-    things = choice(rng, _JOINS_FINITE if finite else _JOINS_ING).join(
-        _clause(thing, finite, rng) for thing in scene.things
+    objects = choice(rng, _JOINS_FINITE if finite else _JOINS_ING).join(
+        _clause(obj, finite, rng) for obj in scene.objects
     )
-    said, bare = (_PATTERNS_FINITE, _PATTERNS_FINITE_BARE) if finite else (_PATTERNS_ING, _PATTERNS_ING_BARE)
-    return _sentence(scene, things, said, bare, rng)
+    full, bare = (_PATTERNS_FINITE, _PATTERNS_FINITE_BARE) if finite else (_PATTERNS_ING, _PATTERNS_ING_BARE)
+    return _sentence(scene, objects, full, bare, rng)
 
 
 def image_paraphrase(scene: Scene, rng: np.random.Generator) -> str:
-    """A single frame of the scene in other words, the motion left out."""
-    things = choice(rng, _JOINS_ING).join(_noun(thing, rng) for thing in scene.things)
-    return _sentence(scene, things, _PATTERNS_IMAGE, _PATTERNS_IMAGE_BARE, rng)
+    """Return a random caption of a single frame, without motions."""
+    objects = choice(rng, _JOINS_ING).join(_noun(obj, rng) for obj in scene.objects)
+    return _sentence(scene, objects, _PATTERNS_IMAGE, _PATTERNS_IMAGE_BARE, rng)
 
 
 def _sentence(
-    scene: Scene, things: str, said: tuple[str, ...], bare: tuple[str, ...], rng: np.random.Generator
+    scene: Scene, objects: str, full: tuple[str, ...], bare: tuple[str, ...], rng: np.random.Generator
 ) -> str:
-    if rng.random() < _GROUND_UNSAID:
-        return choice(rng, bare).format(things=things)
-    ground = choice(rng, _GROUNDS.get(scene.background, (scene.background,)))
-    return choice(rng, said).format(things=things, ground=ground)
+    if rng.random() < _OMIT_BACKGROUND:
+        return choice(rng, bare).format(objects=objects)
+    background = choice(rng, _BACKGROUNDS.get(scene.background, (scene.background,)))
+    return choice(rng, full).format(objects=objects, background=background)
 
 
 def _join(*words: str) -> str:
@@ -185,22 +184,22 @@ def _with_article(article: str, noun: str) -> str:
     return _join(article, noun)
 
 
-def _noun_canonical(thing: Object) -> str:
-    return _with_article("a", _join(thing.size_word, thing.colour, thing.shape))
+def _noun_canonical(obj: Object) -> str:
+    return _with_article("a", _join(obj.size_word, obj.colour, obj.shape))
 
 
-def _noun(thing: Object, rng: np.random.Generator) -> str:
-    size = choice(rng, _SIZES.get(thing.size_word, ("",)))
-    colour = choice(rng, _COLOURS.get(thing.colour, (thing.colour,)))
-    shape = choice(rng, _SHAPES.get(thing.shape, (thing.shape,)))
+def _noun(obj: Object, rng: np.random.Generator) -> str:
+    size = choice(rng, _SIZES.get(obj.size_word, ("",)))
+    colour = choice(rng, _COLOURS.get(obj.colour, (obj.colour,)))
+    shape = choice(rng, _SHAPES.get(obj.shape, (obj.shape,)))
     return _with_article(choice(rng, _ARTICLES), _join(size, colour, shape))
 
 
-def _clause(thing: Object, finite: bool, rng: np.random.Generator) -> str:
+def _clause(obj: Object, finite: bool, rng: np.random.Generator) -> str:
     """One object and its motion: "a red box quickly going up", "the red box moves upwards fast"."""
-    noun, motion = _noun(thing, rng), thing.motion
+    noun, motion = _noun(obj, rng), obj.motion
     verb, rest = _verb(motion, finite, rng)
-    speed = choice(rng, _SPEEDS.get(thing.speed_word, ("",)))
+    speed = choice(rng, _SPEEDS.get(obj.speed_word, ("",)))
     words = _join(verb, rest, speed) if speed == "fast" or rng.random() < 0.4 else _join(speed, verb, rest)
     if not finite:
         return _join(noun, words)
@@ -208,15 +207,15 @@ def _clause(thing: Object, finite: bool, rng: np.random.Generator) -> str:
 
 
 def _verb(motion: str, finite: bool, rng: np.random.Generator) -> tuple[str, str]:
-    """The verb of a motion ("moving", "moves"), and the words after it ("to the left", "clockwise")."""
+    """Verb of a motion ("moving", "moves") and the words after it ("to the left", "clockwise")."""
     if motion in constants.DIRECTIONS:
-        kind, rest = "travel", choice(rng, _WAYS[motion])
+        kind, rest = "travel", choice(rng, _DIRECTIONS[motion])
     elif motion in constants.CIRCLING:
         kind, rest = "circle", choice(rng, _TURNS[constants.CIRCLING[motion]])
     elif motion in constants.SPINNING:
         kind, rest = "spin", choice(rng, _TURNS[constants.SPINNING[motion]])
     else:
-        kind, rest = _PLAIN_KINDS[motion], ""
+        kind, rest = _VERBS_BY_MOTION[motion], ""
     return choice(rng, _VERBS[kind])[finite], rest
 
 
@@ -224,56 +223,56 @@ def _alternatives(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-_THING = re.compile(
+_OBJECT = re.compile(
     rf"an? (?:(?P<size>small|large) )?(?P<colour>{_alternatives(constants.COLOURS)})"
     rf" (?P<shape>{_alternatives(constants.SHAPES)})"
     rf" (?:(?P<speed>slowly|quickly) )?(?P<motion>{_alternatives(constants.MOTIONS)})"
 )
-_GROUND = re.compile(rf" on an? (?P<ground>{_alternatives(constants.BACKGROUNDS)}) background")
+_BACKGROUND = re.compile(rf" on an? (?P<background>{_alternatives(constants.BACKGROUNDS)}) background")
 
 
 def parse_caption(text: str) -> tuple[list[ObjectWords], str]:
-    """What a canonical caption says: its objects in order, and the background.
+    """Parse a canonical caption into its objects, in order, and the background.
 
-    Capitals, outer spaces and a full stop do not matter, nor "a" or "an". Raises ValueError naming the
-    caption where it is not of the canonical form, or says a speed of a motion that takes none.
+    Case, outer spaces, a full stop and "a" or "an" make no difference. Raises ValueError naming the caption
+    if it is not of the canonical form, or has a speed word for a motion without one.
     """
     line = text.strip().rstrip(".").lower()
-    things: list[ObjectWords] = []
+    objects: list[ObjectWords] = []
     position = 0
-    while found := _THING.match(line, position):
-        things.append(ObjectWords(*(found[name] or "" for name in ObjectWords._fields)))
+    while found := _OBJECT.match(line, position):
+        objects.append(ObjectWords(*(found[name] or "" for name in ObjectWords._fields)))
         position = found.end()
         if not line.startswith(" and ", position):
             break
         position += len(" and ")
-    ground = _GROUND.fullmatch(line, position)
-    if not 1 <= len(things) <= 2 or ground is None:
+    background = _BACKGROUND.fullmatch(line, position)
+    if not 1 <= len(objects) <= 2 or background is None:
         raise ValueError(
             f"{text!r} is not a canonical Moving Shapes caption; write for example "
             '"a small red star moving left on a navy background", with one or two objects'
         )
-    for thing in things:
-        if thing.speed and not constants.takes_speed(thing.motion):
-            raise ValueError(f"{text!r} says {thing.speed!r} of {thing.motion!r}, which takes no speed word")
-    return things, ground["ground"]
+    for obj in objects:
+        if obj.speed and not constants.takes_speed(obj.motion):
+            raise ValueError(f"{text!r} has {obj.speed!r} for {obj.motion!r}, which takes no speed word")
+    return objects, background["background"]
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that captions and paraphrases can use, sorted."""
-    said: list[str] = [
+    """Return all words of captions and paraphrases, sorted."""
+    texts: list[str] = [
         *constants.COLOURS,
         *constants.BACKGROUNDS,
         *constants.SHAPES,
         *constants.MOTIONS,
         *constants.SPEED,
     ]
-    for table in (_SIZES, _COLOURS, _GROUNDS, _SHAPES, _SPEEDS, _WAYS, _TURNS):
-        said += [word for words in table.values() for word in words]
-    said += [form for forms in _VERBS.values() for pair in forms for form in pair]
+    for table in (_SIZES, _COLOURS, _BACKGROUNDS, _SHAPES, _SPEEDS, _DIRECTIONS, _TURNS):
+        texts += [word for words in table.values() for word in words]
+    texts += [form for forms in _VERBS.values() for pair in forms for form in pair]
     for patterns in (_PATTERNS_ING, _PATTERNS_FINITE, _PATTERNS_IMAGE):
-        said += [pattern.format(things="", ground="") for pattern in patterns]
+        texts += [pattern.format(objects="", background="") for pattern in patterns]
     for bare in (_PATTERNS_ING_BARE, _PATTERNS_FINITE_BARE, _PATTERNS_IMAGE_BARE):
-        said += [pattern.format(things="") for pattern in bare]
-    said += [*_JOINS_ING, *_JOINS_FINITE, *_ARTICLES, *_ARTICLE_WORDS, "that"]
-    return tuple(sorted({word for text in said for word in re.findall(r"[a-z0-9]+", text)}))
+        texts += [pattern.format(objects="") for pattern in bare]
+    texts += [*_JOINS_ING, *_JOINS_FINITE, *_ARTICLES, *_ARTICLE_WORDS, "that"]
+    return tuple(sorted({word for text in texts for word in re.findall(r"[a-z0-9]+", text)}))

@@ -1,10 +1,8 @@
-"""What exists in the Moving Shapes world: its colours, shapes, motions, ranges and rules.
+"""Constants of the Moving Shapes world: colours, shapes, motions, parameter ranges and their rules.
 
-Only names, numbers and the rules between them; nothing is drawn or sampled here. The other files of this
-package build on these tables, and a scorer can be written from them alone. Coordinates run from -1 (left,
-top) to +1 (right, bottom), lengths are in the same unit, time t from 0 (first frame) to 1 (last frame).
-Every name is spelled as captions spell it, and the order of the tables numbers colours, shapes and motions
-for the held-out rule.
+Coordinates run from -1 (left, top) to +1 (right, bottom), lengths are in the same unit, time t runs from 0
+(first frame) to 1 (last frame). Names are spelled as in captions. The order of the tables numbers colours,
+shapes and motions for the held-out rule.
 """
 
 RGB = tuple[int, int, int]
@@ -39,7 +37,7 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "
 DIGITS = tuple(f"digit {word}" for word in NUMBER_WORDS)
 SHAPES = DRAWN_SHAPES + DIGITS
 
-# Direction of travel in (x, y), one unit an axis.
+# Direction of travel: the sign of x and of y.
 DIRECTIONS: dict[str, tuple[int, int]] = {
     "moving left": (-1, 0),
     "moving right": (1, 0),
@@ -67,7 +65,7 @@ MOTIONS = (
 
 Range = tuple[float, float]
 
-# Radius by size word; "" is the plain size, which captions do not name.
+# Radius by size word; "" is the medium size, which captions do not name.
 RADIUS: dict[str, Range] = {"small": (0.14, 0.18), "": (0.20, 0.28), "large": (0.32, 0.40)}
 SPEED = {"": 1.0, "slowly": 0.5, "quickly": 1.5}
 
@@ -82,13 +80,13 @@ SWING: Range = (0.35, 0.5)
 SWING_PERIODS = 1.5
 GROWTH: Range = (0.5, 1.7)
 
-COLOUR_DISTANCE = 110.0
-HIDDEN_SHARE = 0.2
-TRAIN_SCANS = 0.8
+MIN_COLOUR_DISTANCE = 110.0  # Euclidean, RGB from 0 to 255
+MAX_OCCLUSION = 0.2  # of the lower object's area
+TRAIN_GLYPHS = 0.8  # share of the handwritten digits; the rest is for testing
 
-# Circles and rings look the same turned, so they never spin.
-UNTURNABLE = ("circle", "ring")
-# Turning by 1 / SYMMETRY of a full turn gives the same picture again.
+# Rotation leaves circles and rings unchanged, so they never spin.
+ROTATION_INVARIANT = ("circle", "ring")
+# Rotation by 1 / SYMMETRY of a full turn leaves the shape unchanged.
 SYMMETRY = {"square": 4, "cross": 4, "star": 5, "triangle": 3}
 
 
@@ -98,17 +96,17 @@ def is_digit(shape: str) -> bool:
 
 
 def takes_speed(motion: str) -> bool:
-    """Whether "slowly" and "quickly" can be said of a motion: travels, spins and circling only."""
+    """Whether a motion can have a speed word: travels, spins and circling only."""
     return motion in DIRECTIONS or motion in SPINNING or motion in CIRCLING
 
 
 def takes_size(motion: str) -> bool:
-    """Whether "small" and "large" go with a motion: growing and shrinking always have the plain size."""
+    """Whether a motion can have a size word: all but growing and shrinking."""
     return motion not in ("growing", "shrinking")
 
 
 def motion_kind(motion: str) -> str:
-    """A motion without its direction: travelling, circling, spinning, or its own name."""
+    """Return a motion without its direction: travelling, circling, spinning, or its own name."""
     for kind, motions in (("travelling", DIRECTIONS), ("circling", CIRCLING), ("spinning", SPINNING)):
         if motion in motions:
             return kind
@@ -117,20 +115,20 @@ def motion_kind(motion: str) -> str:
 
 def can_move(shape: str, motion: str) -> bool:
     """Whether a shape can show a motion: every pair but a spinning circle or ring."""
-    return not (shape in UNTURNABLE and motion in SPINNING)
+    return not (shape in ROTATION_INVARIANT and motion in SPINNING)
 
 
 def stands_out(colour: str, background: str) -> bool:
     """Whether a colour is at least 110 (Euclidean RGB) away from a background."""
     pairs = zip(COLOURS[colour], BACKGROUNDS[background], strict=True)
-    return sum((a - b) ** 2 for a, b in pairs) >= COLOUR_DISTANCE**2
+    return sum((a - b) ** 2 for a, b in pairs) >= MIN_COLOUR_DISTANCE**2
 
 
 def is_held_out(colour: int, shape: int, motion: int) -> bool:
-    """Whether a combination, given by its positions in COLOURS, SHAPES, MOTIONS, is never trained on."""
+    """Whether a combination is excluded from training; arguments are indices into the three tables."""
     return (3 * colour + 5 * shape + 7 * motion) % 10 == 0
 
 
 def names_held_out(colour: str, shape: str, motion: str) -> bool:
-    """Whether a combination, given by its names, is never trained on."""
+    """Whether a combination, given by its names, is excluded from training."""
     return is_held_out(list(COLOURS).index(colour), SHAPES.index(shape), MOTIONS.index(motion))

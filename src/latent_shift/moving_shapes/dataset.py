@@ -1,8 +1,8 @@
-"""Moving Shapes as a torch dataset: clips or single frames with their captions, made as they are asked for.
+"""Moving Shapes as a data source and a torch dataset: clips or single frames with captions, made on demand.
 
-No files and no state: what a visit sees depends on the settings and its number alone, so any number of loader
-workers may share a dataset. Visits are numbers without end: beyond the length of the world it begins again
-from the front, the same clips in other words.
+No files and no state: an item depends on the settings and its index only, so any number of loader workers may
+share a dataset. Indices have no upper bound: past the length of the series it starts again with the same
+clips, captioned anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 from torch import from_numpy
 from torch.utils.data import Dataset
 
@@ -24,48 +24,64 @@ from latent_shift.moving_shapes.captions import (
     vocabulary,
 )
 from latent_shift.moving_shapes.constants import FPS, FRAMES, MOTIONS, SIZE
-from latent_shift.moving_shapes.hard_negatives import hard_negatives
-from latent_shift.moving_shapes.motion import frame_times, track
 from latent_shift.moving_shapes.render import render
-from latent_shift.moving_shapes.scene import Scene, draw_scene, draw_scenes
+from latent_shift.moving_shapes.sampling import draw_scene, draw_scenes, hard_negatives
+from latent_shift.moving_shapes.scene import Scene, frame_times, trajectory
 from latent_shift.rng import item_rng
 
-# Separate from the stream that rng the scene.
-_SAMPLES_SEED = 77  # of the scenes whose captions are sample prompts; no training series should have it
+_PROMPTS_SEED = 77  # of the scenes of sample prompts; no training series should have it
 _OTHER_SERIES = 1_000_003  # added to the seed of a series
-_WORDING_STREAM, _FRAME_STREAM, _MISSES_STREAM, _FAVOUR_STREAM = 1, 2, 3, 4
+# Random streams of an item, separate from that of its scene.
+_PARAPHRASE_STREAM, _FRAME_STREAM, _NEGATIVES_STREAM, _OVERSAMPLE_STREAM = 1, 2, 3, 4
+# Earlier names of settings: read for one release, and kept in the settings of stored latents.
+_OLD_NAMES = {
+    "oversample_motions": "favoured",
+    "oversample_motions_ratio": "favoured_share",
+    "amplitude_range": "favoured_spread",
+}
+
+
+def _aliases(name: str) -> AliasChoices:
+    return AliasChoices(name, _OLD_NAMES[name])
 
 
 class WorldConfig(GeneratedSource):
     """Settings of a series of Moving Shapes clips."""
 
     format: Literal["moving-shapes"] = "moving-shapes"
-    seed: int = Field(0, description="of the series of scenes; another seed is another series")
+    seed: int = Field(0, description="random seed of the series; other seeds give other series")
     clips: Annotated[int, Field(ge=1)] = Field(10_000_000, description="length of the series")
-    levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="taken in turn, clip by clip")
-    paraphrases: float = Field(
-        0.5, ge=0.0, le=1.0, description="share of captions in other than the canonical words"
+    levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="levels, alternating by clip")
+    paraphrases: float = Field(0.5, ge=0.0, le=1.0, description="share of captions that are paraphrased")
+    oversample_motions: tuple[str, ...] = Field(
+        (), validation_alias=_aliases("oversample_motions"), description="motions to show more often"
     )
-    favoured: tuple[str, ...] = Field((), description="motions that are shown more often than by chance")
-    favoured_share: float = Field(
-        0.0, ge=0.0, le=1.0, description="share of clips whose motion is drawn among the favoured alone"
+    oversample_motions_ratio: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        validation_alias=_aliases("oversample_motions_ratio"),
+        description="share of clips with a motion of oversample_motions; the others have any motion",
     )
-    favoured_spread: float = Field(
+    amplitude_range: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
-        description="part of a range, about its middle, that amounts of favoured motions have",
+        validation_alias=_aliases("amplitude_range"),
+        description="part of its range, about the middle, that the amplitude has in oversampled clips",
     )
 
     @model_validator(mode="after")
-    def _favours_what_there_is(self) -> WorldConfig:
-        unknown = [motion for motion in self.favoured if motion not in MOTIONS]
+    def _check_oversampling(self) -> WorldConfig:
+        unknown = [motion for motion in self.oversample_motions if motion not in MOTIONS]
         if unknown:
-            raise ValueError(f"favoured names {unknown[0]!r}; the motions are {', '.join(MOTIONS)}")
-        if bool(self.favoured) != (self.favoured_share > 0):
-            raise ValueError("favoured and favoured_share go together: give both, or neither")
-        if self.favoured_spread < 1 and not self.favoured:
-            raise ValueError("favoured_spread is about favoured motions, and none is favoured: name some")
+            raise ValueError(f"oversample_motions has {unknown[0]!r}; the motions are {', '.join(MOTIONS)}")
+        if bool(self.oversample_motions) != (self.oversample_motions_ratio > 0):
+            raise ValueError(
+                "oversample_motions and oversample_motions_ratio go together: give both, or neither"
+            )
+        if self.amplitude_range < 1 and not self.oversample_motions:
+            raise ValueError("amplitude_range applies to oversample_motions, and there is none: name some")
         return self
 
     @property
@@ -96,76 +112,80 @@ class WorldConfig(GeneratedSource):
         return vocabulary()
 
     def sample_prompts(self, *, images: bool) -> list[str]:
-        """Eight captions of level 1, or 32 of images."""
-        scenes = draw_scenes(_SAMPLES_SEED, range(32 if images else 8), level=1)
+        """Return eight captions of level 1, or 32 of images."""
+        scenes = draw_scenes(_PROMPTS_SEED, range(32 if images else 8), level=1)
         return [image_caption(scene) if images else caption(scene) for scene in scenes]
 
     def latent_settings(self) -> dict[str, Any]:
-        """See `GeneratedSource.latent_settings`; unused later additions are left out, as in older stores."""
-        given = self.model_dump(mode="json", exclude={"clips", "paraphrases", "format"})
-        plain = WorldConfig().model_dump(mode="json")
+        """See `GeneratedSource.latent_settings`."""
+        # Stores of latents that were made with the old key names stay valid, so these are kept here; values
+        # at their defaults are left out, as stores from before these keys do not have them.
+        settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "format"})
+        defaults = WorldConfig().model_dump(mode="json")
         return {
-            name: value for name, value in given.items() if "favoured" not in name or value != plain[name]
+            _OLD_NAMES.get(name, name): value
+            for name, value in settings.items()
+            if name not in _OLD_NAMES or value != defaults[name]
         }
 
 
 class Scenes:
-    """The scenes of a world by index, drawn once where `cached`; never a held-out one."""
+    """Scenes and captions of a series by index; never held out. cached: keep all scenes in memory."""
 
     def __init__(self, world: WorldConfig, *, cached: bool = False) -> None:
         self.world = world
-        self._kept = [self._draw(index) for index in range(world.clips)] if cached else None
+        self._cache = [self._draw(index) for index in range(world.clips)] if cached else None
 
     def __len__(self) -> int:
         return self.world.clips
 
     def __getitem__(self, index: int) -> Scene:
-        return self._draw(index) if self._kept is None else self._kept[index]
+        return self._draw(index) if self._cache is None else self._cache[index]
 
     def _draw(self, index: int) -> Scene:
-        place, level = divmod(index, len(self.world.levels))
-        lucky = item_rng(self.world.seed, index, _FAVOUR_STREAM).random() < self.world.favoured_share
-        motions, spread = (self.world.favoured, self.world.favoured_spread) if lucky else (MOTIONS, 1.0)
+        number, level = divmod(index, len(self.world.levels))
+        rng = item_rng(self.world.seed, index, _OVERSAMPLE_STREAM)
+        oversampled = rng.random() < self.world.oversample_motions_ratio
         return draw_scene(
             self.world.seed,
-            place,
+            number,
             level=self.world.levels[level],
             split="seen",
-            motions=motions,
-            spread=spread,
+            motions=self.world.oversample_motions if oversampled else MOTIONS,
+            amplitude_range=self.world.amplitude_range if oversampled else 1.0,
         )
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
-        """uint8 (N, 16, 64, 64, 3)."""
+        """Render the clips of these indices: uint8 (N, 16, 64, 64, 3)."""
         return render([self[index] for index in indices])
 
     def caption(self, visit: int, *, image: bool = False) -> str:
-        """The canonical caption of the scene that a visit sees; of a single frame where `image`."""
+        """Return the canonical caption of an item; of a single frame for `image`."""
         scene = self[visit % len(self)]
         return image_caption(scene) if image else caption(scene)
 
     def paraphrase(self, visit: int, *, image: bool = False) -> str:
-        """That caption, or in the world's share of the visits the same in other words."""
-        rng = item_rng(self.world.seed, visit, _WORDING_STREAM)
-        return self._say(self[visit % len(self)], rng, image=image)
+        """Return the caption of an item, in the configured share of items a paraphrase."""
+        rng = item_rng(self.world.seed, visit, _PARAPHRASE_STREAM)
+        return self._caption(self[visit % len(self)], rng, image=image)
 
     def hard_negatives(self, visit: int, count: int) -> list[str]:
-        """`count` sentences that are false of that scene in one motion or shape, worded like `paraphrase`."""
-        rng = item_rng(self.world.seed, visit, _MISSES_STREAM)
-        return [self._say(miss, rng) for miss in hard_negatives(self[visit % len(self)], count, rng)]
+        """Return `count` captions false of an item in one motion or shape, worded like `paraphrase`."""
+        rng = item_rng(self.world.seed, visit, _NEGATIVES_STREAM)
+        scenes = hard_negatives(self[visit % len(self)], count, rng)
+        return [self._caption(scene, rng) for scene in scenes]
 
-    def _say(self, scene: Scene, rng: np.random.Generator, *, image: bool = False) -> str:
+    def _caption(self, scene: Scene, rng: np.random.Generator, *, image: bool = False) -> str:
         if rng.random() >= self.world.paraphrases:
             return image_caption(scene) if image else caption(scene)
         return image_paraphrase(scene, rng) if image else paraphrase(scene, rng)
 
 
 class MovingShapes(Dataset[dict[str, Any]]):
-    """Items {"frames": uint8 (F, 64, 64, 3), "caption", "key"}; F = 16, or 1 where `images`.
+    """Items {"frames": uint8 (F, 64, 64, 3), "caption", "key"}; F = 16, or 1 for `images`.
 
-    hard_negatives: clips come with so many sentences, "hard_negatives", that are false of them in one motion
-    or shape.
-    crop: of each image only a window of so many pixels that holds one of its things, (1, crop, crop, 3).
+    crop: side of a random window around an object, for images only: frames are (1, crop, crop, 3).
+    hard_negatives: number of captions, "hard_negatives", that are false of a clip in one motion or shape.
     """
 
     def __init__(
@@ -177,29 +197,32 @@ class MovingShapes(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, visit: int) -> dict[str, Any]:
-        scene = self.scenes[visit % len(self)]
-        words, key = self.scenes.paraphrase(visit, image=self.images), f"clip {visit % len(self)}"
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = index % len(self)
+        scene = self.scenes[number]
+        words, key = self.scenes.paraphrase(index, image=self.images), f"clip {number}"
         if not self.images:
             clip = {"frames": from_numpy(render([scene])[0]), "caption": words, "key": key}
             if self.hard_negatives:
-                clip["hard_negatives"] = self.scenes.hard_negatives(visit, self.hard_negatives)
+                clip["hard_negatives"] = self.scenes.hard_negatives(index, self.hard_negatives)
             return clip
-        rng = item_rng(self.scenes.world.seed, visit, _FRAME_STREAM)
+        rng = item_rng(self.scenes.world.seed, index, _FRAME_STREAM)
         frame = int(rng.random() * FRAMES)
         pixels = render([scene], [frame])[0]
         if self.crop is not None:
-            pixels = _window(pixels, scene, frame, self.crop, rng)
+            pixels = _crop_around_object(pixels, scene, frame, self.crop, rng)
         return {"frames": from_numpy(pixels), "caption": words, "key": key}
 
 
-def _window(pixels: np.ndarray, scene: Scene, frame: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A square of `pixels` (1, H, W, 3) with the middle of one of the scene's things somewhere in it."""
-    thing = scene.things[int(rng.random() * len(scene.things))]
-    x, y, *_ = (values[0] for values in track(thing, frame_times(np.array([frame]))))
+def _crop_around_object(
+    pixels: np.ndarray, scene: Scene, frame: int, side: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A random square window of `pixels` (1, H, W, 3) that contains the centre of one of the objects."""
+    obj = scene.objects[int(rng.random() * len(scene.objects))]
+    x, y, *_ = (values[0] for values in trajectory(obj, frame_times(np.array([frame]))))
     corner = []
-    for middle, extent in ((y, pixels.shape[1]), (x, pixels.shape[2])):
-        start = int((middle + 1) / 2 * extent - rng.random() * side)
+    for centre, extent in ((y, pixels.shape[1]), (x, pixels.shape[2])):
+        start = int((centre + 1) / 2 * extent - rng.random() * side)
         corner.append(min(max(start, 0), extent - side))
     top, left = corner
     return np.ascontiguousarray(pixels[:, top : top + side, left : left + side])

@@ -9,7 +9,7 @@ from latent_shift.checkpoints import DEFAULT_MODEL, resolve
 from latent_shift.evaluation.extractors import EXTRACTORS, Given, make_extractor
 from latent_shift.evaluation.extractors.clip import DEVIATION, MEAN, Clip
 from latent_shift.moving_shapes import caption, constants, draw_scenes, render
-from latent_shift.moving_shapes.scorer.towers import Towers
+from latent_shift.moving_shapes.scorer.features import Encoders
 from tiny import TEXT_LENGTH, tiny_tokenizer
 
 
@@ -61,7 +61,7 @@ def test_clip_that_is_nowhere_says_what_to_get(tmp_path):
 
 @pytest.fixture(scope="module")
 def towers():
-    return Towers(resolve(DEFAULT_MODEL))
+    return Encoders(resolve(DEFAULT_MODEL))
 
 
 def test_the_built_in_towers_know_a_clips_own_sentence(towers):
@@ -80,7 +80,7 @@ def test_the_built_in_towers_know_a_clips_own_sentence(towers):
 
 
 def test_a_frames_embedding_is_that_of_a_still_clip(towers):
-    stills = Towers(resolve(DEFAULT_MODEL), "frame")
+    stills = Encoders(resolve(DEFAULT_MODEL), "frame")
     clips = torch.from_numpy(render(draw_scenes(1, range(2), level=1)))
     features, logits = stills(clips[:, :3])
     assert (features.shape, logits) == ((6, 128), None)
@@ -95,17 +95,17 @@ def test_the_scorers_eyes_see_place_shape_and_colour():
     features, logits = eyes(torch.from_numpy(render(scenes)))
     assert features.shape == (12, eyes.facts.width)
     named = [constants.SHAPES[number] for number in logits.argmax(dim=1)]
-    spins = [scene.things[0].motion in constants.SPINNING for scene in scenes]
-    right = [name == scene.things[0].shape for name, scene in zip(named, scenes, strict=True)]
+    spins = [scene.objects[0].motion in constants.SPINNING for scene in scenes]
+    right = [name == scene.objects[0].shape for name, scene in zip(named, scenes, strict=True)]
     assert all(one for one, spinning in zip(right, spins, strict=True) if not spinning)
     for row, scene in zip(features.numpy(), scenes, strict=True):
         x = row[:16]
-        if scene.things[0].motion == "moving left":
+        if scene.objects[0].motion == "moving left":
             assert x[-1] < x[0] - 0.5
-        if scene.things[0].motion == "standing still":
+        if scene.objects[0].motion == "standing still":
             assert np.ptp(x) < 0.05
         colours = row[-15:-6]
-        assert list(constants.COLOURS)[int(colours.argmax())] == scene.things[0].colour
+        assert list(constants.COLOURS)[int(colours.argmax())] == scene.objects[0].colour
     blank, chances = eyes(torch.full((1, 16, 64, 64, 3), 128, dtype=torch.uint8))
     assert not blank[0, :64].any()
     assert chances.std() < 1e-6
@@ -120,5 +120,5 @@ def test_extractors_are_made_by_name(tmp_path, monkeypatch):
         assert name in EXTRACTORS
         with pytest.raises(ValueError, match=f"{name} needs a weights file"):
             make_extractor(name)
-    with pytest.raises(ValueError, match="towers of Moving Shapes are not there"):
+    with pytest.raises(ValueError, match="encoders of Moving Shapes are not there"):
         make_extractor("moving-shapes", Given(model=tmp_path))

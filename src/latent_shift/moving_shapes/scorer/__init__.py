@@ -1,9 +1,16 @@
-"""The Moving Shapes scorer and its protocol: does a clip show what its caption says?
+"""The Moving Shapes scorer: does a clip show what its caption describes?
 
-`score_clip` judges one clip from its pixels; `protocol` asks a model for the clips of fixed prompts, scores
-them, and scores real clips of the same prompts beside them.
+`score_clip` judges one clip from its pixels in steps: `segment` finds background and objects, `tracking`
+their position, size and rotation, `shape_match` and `motion_match` name shape and motion. `features` gives
+the same measurements, and learned embeddings, to distances and scores of whole sets of clips.
 """
 
-from latent_shift.moving_shapes.scorer.score import ClipScore, SeenThing, ThingScore, recognise, score_clip
+from latent_shift.moving_shapes.scorer.score import (
+    ClipScore,
+    DetectedObject,
+    ObjectScore,
+    recognise,
+    score_clip,
+)
 
-__all__ = ["ClipScore", "SeenThing", "ThingScore", "recognise", "score_clip"]
+__all__ = ["ClipScore", "DetectedObject", "ObjectScore", "recognise", "score_clip"]

@@ -1,89 +1,170 @@
-"""What the Moving Shapes scorer sees in a clip, as numbers: features that know shape and motion exactly.
+"""Extractors of Moving Shapes: features of clips and frames for distances and scores of whole sets.
 
-The scorer's own first steps (`evaluation/moving_shapes/`): where the object is in each frame and how large,
-which shape it has, its colour and its background's. A Fréchet distance on these is an FVD of that world that
-rests on measured geometry in place of a learned embedding; the logits, of the 17 shapes by the scorer's shape
-network, are behind the Inception Score there. One object is looked for.
+Two kinds, for comparing models of this world with each other and with nothing else:
 
-Shapes: B clips; F frames of 64 x 64; features (B, 4 x 16 + 17 + 9 + 6); logits (B, 17).
+- `ScorerFeatures` ("moving-shapes-eyes"): the scorer's own measurements of one object, exact about geometry.
+A
+  Fréchet distance on these is an FVD based on measured positions instead of a learned embedding; logits are
+  those of the scorer's shape network, for an Inception Score.
+- `Encoders` ("moving-shapes", and "moving-shapes-frames" for frames repeated to whole clips): embeddings of
+the
+  video encoder, trained contrastively against the text encoder, and of captions, for FVD, FID and CLIPSIM.
+  What the encoder has not learned it does not see; reports state how often it finds a real clip's own
+  caption. The text encoder also conditions the model under test; the video encoder is no part of it.
+
+Shape legend: B clips, F frames of 64 x 64, N rows, D = 128.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import VivitModel
 
-from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts
+from latent_shift.checkpoints import DEFAULT_MODEL, resolve
+from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts, Per, TextExtractor
 from latent_shift.evaluation.extractors.known import Given, view_of
+from latent_shift.evaluation.extractors.published import joined_digest
 from latent_shift.evaluation.extractors.resizing import View
 from latent_shift.moving_shapes import constants
-from latent_shift.moving_shapes.scorer import shape_network
-from latent_shift.moving_shapes.scorer.patches import cut_out, turned
+from latent_shift.moving_shapes.scorer import shape_match
 from latent_shift.moving_shapes.scorer.segment import segment
-from latent_shift.moving_shapes.scorer.towers import held_frames
-from latent_shift.moving_shapes.scorer.tracks import follow
+from latent_shift.moving_shapes.scorer.tracking import track_object
+from latent_shift.training.text_tower import embed_texts, read_text_tower
 
-NAME = "moving-shapes-eyes"
 VIEW = View(constants.SIZE, "bilinear", antialias=True)
-FLOOR = -4.0  # of a frame's log-probability of a shape, as in the scorer
-WIDTH = 4 * constants.FRAMES + len(constants.SHAPES) + len(constants.COLOURS) + len(constants.BACKGROUNDS)
-Frames = NDArray[np.uint8]
+# Position (x, y), size and presence at each of 16 moments; probabilities of shapes; one-hot colour and
+# background.
+SCORER_WIDTH = (
+    4 * constants.FRAMES + len(constants.SHAPES) + len(constants.COLOURS) + len(constants.BACKGROUNDS)
+)
+_CHUNK = 64  # clips, or texts, in one call of an encoder
 
 
-class Eyes(Extractor):
-    """Place, size, shape, colour and background of every clip."""
+def scorer_features(given: Given) -> ScorerFeatures:
+    """Build the extractor "moving-shapes-eyes"."""
+    return ScorerFeatures(view_of(VIEW, given))
+
+
+def clip_features(given: Given) -> Encoders:
+    """Build the extractor "moving-shapes"."""
+    return Encoders(given.model or resolve(DEFAULT_MODEL), "clip", view_of(VIEW, given), given.device)
+
+
+def frame_features(given: Given) -> Encoders:
+    """Build the extractor "moving-shapes-frames"."""
+    return Encoders(given.model or resolve(DEFAULT_MODEL), "frame", view_of(VIEW, given), given.device)
+
+
+class ScorerFeatures(Extractor):
+    """Position, size, shape, colour and background of clips: features (B, SCORER_WIDTH), logits (B, 17)."""
 
     def __init__(self, view: View = VIEW) -> None:
-        stored = files("latent_shift").joinpath("assets", shape_network.WEIGHTS_FILE).read_bytes()
+        stored = files("latent_shift").joinpath("assets", shape_match.WEIGHTS_FILE).read_bytes()
         digest = hashlib.sha256(stored).hexdigest()[:12]
-        layer = f"the scorer's measures, {WIDTH} numbers a clip"
-        facts = Facts(NAME, layer, digest, "clip", WIDTH)
-        super().__init__(shape_network.ShapeNetwork(), facts, view, "cpu")
+        layer = f"the scorer's measures, {SCORER_WIDTH} numbers a clip"
+        facts = Facts("moving-shapes-eyes", layer, digest, "clip", SCORER_WIDTH)
+        super().__init__(shape_match.ShapeNetwork(), facts, view, "cpu")
 
     def run(self, pixels: Tensor) -> Extracted:
         """See `Extractor.run`."""
         clips = pixels.round().byte().permute(0, 1, 3, 4, 2).numpy()
-        seen = [look(clip) for clip in clips]
-        features, logits = (np.stack(kind) for kind in zip(*seen, strict=True))
+        features, logits = (np.stack(rows) for rows in zip(*map(extract, clips), strict=True))
         return Extracted(torch.from_numpy(features), torch.from_numpy(logits))
 
 
-def scorer_features(given: Given) -> Eyes:
-    """The extractor "moving-shapes-eyes"."""
-    return Eyes(view_of(VIEW, given))
+def extract(clip: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features (SCORER_WIDTH,) and log-probabilities of shapes (17,) of one clip (F, 64, 64, 3).
 
-
-def look(clip: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features (WIDTH,) and log-probabilities of shapes (17,) of one clip (F, 64, 64, 3).
-
-    A frame without the object has place and size 0; a clip without any, every shape alike.
+    Position and size are 0 in frames without the object; in clips without any, all shapes are equally likely.
     """
-    parts = segment(clip, 1)
-    ground = _one_of(constants.BACKGROUNDS, parts.background)
-    if not parts.colours:
+    segments = segment(clip, 1)
+    background = _one_hot(constants.BACKGROUNDS, segments.background)
+    if not segments.colours:
         logits = np.full(len(constants.SHAPES), -np.log(len(constants.SHAPES)), np.float32)
-        places = np.zeros(4 * constants.FRAMES, np.float32)
-        return np.concatenate([places, np.exp(logits), _one_of(constants.COLOURS, None), ground]), logits
-    cover = parts.cover[0]
+        positions = np.zeros(4 * constants.FRAMES, np.float32)
+        return np.concatenate(
+            [positions, np.exp(logits), _one_hot(constants.COLOURS, None), background]
+        ), logits
+    cover = segments.cover[0]
     hidden = np.zeros(cover.shape, bool)
-    track = follow(cover, hidden)
-    upright = turned(np.zeros(len(clip), np.float32))
-    votes = shape_network.name_shapes(cut_out(cover, hidden, track, upright))  # (F, 17)
+    track = track_object(cover, hidden)
+    votes = shape_match.classify_frames(cover, hidden, track, np.zeros(len(clip), np.float32))  # (F, 17)
     weight = track.trust / max(float(track.trust.sum()), 1e-6)
-    logits = (weight @ np.maximum(votes, FLOOR)).astype(np.float32)
-    there = track.present.astype(np.float32)
+    logits = (weight @ np.maximum(votes, shape_match.MIN_LOG_PROBABILITY)).astype(np.float32)
+    present = track.present.astype(np.float32)
     moments = held_frames(len(clip), constants.FRAMES)
-    seen = (track.x * there, track.y * there, track.size * there, there)
-    places = np.concatenate([values[moments] for values in seen])
-    shares = np.exp(logits - logits.max())
-    told = [places, shares / shares.sum(), _one_of(constants.COLOURS, parts.colours[0]), ground]
-    return np.concatenate(told).astype(np.float32), logits
+    measured = (track.x * present, track.y * present, track.size * present, present)
+    positions = np.concatenate([values[moments] for values in measured])
+    shapes = np.exp(logits - logits.max())
+    colour = _one_hot(constants.COLOURS, segments.colours[0])
+    features = np.concatenate([positions, shapes / shapes.sum(), colour, background])
+    return features.astype(np.float32), logits
 
 
-def _one_of(names: dict[str, constants.RGB], name: str | None) -> NDArray[np.float32]:
+class Encoders(TextExtractor):
+    """Embeddings (N, D) of unit length: of clips, or per "frame" of each frame repeated; of captions."""
+
+    def __init__(
+        self, folder: Path, per: Per = "clip", view: View = VIEW, device: torch.device | str = "cpu"
+    ) -> None:
+        network, digest = _read_video_encoder(folder)
+        config: Any = network.config
+        self.tokenizer, self.text_encoder = read_text_tower(folder)
+        self.text_encoder.requires_grad_(False).eval().to(device)
+        self.num_frames, width = int(config.num_frames), int(config.hidden_size)
+        name = "moving-shapes" if per == "clip" else "moving-shapes-frames"
+        facts = Facts(name, f"video encoder, {width} numbers a {per}", digest, per, width)
+        super().__init__(network, facts, view, device)
+
+    def run(self, pixels: Tensor) -> Extracted:
+        """See `Extractor.run`."""
+        clips = pixels / 127.5 - 1
+        if self.facts.per == "clip":
+            clips = clips[:, held_frames(clips.shape[1], self.num_frames)]
+            return Extracted(torch.cat([self._embed(part) for part in clips.split(_CHUNK)]), None)
+        frames = clips.flatten(0, 1)[:, None]  # (B * F, 1, 3, S, S)
+        parts = [self._embed(part.expand(-1, self.num_frames, -1, -1, -1)) for part in frames.split(_CHUNK)]
+        return Extracted(torch.cat(parts), None)
+
+    @torch.no_grad()
+    def texts(self, captions: Sequence[str]) -> Tensor:
+        """Embeddings (N, D) of captions, of unit length."""
+        texts = list(captions)
+        parts = (texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK))
+        return torch.cat([embed_texts(self.tokenizer, self.text_encoder, part) for part in parts])
+
+    def _embed(self, clips: Tensor) -> Tensor:
+        network: Any = self.network
+        return functional.normalize(network(clips).last_hidden_state[:, 0].float(), dim=-1)
+
+
+def held_frames(frames: int, wanted: int) -> list[int]:
+    """Indices that stretch a clip of `frames` frames to `wanted`: frames are held until the next is due."""
+    return [moment * frames // wanted for moment in range(wanted)]
+
+
+def _read_video_encoder(folder: Path) -> tuple[nn.Module, str]:
+    """The video encoder in float32, and the digest of both encoders. Raises ValueError if one is missing."""
+    weights = [folder / part / "model.safetensors" for part in ("clip_tower", "text_encoder")]
+    for file in weights:
+        if not file.is_file():
+            raise ValueError(
+                f"{file.parent}: the encoders of Moving Shapes are not there; name a model that has"
+                " clip_tower/ and text_encoder/, such as the built-in one"
+            )
+    network = VivitModel.from_pretrained(folder / "clip_tower", dtype=torch.float32, add_pooling_layer=False)
+    return network, joined_digest(weights)
+
+
+def _one_hot(names: dict[str, constants.RGB], name: str | None) -> NDArray[np.float32]:
     return np.array([known == name for known in names], np.float32)

@@ -29,7 +29,7 @@ from latent_shift.moving_shapes import (
     image_caption,
     render,
 )
-from latent_shift.moving_shapes.scene import Split
+from latent_shift.moving_shapes.sampling import Split
 from latent_shift.moving_shapes.scorer.score import ClipScore, score_clip
 from latent_shift.rng import item_rng
 
@@ -50,14 +50,14 @@ class Cell:
     name: str
     number: int
     level: int
-    objects: int
+    num_objects: int
     split: Split
 
     def scenes(self, prompts: int) -> list[Scene]:
         """The first `prompts` scenes of the cell, with handwriting that nobody trains on."""
         return draw_scenes(
-            SEED + self.number, range(prompts), level=self.level, objects=self.objects, split=self.split,
-            scans="test",
+            SEED + self.number, range(prompts), level=self.level, num_objects=self.num_objects,
+            split=self.split, glyphs="test",
         )  # fmt: skip
 
     def clip_seed(self, index: int) -> int:
@@ -81,7 +81,7 @@ CELLS = {
 class Tally:
     """The verdicts of each column: of objects for colour, shape, motion and speed, else of clips.
 
-    kinds: those of the column "motion" again, by the kind of the motion asked for (`world.motion_kind`).
+    kinds: those of the column "motion" again, by the kind of the motion asked for (`constants.motion_kind`).
     """
 
     columns: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
@@ -89,15 +89,15 @@ class Tally:
 
     def add(self, score: ClipScore, motions: Sequence[str], frames: int) -> None:
         """Count one clip in, whose objects were asked for with these motions."""
-        for thing, motion in zip(score.things, motions, strict=True):
-            self.columns["colour"].append(thing.colour)
-            self.columns["shape"].append(thing.shape)
+        for obj, motion in zip(score.objects, motions, strict=True):
+            self.columns["colour"].append(obj.colour)
+            self.columns["shape"].append(obj.shape)
             if frames > 1:
-                self.columns["motion"].append(thing.motion)
-                self.columns["speed"].append(thing.speed)
-                self.kinds[constants.motion_kind(motion)].append(thing.motion)
+                self.columns["motion"].append(obj.motion)
+                self.columns["speed"].append(obj.speed)
+                self.kinds[constants.motion_kind(motion)].append(obj.motion)
         self.columns["background"].append(score.background)
-        self.columns["all"].append(score.everything)
+        self.columns["all"].append(score.all_correct)
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,9 @@ class Example:
     def verdict(self) -> str:
         """What is wrong, in words, or "right"."""
         wrong = [] if self.score.background else ["background"]
-        for number, thing in enumerate(self.score.things, 1):
-            of_which = f" {number}" if len(self.score.things) > 1 else ""
-            wrong += [
-                f"{name}{of_which}" for name in ("colour", "shape", "motion") if not getattr(thing, name)
-            ]
+        for number, obj in enumerate(self.score.objects, 1):
+            of_which = f" {number}" if len(self.score.objects) > 1 else ""
+            wrong += [f"{name}{of_which}" for name in ("colour", "shape", "motion") if not getattr(obj, name)]
         return f"wrong {', '.join(wrong)}" if wrong else "right"
 
 
@@ -191,8 +189,8 @@ def count_in(
     frames = clips.shape[1]
     result.seconds += seconds
     for scene, clip in zip(scenes, clips, strict=True):
-        score = score_clip(clip, named_things(scene), scene.background)
-        result.tally.add(score, [thing.motion for thing in scene.things], frames)
+        score = score_clip(clip, object_words(scene), scene.background)
+        result.tally.add(score, [obj.motion for obj in scene.objects], frames)
         if len(result.examples) < examples:
             result.examples.append(Example(prompt_of(scene, frames), clip, score))
 
@@ -246,7 +244,7 @@ def rendered(cell: Cell, indices: Sequence[int], scenes: Sequence[Scene], frames
 def _single_frames(cell: Cell, indices: Sequence[int], scenes: Sequence[Scene]) -> Iterator[Clips]:
     for index, scene in zip(indices, scenes, strict=True):
         moment = int(item_rng(SEED + cell.number, index, _FRAME_STREAM).random() * constants.FRAMES)
-        spins = any(thing.motion in constants.SPINNING for thing in scene.things)
+        spins = any(obj.motion in constants.SPINNING for obj in scene.objects)
         yield render([scene], [0 if spins else moment])  # upright: a turned six is a nine
 
 
@@ -255,9 +253,8 @@ def prompt_of(scene: Scene, frames: int) -> str:
     return caption(scene) if frames > 1 else image_caption(scene)
 
 
-def named_things(scene: Scene) -> list[ObjectWords]:
+def object_words(scene: Scene) -> list[ObjectWords]:
     """The words of a scene's objects, as `parse_caption` would read them from its caption."""
     return [
-        ObjectWords(thing.size_word, thing.colour, thing.shape, thing.speed_word, thing.motion)
-        for thing in scene.things
+        ObjectWords(obj.size_word, obj.colour, obj.shape, obj.speed_word, obj.motion) for obj in scene.objects
     ]

@@ -3,8 +3,8 @@
 The reference are real clips of a series of scenes that no model and no table has seen. Beside the models
 stand real clips of the protocol's own scenes, the floor of every distance and the ceiling of every score, and
 the same through the first model's autoencoder. The exact scores are those of `moving_shapes/protocol.py`, of
-the same clips. Distances and CLIPSIM rest on the package's own towers and on the scorer's eyes: see
-`extractors/moving_shapes.py` and `moving_shapes_eyes.py`.
+the same clips. Distances and CLIPSIM rest on the package's own encoders and on the scorer's measurements: see
+`features.py`.
 
 Shapes: B videos, F frames, H, W pixels, uint8 (B, F, H, W, 3).
 """

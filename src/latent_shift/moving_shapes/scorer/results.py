@@ -53,7 +53,7 @@ class Share(BaseModel):
 
 
 class Row(BaseModel):
-    """One cell of one source. motions: the column "motion" again, by kind (`world.motion_kind`)."""
+    """One cell of one source. motions: the column "motion" again, by kind (`constants.motion_kind`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -75,17 +75,18 @@ def encoded(scenes: list[Scene], vae) -> Tensor:
 def table(pipeline, latents: Tensor, sentence: str, noised: int) -> dict[str, list[float]]:
     """Error by noise level of the ideal by each window, and of the model."""
     settings, schedule = pipeline.video_settings, pipeline.scheduler.alphas_cumprod
-    likeness = (settings.noise_correlation, settings.noise_persistence)
+    correlations = (settings.noise_correlation, settings.noise_persistence)
     clean, others = latents[:noised], latents[noised:]
     seeds = [torch.Generator().manual_seed(seed) for seed in range(noised)]
-    noise = draw_noise(tuple(clean.shape), seeds, *likeness).view(clean.shape)
+    noise = draw_noise(tuple(clean.shape), seeds, *correlations).view(clean.shape)
     rows: dict[str, list[float]] = {name: [] for name in (*WINDOWS, "model")}
     for level in LEVELS:
         timestep = int((schedule - torch.tensor(level).sigmoid()).abs().argmin())
         alpha = schedule[timestep]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         estimates = {
-            name: ideal(noisy, alpha, others, covariance(*likeness), side) for name, side in WINDOWS.items()
+            name: ideal(noisy, alpha, others, covariance(*correlations), side)
+            for name, side in WINDOWS.items()
         }
         estimates["model"] = predicted(pipeline, noisy, timestep, sentence)[:, MIDDLE]
         for name, estimate in estimates.items():
@@ -93,11 +94,12 @@ def table(pipeline, latents: Tensor, sentence: str, noised: int) -> dict[str, li
     return rows
 
 
-def covariance(correlation: float, persistence: float) -> Tensor:
+def covariance(shared_noise_ratio: float, progressive_alpha: float) -> Tensor:
     """Of the noise between frames (F, F), as `draw_noise` makes it."""
     place = torch.arange(constants.FRAMES, dtype=torch.float64)
-    own = persistence ** (place[:, None] - place).abs() if persistence else torch.eye(len(place)).double()
-    return (1 - correlation) * own + correlation
+    apart = (place[:, None] - place).abs()
+    own = progressive_alpha**apart if progressive_alpha else torch.eye(len(place)).double()
+    return (1 - shared_noise_ratio) * own + shared_noise_ratio
 
 
 def ideal(noisy: Tensor, alpha: Tensor, others: Tensor, noise: Tensor, side: int) -> Tensor:

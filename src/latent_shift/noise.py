@@ -1,7 +1,7 @@
-"""The initial noise of clips: a video's depends on its own seed alone, whatever batch it is made in.
+"""The initial noise of clips: a video's depends on its own seed only, whatever batch it is made in.
 
-Training rng its noise here, too, one generator a clip. Not the noise of schedulers which add some in
-every step (`one_a_frame` serves those).
+Training and sampling draw their noise here, from one generator a clip. Not the noise of schedulers that add
+some in every step (`repeat_generator_per_frame` serves those).
 Shapes: B videos, F frames, C latent channels, h x w latent pixels.
 """
 
@@ -18,73 +18,89 @@ from torch import Generator, Tensor
 def draw_noise(
     shape: tuple[int, ...],
     generator: Generator | Sequence[Generator] | None,
-    correlation: float = 0.0,
-    persistence: float = 0.0,
+    shared_noise_ratio: float = 0.0,
+    progressive_alpha: float = 0.0,
     *,
-    likeness: Tensor | None = None,
-    choices: int = 1,
+    reference: Tensor | None = None,
+    num_candidates: int = 1,
 ) -> Tensor:
-    """Gaussian noise (B*F, C, h, w) in float32 for clips of `shape` (B, F, C, h, w), clip after clip.
+    """Draw Gaussian noise for clips, correlated between their frames.
 
-    generator: one a clip, whose noise then depends on that seed alone; or one for all (None: torch's own).
-    correlation: the share a of the variance that the frames of a clip have in common, from 0 to 1:
-    noise[f] = sqrt(1 - a) * own[f] + sqrt(a) * shared. persistence: how alike the own noise of neighbouring
-    frames is, from 0 to 1 (`persist`). likeness: in training, a frame (B, C, h, w) for each clip, which its
-    shared noise shall resemble: it is the most alike of `choices` rng (`most_alike`). Drawn on the
-    generator's device, by default the CPU.
+    Args:
+        shape: (B, F, C, h, w).
+        generator: one a clip, so that a clip's noise depends on its own seed only; or one for all of them;
+            None: torch's own. Noise is drawn on the generator's device, by default the CPU.
+        shared_noise_ratio: share of the variance that the frames of a clip have in common, 0 to 1
+            (`mixed_noise`).
+        progressive_alpha: correlation between neighbouring frames of the rest, 0 to 1 (`progressive_noise`).
+        reference: in training, a frame (B, C, h, w) for each clip, which its shared noise should resemble
+            (`select_closest_noise`); without effect where shared_noise_ratio is 0.
+        num_candidates: how many noises to select the shared one from, at least 1.
+
+    Returns:
+        float32 (B*F, C, h, w), clip after clip, of unit variance.
     """
     videos, *clip = shape
     generators = generator if isinstance(generator, Sequence) else [generator] * videos
-    own, shared = [], []
+    own, candidates = [], []
     for each in generators:
         device = "cpu" if each is None else each.device
         own.append(torch.randn(clip, generator=each, device=device))
-        if correlation > 0:
-            shared.append(torch.randn([choices, *clip[1:]], generator=each, device=device))
+        if shared_noise_ratio > 0:
+            candidates.append(torch.randn([num_candidates, *clip[1:]], generator=each, device=device))
     noise = torch.stack(own)
-    if persistence > 0:
-        noise = progressive_noise(noise, persistence)
-    if correlation > 0:
-        drawn = torch.stack(shared)
-        common = drawn if likeness is None else select_closest_noise(drawn, likeness.to(drawn.device))
-        noise = mixed_noise(noise, common, correlation)
+    if progressive_alpha > 0:
+        noise = progressive_noise(noise, progressive_alpha)
+    if shared_noise_ratio > 0:
+        shared = torch.stack(candidates)
+        if reference is not None:
+            shared = select_closest_noise(shared, reference.to(shared.device))
+        noise = mixed_noise(noise, shared, shared_noise_ratio)
     return noise.flatten(0, 1)
 
 
-def mixed_noise(own: Tensor, shared: Tensor, correlation: float) -> Tensor:
-    """Noise of unit variance, of which `correlation` comes from `shared` (arXiv 2305.10474, mixed noise).
+def mixed_noise(own: Tensor, shared: Tensor, shared_noise_ratio: float) -> Tensor:
+    """Mix noise of single frames with noise that all frames of a clip share (PYoCo, arXiv 2305.10474).
 
-    own: (..., F, C, h, w), unit variance; shared: (..., 1, C, h, w), for all frames of a clip.
+        noise[f] = sqrt(1 - ratio) * own[f] + sqrt(ratio) * shared
+
+    own: (..., F, C, h, w), shared: (..., 1, C, h, w), both of unit variance, which the result keeps.
     """
-    return math.sqrt(1 - correlation) * own + math.sqrt(correlation) * shared
+    return math.sqrt(1 - shared_noise_ratio) * own + math.sqrt(shared_noise_ratio) * shared
 
 
-def select_closest_noise(noises: Tensor, frames: Tensor) -> Tensor:
-    """Of a clip's noises (B, K, C, h, w) the one most like its frame (B, C, h, w), as (B, 1, C, h, w).
+def select_closest_noise(candidates: Tensor, reference: Tensor) -> Tensor:
+    """Select, of each clip's candidates (B, K, C, h, w), the one closest to its reference frame (B, C, h, w).
 
-    So the noise that all frames of a clip share hints at that frame, and a model learns to take the hint:
-    from noise alone all frames settle on the same one of the courses that the words leave open. Pairing noise
-    and data leaves a deterministic sampler right, as long as the noise stays Gaussian over all clips (arXiv
-    2302.00482, section 3; arXiv 2406.12303), which few choices nearly do.
-    The frame's mean colour counts for nothing: the words tell it.
+    Returns (B, 1, C, h, w). Closest: the largest inner product with the reference less its mean colour.
     """
-    shown = frames - frames.mean(dim=(-2, -1), keepdim=True)
-    best = (noises * shown[:, None]).sum(dim=(2, 3, 4)).argmax(dim=1)  # (B,)
-    return noises[torch.arange(len(noises), device=noises.device), best][:, None]
+    # Why: from independent noise, all frames settle on one of the courses that a prompt leaves open only by
+    # chance. Noise that hints at the reference lets the model learn to follow the hint. Pairing noise and
+    # data keeps a deterministic sampler right as long as the noise stays Gaussian over all clips (arXiv
+    # 2302.00482, section 3; arXiv 2406.12303), as it nearly does with few candidates. The mean colour is
+    # left out because the prompt determines it.
+    shown = reference - reference.mean(dim=(-2, -1), keepdim=True)
+    best = (candidates * shown[:, None]).sum(dim=(2, 3, 4)).argmax(dim=1)  # (B,)
+    return candidates[torch.arange(len(candidates), device=candidates.device), best][:, None]
 
 
-def progressive_noise(fresh: Tensor, persistence: float) -> Tensor:
-    """Noise of unit variance that changes gradually from frame to frame, as the content of clips does.
+def progressive_noise(fresh: Tensor, alpha: float) -> Tensor:
+    """Noise that changes gradually from frame to frame (PYoCo, arXiv 2305.10474, progressive noise).
 
-    fresh: (B, F, C, h, w), unit variance, independent. Frames n apart correlate by persistence ** n, whatever
-    their number (arXiv 2305.10474, progressive noise: noise[f] = p * noise[f-1] + sqrt(1 - p^2) * fresh[f]).
+        noise[f] = alpha * noise[f - 1] + sqrt(1 - alpha^2) * fresh[f]
+
+    fresh: (B, F, C, h, w), independent, of unit variance, which the result keeps. Frames n apart correlate by
+    alpha ** n. (In the paper's notation this alpha is alpha / sqrt(1 + alpha^2).)
     """
     frames = [fresh[:, 0]]
     for each in fresh[:, 1:].unbind(1):
-        frames.append(persistence * frames[-1] + math.sqrt(1 - persistence**2) * each)
+        frames.append(alpha * frames[-1] + math.sqrt(1 - alpha**2) * each)
     return torch.stack(frames, dim=1)
 
 
 def repeat_generator_per_frame(generator: Any, frames: int) -> Any:
-    """A clip's generator for each of its frames, as schedulers that add noise in every step want them."""
+    """Repeat each clip's generator for its frames, for schedulers that add noise in every step.
+
+    generator: a list, one a clip, to (B*F,) generators; anything else is returned unchanged.
+    """
     return [one for one in generator for _ in range(frames)] if isinstance(generator, list) else generator

@@ -15,11 +15,11 @@ def benchmark():
         yield module
 
 
-@pytest.mark.parametrize("likeness", [(0.0, 0.0), (0.3, 0.6)])
-def test_the_covariance_is_that_of_the_noise(benchmark, likeness):
-    noise = draw_noise((2000, FRAMES, *LATENTS), torch.Generator().manual_seed(0), *likeness)
+@pytest.mark.parametrize("correlations", [(0.0, 0.0), (0.3, 0.6)])
+def test_the_covariance_is_that_of_the_noise(benchmark, correlations):
+    noise = draw_noise((2000, FRAMES, *LATENTS), torch.Generator().manual_seed(0), *correlations)
     found = torch.cov(noise.unflatten(0, (2000, FRAMES)).transpose(0, 1).flatten(1))
-    assert torch.allclose(found, benchmark.covariance(*likeness).float(), atol=0.04)
+    assert torch.allclose(found, benchmark.covariance(*correlations).float(), atol=0.04)
 
 
 @pytest.mark.parametrize("side", [0, 4, FRAMES])

@@ -100,7 +100,7 @@ class DenoisingObjective(nn.Module):
             return draw_noise(shape, items).view(shape)
         return draw_noise(
             shape, items, chosen.noise_correlation, chosen.noise_persistence,
-            likeness=ending(latents), choices=chosen.noise_choices,
+            reference=ending(latents), num_candidates=chosen.noise_choices,
         ).view(shape)  # fmt: skip
 
     def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:

@@ -17,21 +17,17 @@ brightness) and compresses lightly; gif has 256 colours a frame.
 Shapes: F frames, H, W pixels, 3 channels RGB, uint8 0..255.
 """
 
-from latent_shift.media.opening import (
+from latent_shift.media.decode import (
     CLIP_SUFFIXES,
     IMAGE_SUFFIXES,
     File,
     Frames,
     HeldFile,
     Kind,
-    Picture,
     kind_by_name,
 )
-from latent_shift.media.read import read_clip
-from latent_shift.media.seek import Clip, Facts, open_clip, probe
-from latent_shift.media.settings import read_settings
-from latent_shift.media.sheets import contact_sheet
-from latent_shift.media.write import WRITERS, check_output, write_clip, write_image
+from latent_shift.media.read import Clip, Facts, open_clip, probe, read_clip, read_settings
+from latent_shift.media.write import WRITERS, check_output, contact_sheet, write_clip, write_image
 
 __all__ = [
     "CLIP_SUFFIXES",
@@ -43,7 +39,6 @@ __all__ = [
     "Frames",
     "HeldFile",
     "Kind",
-    "Picture",
     "check_output",
     "contact_sheet",
     "kind_by_name",

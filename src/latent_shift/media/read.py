@@ -1,36 +1,59 @@
-"""A whole clip as an array: for what is short, such as a clip this package made.
+"""Reading of clips and images: whole ones, a few frames at given times, and the settings embedded in them.
 
-Not for training on long videos: `seek.py` decodes a few frames of those.
+`read_clip` decodes all of a short clip. `open_clip` is for training: it opens a file once and decodes its
+first frame; `Clip.frames(times)` then seeks to the keyframe before the first time and decodes to the last,
+and converts no frame that it does not return. Right for variable frame rates, turned and mirrored videos,
+pixels that are not square, 10 bits, odd sizes; sound is ignored.
+
+    with open_clip("holiday.mov") as clip:
+        frames = clip.frames([10.0, 10.125, 10.25])    # uint8 (3, H, W, 3)
+
+Times are seconds from the first frame.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from itertools import islice
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import av
 import numpy as np
-from PIL import ImageSequence
+from PIL import Image, ImageSequence
 
-from latent_shift.media.opening import (
+from latent_shift.limits import MAX_FPS, MIN_FPS
+from latent_shift.media.decode import (
     MAX_DECODED_BYTES,
+    PICTURE_FORMATS,
+    File,
     Frames,
+    Kind,
     Picture,
+    StrPath,
+    collect,
     holds_picture,
     named_errors,
     open_bytes,
-    open_picture,
     open_video,
     picture_pixels,
     video_pixels,
 )
-from latent_shift.media.settings import parse_settings, picture_comment
+
+SETTINGS_KEY = "latent_shift"  # the JSON in a file is {"latent_shift": {...}}: not just anybody's comment
+EXIF_DESCRIPTION = 0x010E
+SEEK_FROM = 0.5  # seconds; nearer the front, decoding on is no slower than seeking
+BACK_OFF = (0.0, 3.0)  # seconds before the wanted frame to seek to, in turn; then the clip's beginning
+CLOSE = 1e-3  # seconds; containers round their times
+Timed = tuple[float, av.VideoFrame]  # a frame and its seconds from the first
 
 
-def read_clip(path: str | os.PathLike[str], *, max_frames: int | None = None) -> tuple[Frames, float]:
-    """Decode a clip to (frames uint8 (F, H, W, 3), frames a second); stop after `max_frames` where given.
+def read_clip(path: StrPath, *, max_frames: int | None = None) -> tuple[Frames, float]:
+    """Decode a clip to (frames uint8 (F, H, W, 3), frames a second); stop after `max_frames` if given.
 
     A still image is one frame at 1 frame a second. A gif or webp joins equal neighbours into one longer
     frame: they are repeated here on an even clock, that of the embedded settings ("fps", "frames") where they
@@ -39,9 +62,39 @@ def read_clip(path: str | os.PathLike[str], *, max_frames: int | None = None) ->
     """
     path = Path(path)
     with named_errors(path), open_bytes(path) as opened:
-        read = read_picture if holds_picture(opened) else _read_video
-        frames, fps = read(opened, max_frames)
+        frames, fps = (_read_picture if holds_picture(opened) else _read_video)(opened, max_frames)
         return np.stack(frames), fps
+
+
+def read_settings(path: StrPath) -> dict[str, Any]:
+    """Settings that `write_clip` embedded. Raises ValueError naming a file that is unreadable or has none."""
+    path = Path(path)
+    with named_errors(path), open_bytes(path) as opened:
+        if holds_picture(opened):
+            with Image.open(opened, formats=PICTURE_FORMATS) as image:
+                settings = _picture_settings(image)
+        else:
+            with open_video(opened) as container:
+                settings = _parse_settings(container.metadata.get("comment", ""))
+    if settings is None:
+        raise ValueError(f"{path}: carries no settings; only files made by latent-shift do")
+    return settings
+
+
+def _picture_settings(image: Image.Image) -> dict[str, Any] | None:
+    """The settings inside a picture, wherever its format keeps a comment; None without any."""
+    comment = image.info.get("comment") or image.info.get("Comment")  # of a gif, of a png
+    comment = comment or image.getexif().get(EXIF_DESCRIPTION, "")
+    return _parse_settings(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment))
+
+
+def _parse_settings(comment: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(comment)
+    except (ValueError, RecursionError):
+        return None
+    settings = found.get(SETTINGS_KEY) if isinstance(found, dict) else None
+    return settings if isinstance(settings, dict) else None
 
 
 def _read_video(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
@@ -53,12 +106,12 @@ def _read_video(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture]
     return frames, float(rate) if rate else 1.0
 
 
-def read_picture(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
+def _read_picture(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
     """The frames of a picture, still or moving, on an even clock, and its rate: see `read_clip`."""
     durations: list[float] = []  # milliseconds each stored frame is shown, 0 in a still
-    with open_picture(opened) as image:
-        settings = parse_settings(picture_comment(image)) or {}
-        is_webp = image.format == "WEBP"  # whose writer turns a clip of equal frames into a still
+    with Image.open(opened, formats=PICTURE_FORMATS) as image:
+        settings = _picture_settings(image) or {}
+        is_webp = image.format == "WEBP"  # its writer turns a clip of equal frames into a still
 
         def stored() -> Iterator[Picture]:
             for frame in ImageSequence.Iterator(image):
@@ -68,7 +121,7 @@ def read_picture(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture
 
         frames = collect(stored(), max_frames)
     fps = settings.get("fps")
-    clock = float(fps) if isinstance(fps, int | float) and 0.01 <= fps <= 1000 else _clock(durations)
+    clock = float(fps) if isinstance(fps, int | float) and MIN_FPS <= fps <= MAX_FPS else _clock(durations)
     if any(durations):
         ends = np.maximum(np.round(np.cumsum(np.maximum(durations, 10)) / 1000 * clock).astype(int), 1)
     else:
@@ -85,15 +138,206 @@ def _clock(durations: list[float]) -> float:
     return 1000 / float(np.mean([max(d, 10) for d in durations if d <= shortest + 10]))
 
 
-def collect(images: Iterator[Picture], max_frames: int | None) -> list[Picture]:
-    """The images as a list; ValueError if there are none, they differ in size, or would not fit in memory."""
-    frames: list[Picture] = []
-    for image in islice(images, max_frames):
-        if frames and image.shape != frames[0].shape:
-            raise ValueError(f"frame {len(frames)} is {image.shape[:2]}, the first one {frames[0].shape[:2]}")
-        frames.append(image)
-        if image.nbytes * len(frames) > MAX_DECODED_BYTES:
-            raise ValueError(f"over {MAX_DECODED_BYTES >> 30} GiB decoded; read it in part with max_frames")
-    if not frames:
-        raise ValueError("holds no frame that can be decoded")
-    return frames
+@dataclass(frozen=True)
+class Facts:
+    """Facts about a file from its header and first frame; frames are not counted."""
+
+    kind: Kind
+    width: int  # pixels, as displayed: upright, pixels square
+    height: int
+    duration: float  # seconds, 0 for an image
+    fps: float  # frames a second, on average where the rate varies; 1 for an image
+    frames: int | None  # None where the header does not say
+    codec: str
+
+    @property
+    def last_time(self) -> float:
+        """When the last frame begins, in seconds, if frames come evenly."""
+        return max(self.duration - 1 / self.fps, 0.0)
+
+
+@contextmanager
+def open_clip(file: File) -> Iterator[Clip]:
+    """Open a clip or image to read frames of it.
+
+    Raises ValueError naming the file where it is missing, empty, broken, or of another kind.
+    """
+    with ExitStack() as closing:
+        with named_errors(file):
+            opened = closing.enter_context(open_bytes(file))
+            clip: Clip
+            if holds_picture(opened):
+                clip = _Pictures(file, *_read_picture(opened, None))
+            else:
+                clip = _Video(file, closing.enter_context(open_video(opened)))
+        yield clip
+
+
+def probe(file: File) -> Facts:
+    """Facts of a clip or image. Raises ValueError naming a file that cannot be read."""
+    with open_clip(file) as clip:
+        return clip.facts
+
+
+class Clip:
+    """An open clip or image: its facts, and its frames by their times. Made by `open_clip`."""
+
+    def __init__(self, file: File, facts: Facts) -> None:
+        self.file, self.facts = file, facts
+
+    def frames(self, times: Sequence[float]) -> Frames:
+        """Decode the frames nearest to `times` (seconds, rising), uint8 (F, H, W, 3); of two the earlier.
+
+        Raises ValueError naming the file for a time that it does not reach (it may have been cut short) and
+        for frames that cannot be decoded or differ in size; ValueError for no times, or falling ones.
+        """
+        if not times or any(b < a for a, b in pairwise(times)) or times[0] < 0:
+            raise ValueError(f"times {list(times)} must rise from 0 or later")
+        with named_errors(self.file):
+            chosen = self._nearest(times)
+            if len({picture.shape for picture in chosen}) > 1:
+                raise ValueError("changes its size between frames")
+            if sum(picture.nbytes for picture in chosen) > MAX_DECODED_BYTES:
+                raise ValueError(f"{len(chosen)} frames take over {MAX_DECODED_BYTES >> 30} GiB")
+            return np.stack(chosen)
+
+    def count_frames(self) -> int:
+        """Decode and count all frames: the only way to know that a file is sound.
+
+        Raises ValueError naming the file where it breaks, or ends before its header says.
+        """
+        with named_errors(self.file):
+            return self._count()
+
+    def _nearest(self, times: Sequence[float]) -> list[Picture]:
+        raise NotImplementedError
+
+    def _count(self) -> int:
+        raise NotImplementedError
+
+
+class _Pictures(Clip):
+    """A GIF, WebP, PNG, JPEG or BMP, which have to be decoded whole."""
+
+    def __init__(self, file: File, pictures: list[Picture], fps: float) -> None:
+        height, width, _ = pictures[0].shape
+        kind: Kind = "clip" if len(pictures) > 1 else "image"
+        duration = len(pictures) / fps if kind == "clip" else 0.0
+        super().__init__(file, Facts(kind, width, height, duration, fps, len(pictures), "picture"))
+        self._pictures = pictures
+
+    def _nearest(self, times: Sequence[float]) -> list[Picture]:
+        places = [int(np.ceil(time * self.facts.fps - 0.5 - CLOSE)) for time in times]
+        if places[-1] >= len(self._pictures):
+            raise ValueError(f"ends before {times[-1]:.2f} s")
+        return [self._pictures[place] for place in places]
+
+    def _count(self) -> int:
+        return len(self._pictures)
+
+
+class _Video(Clip):
+    """A video that FFmpeg decodes; one thread, for a loader already reads several clips at once."""
+
+    def __init__(self, file: File, container: av.container.InputContainer) -> None:
+        self._container, self._stream = container, container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+        rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
+        self._fps = float(rate) if rate else 1.0
+        aspect = self._stream.sample_aspect_ratio
+        # A hundredth more or less is a rounded size, not a shape of pixels.
+        self._aspect = float(aspect) if aspect and 0.2 < aspect < 5 and abs(aspect - 1) > 0.02 else 1.0
+        self._decoded = container.decode(self._stream)
+        first = next(self._decoded, None)
+        if first is None:
+            raise ValueError("holds no frame that can be decoded")
+        self._first, self._origin = first, first.time or 0.0
+        # An AVI holds no times; those of reordered frames are guesses, so they are counted from the front.
+        self._counted = container.format.name == "avi" and self._stream.codec_context.has_b_frames
+        self._untouched = True  # nothing but the first frame was decoded yet
+        height, width, _ = self._pixels(first).shape
+        frames, codec = self._stream.frames or None, self._stream.codec_context.name
+        super().__init__(file, Facts("clip", width, height, self._duration(), self._fps, frames, codec))
+
+    def _duration(self) -> float:
+        """Seconds from the first frame to the end of the last, by the header; else by all packets' times."""
+        stream, container = self._stream, self._container
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        end = 0.0  # Matroska and such tell when a stream ends, not for how long it lasts
+        clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+        if clock is not None:
+            end = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+        if not end and container.duration and len(container.streams) == 1:
+            end = container.duration / av.time_base
+        if not end:
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            self._untouched = False
+        return max(end - self._origin, 0.0)
+
+    def _nearest(self, times: Sequence[float]) -> list[Picture]:
+        chosen: list[Picture] = []
+        before: Timed | None = None
+        for time, frame in self._from(times[0]):
+            while len(chosen) < len(times) and times[len(chosen)] <= time:
+                wanted = times[len(chosen)]
+                earlier = before is not None and wanted - before[0] <= time - wanted
+                chosen.append(self._pixels(before[1] if before is not None and earlier else frame))
+            if len(chosen) == len(times):
+                return chosen
+            before = time, frame
+        if before is None:
+            raise ValueError(f"no frame at {times[0]:.2f} s can be decoded")
+        for wanted in times[len(chosen) :]:
+            if wanted > self._reach(*before):
+                raise ValueError(f"ends before {wanted:.2f} s; its last frame is at {before[0]:.2f} s")
+            chosen.append(self._pixels(before[1]))
+        return chosen
+
+    def _count(self) -> int:
+        count, last = 0, 0.0
+        for time, _ in self._from(0.0):
+            count, last = count + 1, time
+        if last < self.facts.last_time - 1.5 / self._fps and count < (self.facts.frames or count + 1):
+            raise ValueError(
+                f"is cut short: ends at {last:.2f} s, its header says {self.facts.duration:.2f} s"
+            )
+        return count
+
+    def _pixels(self, frame: av.VideoFrame) -> Picture:
+        return video_pixels(frame, self._aspect)
+
+    def _reach(self, time: float, last: av.VideoFrame) -> float:
+        """Up to when the last frame is the nearest: half a frame on, longer where it is shown for longer."""
+        even = 1 / self._fps
+        shown = float((last.duration or 0) * (last.time_base or 0))
+        return time + max(even / 2, shown - even / 2) + CLOSE
+
+    def _from(self, time: float) -> Iterator[Timed]:
+        """Frames in order, beginning at or before `time`."""
+        untouched, self._untouched = self._untouched, False
+        if untouched and (time <= SEEK_FROM or self._counted):
+            return self._timed(chain([self._first], self._decoded))
+        for back in () if self._counted or time <= SEEK_FROM else BACK_OFF:
+            frames = self._seek(time - back)
+            first = next(frames, None)
+            if first is not None and first[0] <= time + CLOSE:
+                return chain([first], frames)
+        return self._seek(0.0)
+
+    def _seek(self, time: float) -> Iterator[Timed]:
+        ticks = int((max(time, 0.0) + self._origin) / float(self._stream.time_base or 1))
+        try:
+            self._container.seek(ticks, stream=self._stream)
+        except av.FFmpegError:  # a damaged index, or none
+            self._container.seek(0)
+        return self._timed(self._container.decode(self._stream))
+
+    def _timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[Timed]:
+        """Frames with their times. Raises ValueError for one without: its place would be unknown."""
+        for count, frame in enumerate(frames):
+            if frame.time is None:
+                raise ValueError("has frames without a time")
+            yield count / self._fps if self._counted else frame.time - self._origin, frame

@@ -1,33 +1,37 @@
-"""Clips and images written: mp4, gif, animated webp, png, whole or not at all, their settings inside.
+"""Writing of clips and images: mp4, gif, animated webp, png, whole or not at all, with settings inside.
 
-`write_clip` chooses the format by the suffix; `WRITERS` lists them, one function each. `check_output` tells
-before any work whether a file could be written. Not a place for reading (`read.py`, `settings.py`).
+`write_clip` chooses the format by the suffix; `WRITERS` lists them, one function each. `check_output` finds
+out before any work whether a file could be written. Reading is in `read.py`.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+import textwrap
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from latent_shift.media.opening import Frames, Picture
-from latent_shift.media.settings import EXIF_DESCRIPTION, settings_text
-from latent_shift.media.sheets import check_frames, contact_sheet
+from latent_shift.io import atomic_file
+from latent_shift.limits import MAX_FPS, MIN_FPS
+from latent_shift.media.decode import Frames, Picture, StrPath
+from latent_shift.media.read import EXIF_DESCRIPTION, SETTINGS_KEY
+
+Settings = dict[str, Any]  # that JSON can hold
+GAP = 2  # pixels between the frames of a contact sheet
 
 
-def check_output(
-    path: str | os.PathLike[str], *, overwrite: bool = False, suffixes: Sequence[str] | None = None
-) -> Path:
-    """Make sure a file could be written to `path`, leaving no trace; called before anything heavy starts.
+def check_output(path: StrPath, *, overwrite: bool = False, suffixes: Sequence[str] | None = None) -> Path:
+    """Check that a file could be written to `path`, leaving no trace; called before anything heavy starts.
 
     suffixes: those it may have; None for a clip's. Raises ValueError for a suffix that is none of them, a
     file that exists (unless `overwrite`), and a folder that cannot be made or written into.
@@ -44,21 +48,15 @@ def check_output(
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    probe = folder / f".{uuid.uuid4().hex}.tmp"
     try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ValueError(f"{path}: cannot write into {folder}: {error.strerror}") from error
     return path
 
 
 def write_clip(
-    path: str | os.PathLike[str],
-    frames: Frames,
-    fps: float = 8,
-    settings: dict[str, Any] | None = None,
-    overwrite: bool = False,
+    path: StrPath, frames: Frames, fps: float = 8, settings: Settings | None = None, overwrite: bool = False
 ) -> Path:
     """Write `frames` (F, H, W, 3) uint8 at `fps` frames a second; the suffix chooses the format.
 
@@ -67,38 +65,29 @@ def write_clip(
     odd side is padded by repeating its last row or column. Returns the path; raises ValueError for a wrong
     array, rate or suffix, settings JSON cannot hold, an existing file, a folder that cannot be written.
     """
-    check_frames(frames)
-    if not 0.01 <= fps <= 1000:
-        raise ValueError(f"fps {fps}: give 0.01 to 1000 frames a second")
+    _check_frames(frames)
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
     path = check_output(path, overwrite=overwrite)
-    comment = "" if settings is None else settings_text(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _whole_file(path) as partial:
-        WRITERS[path.suffix.lower()](partial, np.ascontiguousarray(frames), fps, comment)
+    comment = ""
+    if settings is not None:
+        try:
+            comment = json.dumps({SETTINGS_KEY: settings}, allow_nan=False)  # ASCII: survives every container
+        except TypeError as error:
+            raise ValueError(f"settings cannot be written as JSON: {error}") from error
+    try:
+        with atomic_file(path) as partial:
+            WRITERS[path.suffix.lower()](partial, np.ascontiguousarray(frames), fps, comment)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
 
 def write_image(
-    path: str | os.PathLike[str],
-    image: Picture,
-    settings: dict[str, Any] | None = None,
-    overwrite: bool = False,
+    path: StrPath, image: Picture, settings: Settings | None = None, overwrite: bool = False
 ) -> Path:
     """Write one image (H, W, 3) uint8, as a clip of one frame: see `write_clip`."""
     return write_clip(path, image[None], settings=settings, overwrite=overwrite)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Give a hidden name in the same folder, renamed to `path` at the end, removed on error or Ctrl-C."""
-    partial = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:
@@ -127,8 +116,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:
 
 def _write_gif(path: Path, frames: Frames, fps: float, comment: str) -> None:
     images = [Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in frames]
-    durations = _durations(len(frames), fps, tick=10)
-    _save_animation(path, images, durations, format="GIF", comment=comment.encode())
+    _save_animation(path, images, fps, tick=10, format="GIF", comment=comment.encode())
 
 
 def _write_webp(path: Path, frames: Frames, fps: float, comment: str) -> None:
@@ -136,11 +124,13 @@ def _write_webp(path: Path, frames: Frames, fps: float, comment: str) -> None:
     if comment:
         exif[EXIF_DESCRIPTION] = comment
     images = [Image.fromarray(image) for image in frames]
-    durations = _durations(len(frames), fps, tick=1)
-    _save_animation(path, images, durations, format="WEBP", lossless=True, exif=exif)
+    _save_animation(path, images, fps, tick=1, format="WEBP", lossless=True, exif=exif)
 
 
-def _save_animation(path: Path, images: list[Image.Image], durations: list[int], **options: Any) -> None:
+def _save_animation(path: Path, images: list[Image.Image], fps: float, tick: int, **options: Any) -> None:
+    """Save frames shown for whole ticks (milliseconds), at least one, rounded so that errors never add up."""
+    ends = [round(1000 * (i + 1) / fps / tick) for i in range(len(images))]
+    durations = [max(tick, tick * (end - start)) for start, end in pairwise([0, *ends])]
     if len(images) > 1:
         options |= {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
     images[0].save(path, **options)
@@ -155,15 +145,54 @@ def _write_png(path: Path, frames: Frames, fps: float, comment: str) -> None:
     Image.fromarray(image).save(path, format="PNG", pnginfo=text)
 
 
-def _durations(count: int, fps: float, tick: int) -> list[int]:
-    """Milliseconds each frame is shown: whole ticks, at least one, rounded so that errors never add up."""
-    ends = [round(1000 * (i + 1) / fps / tick) for i in range(count)]
-    return [max(tick, tick * (end - start)) for start, end in zip([0, *ends], ends, strict=False)]
-
-
 WRITERS: dict[str, Callable[[Path, Frames, float, str], None]] = {
     ".mp4": _write_mp4,
     ".gif": _write_gif,
     ".webp": _write_webp,
     ".png": _write_png,
 }
+
+
+def contact_sheet(
+    clips: Sequence[Frames], captions: Sequence[str] | None = None, *, columns: int | None = None
+) -> Picture:
+    """All frames of all clips on one image (H', W', 3) uint8, time running along each line.
+
+    Every clip (F, H, W, 3), all of one frame size, starts a new line and takes as many lines as it needs at
+    `columns` frames each (all its frames on one line where None), GAP gray pixels apart. `captions`, one a
+    clip, are drawn above. Raises ValueError for no clips, other sizes, or another number of captions.
+    """
+    if not clips or len({clip.shape[1:] for clip in clips}) != 1:
+        raise ValueError("a contact sheet needs at least one clip, all of one frame size")
+    if captions is not None and len(captions) != len(clips):
+        raise ValueError(f"{len(captions)} captions for {len(clips)} clips; give one each")
+    for clip in clips:
+        _check_frames(clip)
+    columns = columns or max(len(clip) for clip in clips)
+    height, width = clips[0].shape[1:3]
+    total = columns * (width + GAP) + GAP
+    strips: list[Picture] = [np.full((GAP, total, 3), 128, np.uint8)]
+    for index, clip in enumerate(clips):
+        if captions is not None:
+            strips.append(_caption_strip(captions[index], total))
+        for first in range(0, len(clip), columns):
+            strip = np.full((height + GAP, total, 3), 128, np.uint8)
+            for column, frame in enumerate(clip[first : first + columns]):
+                left = GAP + column * (width + GAP)
+                strip[:height, left : left + width] = frame
+            strips.append(strip)
+    return np.concatenate(strips)
+
+
+def _caption_strip(caption: str, width: int, line_height: int = 14) -> Picture:
+    font = ImageFont.load_default(size=11)
+    lines = textwrap.wrap(caption, max(width // 6, 8)) or [""]
+    image = Image.new("RGB", (width, line_height * len(lines) + 2), (32, 32, 32))
+    ImageDraw.Draw(image).multiline_text((3, 1), "\n".join(lines), fill=(235, 235, 235), font=font, spacing=3)
+    return np.array(image)
+
+
+def _check_frames(frames: Frames) -> None:
+    """Raise ValueError unless frames are uint8 (F, H, W, 3), no side 0."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected uint8 (F, H, W, 3), no side 0")

@@ -1,8 +1,7 @@
-"""What may be opened, and how whatever goes wrong is told: one place for all that reads clips and images.
+"""Opening and decoding of clips and images: containers, pixels, and errors that name the file.
 
-A file is opened by what it holds, never by its name: a JPEG that somebody called clip.mp4 is an image. The
-names matter only to those who sort whole folders (`kind_by_name`). Broken files, whatever a decoder throws at
-them, become a ValueError that names the file.
+A file is opened by its content, never by its name: a JPEG named clip.mp4 is an image. Names matter only for
+sorting whole folders (`kind_by_name`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Literal
 
@@ -21,6 +21,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from latent_shift.io import one_line
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3)
 Picture = NDArray[np.uint8]  # (H, W, 3)
@@ -43,7 +45,7 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class HeldFile:
-    """A file that is held in memory, as a member of a tar is; its name stands in errors."""
+    """A file held in memory, such as a member of a tar; its name stands in errors."""
 
     name: str
     data: bytes
@@ -52,11 +54,12 @@ class HeldFile:
         return self.name
 
 
-File = str | os.PathLike[str] | HeldFile
+StrPath = str | os.PathLike[str]
+File = StrPath | HeldFile
 
 
 def kind_by_name(name: str) -> Kind | None:
-    """What a file of this name should hold; None where it is none of CLIP_SUFFIXES and IMAGE_SUFFIXES."""
+    """Kind of file by its suffix; None where it is none of CLIP_SUFFIXES and IMAGE_SUFFIXES."""
     suffix = PurePath(name).suffix.lower()
     if suffix in CLIP_SUFFIXES:
         return "clip"
@@ -65,18 +68,18 @@ def kind_by_name(name: str) -> Kind | None:
 
 @contextmanager
 def named_errors(file: File) -> Iterator[None]:
-    """Whatever a decoder throws at a bad file becomes a ValueError that names the file."""
+    """Turn whatever a decoder raises for a bad or missing file into a ValueError that names the file."""
     if not isinstance(file, HeldFile) and not Path(file).is_file():
         raise ValueError(f"{file}: no such file" if not Path(file).exists() else f"{file}: is not a file")
     try:
         yield
     except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         raise ValueError(f"{file}: cannot be read as a clip or image: {reason}") from error
 
 
 def open_bytes(file: File) -> BinaryIO:
-    """The file's content, to read and seek in. Raises ValueError for an empty one."""
+    """Open the file's content to read and seek in. Raises ValueError for an empty one."""
     opened: BinaryIO = io.BytesIO(file.data) if isinstance(file, HeldFile) else open(file, "rb")  # noqa: SIM115
     if not opened.read(1):
         opened.close()
@@ -94,7 +97,7 @@ def holds_picture(opened: BinaryIO) -> bool:
 
 
 def open_video(opened: BinaryIO) -> av.container.InputContainer:
-    """A container that FFmpeg reads, with a video in it; ValueError without one."""
+    """Open a container with a video that FFmpeg decodes. Raises ValueError without one."""
     container = av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
     if not container.streams.video or getattr(container.streams.video[0], "codec_context", None) is None:
         reason = "is of an unknown codec" if container.streams.video else "holds no video"
@@ -103,13 +106,8 @@ def open_video(opened: BinaryIO) -> av.container.InputContainer:
     return container
 
 
-def open_picture(opened: BinaryIO) -> Image.Image:
-    """A picture, still or moving, of one of PICTURE_FORMATS."""
-    return Image.open(opened, formats=PICTURE_FORMATS)
-
-
 def picture_pixels(image: Image.Image) -> Picture:
-    """RGB uint8 (H, W, 3) of a picture as it is looked at: turned upright, see-through parts on white."""
+    """Convert a picture to RGB uint8 (H, W, 3): turned upright, transparent parts on white."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
         deep = np.asarray(image)
@@ -121,24 +119,34 @@ def picture_pixels(image: Image.Image) -> Picture:
 
 
 def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
-    """RGB uint8 (H, W, 3) of a decoded frame as it is looked at.
+    """Convert a decoded frame to RGB uint8 (H, W, 3), turned and mirrored by its display matrix.
 
     pixel_aspect: width of a stored pixel by its height; other than 1, the frame is widened to square pixels.
-    A display matrix (the phone was held upright) is applied: quarter turns and mirrorings.
     """
     wide = None if pixel_aspect == 1 else max(round(frame.width * pixel_aspect), 1)
     # One thread: where the converter has more, a loader's worker that is forked meanwhile waits for them.
     pixels = np.asarray(frame.to_ndarray(format="rgb24", width=wide, threads=1), np.uint8)
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    return pixels if matrix is None else _displayed(pixels, np.frombuffer(bytes(matrix), "<i4"))
-
-
-def _displayed(pixels: Picture, matrix: NDArray[Any]) -> Picture:
-    """Pixels moved as a display matrix says: (x, y) is shown at (a x + c y, b x + d y)."""
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return pixels
+    matrix = np.frombuffer(bytes(side_data), "<i4")  # (x, y) is shown at (a x + c y, b x + d y)
     a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
     if abs(b) > abs(a):
         pixels, flip_x, flip_y = pixels.transpose(1, 0, 2), c < 0, b < 0
     else:
         flip_x, flip_y = a < 0, d < 0
-    pixels = pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+def collect(images: Iterator[Picture], max_frames: int | None) -> list[Picture]:
+    """List the images. Raises ValueError if there are none, sizes differ, or they exceed the memory limit."""
+    frames: list[Picture] = []
+    for image in islice(images, max_frames):
+        if frames and image.shape != frames[0].shape:
+            raise ValueError(f"frame {len(frames)} is {image.shape[:2]}, the first one {frames[0].shape[:2]}")
+        frames.append(image)
+        if image.nbytes * len(frames) > MAX_DECODED_BYTES:
+            raise ValueError(f"over {MAX_DECODED_BYTES >> 30} GiB decoded; read it in part with max_frames")
+    if not frames:
+        raise ValueError("holds no frame that can be decoded")
+    return frames

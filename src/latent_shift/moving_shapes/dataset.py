@@ -159,20 +159,20 @@ class Scenes:
         """Render the clips of these indices: uint8 (N, 16, 64, 64, 3)."""
         return render([self[index] for index in indices])
 
-    def caption(self, visit: int, *, image: bool = False) -> str:
+    def caption(self, index: int, *, image: bool = False) -> str:
         """Return the canonical caption of an item; of a single frame for `image`."""
-        scene = self[visit % len(self)]
+        scene = self[index % len(self)]
         return image_caption(scene) if image else caption(scene)
 
-    def paraphrase(self, visit: int, *, image: bool = False) -> str:
+    def paraphrase(self, index: int, *, image: bool = False) -> str:
         """Return the caption of an item, in the configured share of items a paraphrase."""
-        rng = item_rng(self.world.seed, visit, _PARAPHRASE_STREAM)
-        return self._caption(self[visit % len(self)], rng, image=image)
+        rng = item_rng(self.world.seed, index, _PARAPHRASE_STREAM)
+        return self._caption(self[index % len(self)], rng, image=image)
 
-    def hard_negatives(self, visit: int, count: int) -> list[str]:
+    def hard_negatives(self, index: int, count: int) -> list[str]:
         """Return `count` captions false of an item in one motion or shape, worded like `paraphrase`."""
-        rng = item_rng(self.world.seed, visit, _NEGATIVES_STREAM)
-        scenes = hard_negatives(self[visit % len(self)], count, rng)
+        rng = item_rng(self.world.seed, index, _NEGATIVES_STREAM)
+        scenes = hard_negatives(self[index % len(self)], count, rng)
         return [self._caption(scene, rng) for scene in scenes]
 
     def _caption(self, scene: Scene, rng: np.random.Generator, *, image: bool = False) -> str:

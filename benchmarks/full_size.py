@@ -162,7 +162,7 @@ def sample(parts: dict[str, nn.Module], size: Size) -> tuple[float, float]:
         **parts, tokenizer=None, scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    pipeline.video_settings = pipeline.video_settings.overlaid(video_tuned=True)
+    pipeline.video_config = pipeline.video_config.overlaid(video_tuned=True)
     pipeline.set_progress_bar_config(disable=True)
     stepped = []
 

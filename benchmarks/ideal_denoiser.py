@@ -74,8 +74,8 @@ def encoded(scenes: list[Scene], vae) -> Tensor:
 
 def table(pipeline, latents: Tensor, sentence: str, noised: int) -> dict[str, list[float]]:
     """Error by noise level of the ideal by each window, and of the model."""
-    settings, schedule = pipeline.video_settings, pipeline.scheduler.alphas_cumprod
-    correlations = (settings.noise_correlation, settings.noise_persistence)
+    settings, schedule = pipeline.video_config, pipeline.scheduler.alphas_cumprod
+    correlations = (settings.shared_noise_ratio, settings.progressive_noise_alpha)
     clean, others = latents[:noised], latents[noised:]
     seeds = [torch.Generator().manual_seed(seed) for seed in range(noised)]
     noise = draw_noise(tuple(clean.shape), seeds, *correlations).view(clean.shape)
@@ -122,7 +122,10 @@ def predicted(pipeline, noisy: Tensor, timestep: int, sentence: str) -> Tensor:
     clips, frames = noisy.shape[:2]
     states = caption_embeds(pipeline, {}, [sentence] * clips, [False] * clips)
     told = repeat_per_frame(
-        states, frames, (constants.SIZE, constants.SIZE), places=pipeline.video_settings.tells_places
+        states,
+        frames,
+        (constants.SIZE, constants.SIZE),
+        frame_positions=pipeline.video_config.frame_position_embedding,
     )
     set_num_frames(pipeline.unet, frames)
     steps = torch.full((clips * frames,), timestep)

@@ -55,7 +55,7 @@ def main() -> None:
             pipeline.vae, torch.from_numpy(render(scenes)).flatten(0, 1), constants.FRAMES
         )
         print(f"\n{name}\nlog SNR  motion  shape  of {len(scenes)}")
-        for left_out in range(0, pipeline.video_settings.num_inference_steps, 2):
+        for left_out in range(0, pipeline.video_config.num_inference_steps, 2):
             level, clips = finished(pipeline, latents.float(), [caption(scene) for scene in scenes], left_out)
             scores = [score(clip, scene) for clip, scene in zip(clips, scenes, strict=True)]
             motions, shapes = (sum(kind) for kind in zip(*scores, strict=True))
@@ -65,13 +65,13 @@ def main() -> None:
 @torch.no_grad()
 def finished(pipeline, latents: Tensor, prompts: list[str], left_out: int) -> tuple[float, np.ndarray]:
     """The log SNR before that step; clips uint8 (N, F, H, W, 3) of latents (N*F, C, h, w) noised so far."""
-    settings, count, scheduler = pipeline.video_settings, len(prompts), pipeline.scheduler
+    settings, count, scheduler = pipeline.video_config, len(prompts), pipeline.scheduler
     shape = (count, constants.FRAMES, *latents.shape[1:])
     scheduler.left_out = left_out
     scheduler.set_timesteps(settings.num_inference_steps)
     alpha = float(scheduler.alphas_cumprod[scheduler.timesteps[0]]) if left_out else 0.0
     seeds = [Generator().manual_seed(seed) for seed in range(count)]
-    noise = draw_noise(shape, seeds, settings.noise_correlation, settings.noise_persistence)
+    noise = draw_noise(shape, seeds, settings.shared_noise_ratio, settings.progressive_noise_alpha)
     noisy = (math.sqrt(alpha) * latents + math.sqrt(1 - alpha) * noise).view(shape)
     clips = []
     for start in range(0, count, BATCH):

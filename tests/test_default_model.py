@@ -60,7 +60,7 @@ def test_one_frame_is_the_stock_pipelines_image(folder, pipeline):
 
 
 def test_it_knows_every_word_of_its_world(pipeline):
-    assert set(pipeline.video_settings.closed_vocabulary) == set(vocabulary())
+    assert set(pipeline.video_config.closed_vocabulary) == set(vocabulary())
 
 
 def test_a_clip_shows_the_colour_and_background_that_the_sentence_names(pipeline, tmp_path):

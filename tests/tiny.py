@@ -22,8 +22,8 @@ WORDS = ("a", "black", "circle", "green", "grows", "left", "moves", "on", "red",
 TEXT_LENGTH = 12
 TEXT_WIDTH = 16
 
-# What a video-tuned tiny model samples with.
-VIDEO_SETTINGS: dict[str, Any] = {
+# The `latent_shift.json` of a video-tuned tiny model.
+VIDEO_CONFIG: dict[str, Any] = {
     "video_tuned": True,
     "num_frames": 4,
     "fps": 8.0,
@@ -154,5 +154,5 @@ def tiny_pipeline_folder(
     pipeline.to(torch.float16 if half else torch.float32)
     pipeline.save_pretrained(path)
     if latent_shift:
-        (path / "latent_shift.json").write_text(json.dumps({**VIDEO_SETTINGS, **settings}))
+        (path / "latent_shift.json").write_text(json.dumps({**VIDEO_CONFIG, **settings}))
     return path

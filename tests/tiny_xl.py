@@ -15,7 +15,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from tiny import TEXT_LENGTH, VIDEO_SETTINGS, tiny_autoencoder, tiny_tokenizer, tiny_unet
+from tiny import TEXT_LENGTH, VIDEO_CONFIG, tiny_autoencoder, tiny_tokenizer, tiny_unet
 
 WIDTHS = (16, 24)
 POOLED = 8
@@ -73,5 +73,5 @@ def tiny_xl_folder(path: Path, *, latent_shift: bool = True, **settings: Any) ->
     """Save the tiny SDXL model to `path` by stock tools alone, and beside it the settings of a tuned one."""
     StableDiffusionXLPipeline(**tiny_xl_components(), add_watermarker=False).save_pretrained(path)
     if latent_shift:
-        (path / "latent_shift.json").write_text(json.dumps({**VIDEO_SETTINGS, **settings}))
+        (path / "latent_shift.json").write_text(json.dumps({**VIDEO_CONFIG, **settings}))
     return path

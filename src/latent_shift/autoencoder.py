@@ -9,8 +9,6 @@ Shapes: N images of H x W pixels, C latent channels, h x w latent pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from diffusers import AutoencoderKL
@@ -42,11 +40,25 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
     return scale_latents(vae, torch.cat(parts).float())
 
 
-def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk: int) -> Tensor:
-    """Images (N, 3, H, W) from -1 to 1 of scaled latents (N, C, h, w), `chunk` of them at a time."""
-    with _upcast_if_needed(vae):
+def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk: int, *, upcast: bool = False) -> Tensor:
+    """Images (N, 3, H, W) from -1 to 1 of scaled latents (N, C, h, w).
+
+    Args:
+        vae: the autoencoder.
+        latents: as the denoiser sees them.
+        chunk: latents decoded together; fewer take less memory.
+        upcast: whether a float16 autoencoder with `force_upcast` in its configuration decodes in float32.
+            SDXL's first one overflows otherwise; stock pipelines do so in SDXL's layout only.
+    """
+    half = upcast and vae.dtype == torch.float16 and vae.config.force_upcast
+    if half:
+        vae.to(dtype=torch.float32)
+    try:
         unscaled = unscale_latents(vae, latents.to(vae.dtype))
         return torch.cat([vae.decode(part, return_dict=False)[0] for part in unscaled.split(chunk)])
+    finally:
+        if half:
+            vae.to(dtype=torch.float16)
 
 
 def scale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
@@ -85,16 +97,3 @@ def _statistics(vae: AutoencoderKL, like: Tensor) -> tuple[Tensor, Tensor] | Non
         return None
     mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in (mean, std))
     return mean, std
-
-
-@contextmanager
-def _upcast_if_needed(vae: AutoencoderKL) -> Iterator[None]:
-    """SDXL's first autoencoder overflows in float16; decode it in float32, as the stock pipeline does."""
-    upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
-    if upcast:
-        vae.to(dtype=torch.float32)
-    try:
-        yield
-    finally:
-        if upcast:
-            vae.to(dtype=torch.float16)

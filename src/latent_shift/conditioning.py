@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +24,9 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
-NUM_FREQS = (
-    5  # of the fastest sinusoid, in turns from first frame to last: a star turned once repeats five times
-)
+from latent_shift.io import warn
+
+NUM_FREQS = 5  # turns of the fastest sinusoid over a clip: a star that turns once looks the same five times
 MAX_PERIOD = 64.0  # of the slowest sinusoid, over the fastest's
 _TEXT_PARTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 
@@ -36,7 +35,8 @@ _TEXT_PARTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 class PromptEmbeds:
     """Embeddings of N captions: states (N, L, D); pooled (N, P) in SDXL's layout, else None.
 
-    filled: which captions take the text encoder's whole length, and may be truncated; None where unknown.
+    filled: indices of captions that take the text encoder's whole length, and may be truncated; None where
+    unknown.
     """
 
     states: Tensor
@@ -80,9 +80,13 @@ def encode_empty_prompt(model: Any) -> PromptEmbeds:
 def caption_embeds(
     model: Any, batch: dict[str, Any], captions: Sequence[str], dropped: Sequence[bool]
 ) -> PromptEmbeds:
-    """The embeddings of B captions, unconditional where `dropped`.
+    """Embeddings of B captions, unconditional where `dropped`.
 
-    batch: may bring precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P).
+    Args:
+        model: the pipeline with the text encoders.
+        batch: may hold precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P).
+        captions: B texts, not used where `batch` holds their embeddings.
+        dropped: B flags; true for a caption that classifier-free guidance replaces by the empty one.
     """
     if "text" in batch:
         pooled = batch["pooled"].float() if "pooled" in batch else None
@@ -95,35 +99,45 @@ def caption_embeds(
     return _replace_dropped(model, embeds, dropped) if any(dropped) else embeds
 
 
-def repeat_per_frame(
-    embeds: PromptEmbeds, frames: int, size: tuple[int, int], *, frame_positions: bool
-) -> Conditioning:
-    """Conditioning of each frame of B clips.
+def stack_embeds(*parts: PromptEmbeds) -> PromptEmbeds:
+    """Embeddings of all captions one after the other; guidance takes those of negative prompts first."""
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return PromptEmbeds(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
-    size: height and width in pixels; SDXL's sizes are those of an uncropped original of that size (arXiv
-    2307.01952, section 2.2). frame_positions: whether each frame's position is embedded.
+
+def repeat_per_frame(
+    embeds: PromptEmbeds, num_frames: int, size: tuple[int, int], *, frame_positions: bool
+) -> Conditioning:
+    """Conditioning of each frame of B clips, in training and in sampling.
+
+    Args:
+        embeds: of the B captions; under guidance twice as many, those of negative prompts first.
+        num_frames: frames of a clip.
+        size: height and width in pixels; SDXL's size ids are those of an uncropped original of that size
+            (arXiv 2307.01952, section 2.2).
+        frame_positions: whether the position of each frame is embedded in its text.
     """
-    text = embeds.states.repeat_interleave(frames, dim=0)
+    text = embeds.states.repeat_interleave(num_frames, dim=0)
     if frame_positions:
-        text = add_frame_positions(text, frames)
+        text = add_frame_positions(text, num_frames)
     if embeds.pooled is None:
         return Conditioning(text)
-    pooled = embeds.pooled.repeat_interleave(frames, dim=0)
-    ids = torch.tensor([*size, 0, 0, *size], device=pooled.device, dtype=pooled.dtype)
+    pooled = embeds.pooled.repeat_interleave(num_frames, dim=0)
+    ids = torch.tensor([*size, 0, 0, *size], device=text.device, dtype=text.dtype)
     return Conditioning(text, {"text_embeds": pooled, "time_ids": ids.repeat(len(pooled), 1)})
 
 
-def add_frame_positions(text: Tensor, frames: int) -> Tensor:
+def add_frame_positions(text: Tensor, num_frames: int) -> Tensor:
     """Embed frame positions in text (B*F, L, D), a clip's frames adjacent: (B*F, 2L, D).
 
     The first half is sinusoidal, the second rotary. The first frame of a clip is at 0, the last at 1,
     whatever lies between: a clip of fewer or more frames has the same positions in coarser or finer
-    steps. Text of clips of one frame comes back as it is, (B, L, D).
+    steps. Text of clips of one frame is returned unchanged, (B, L, D).
     """
-    if frames == 1:
+    if num_frames == 1:
         return text
-    clips = text.unflatten(0, (-1, frames))
-    positions = torch.linspace(0, 2 * math.pi, frames, device=text.device)
+    clips = text.unflatten(0, (-1, num_frames))
+    positions = torch.linspace(0, 2 * math.pi, num_frames, device=text.device)
     return torch.cat([sinusoidal(clips, positions), rotary(clips, positions)], dim=2).flatten(0, 1)
 
 
@@ -156,10 +170,9 @@ def warn_if_truncated(model: Any, captions: Sequence[str]) -> bool:
         encoded = tokenizer(list(captions), truncation=False, verbose=False).input_ids
         for caption, tokens in zip(captions, encoded, strict=True):
             if len(tokens) > limit:
-                warnings.warn(
+                warn(
                     f"the text model reads {limit} tokens, and captions are longer, {caption!r} the first:"
-                    " what lies beyond is cut off",
-                    stacklevel=2,
+                    " what lies beyond is cut off"
                 )
                 return True
     return False

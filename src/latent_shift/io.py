@@ -1,18 +1,38 @@
-"""Files written whole or not at all, their hashes, YAML, and validation errors as one line of text."""
+"""Files written atomically, read with errors that name them, hashed; errors and warnings for users."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import sys
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+# A warning of these rooms and of the packages that call into them points at the line that called them.
+_CALLED_BY_USERS = tuple(
+    f"latent_shift.{room}"
+    for room in ("io", "prompts", "conditioning", "video_config", "pipeline", "checkpoints")
+)
+_BETWEEN = ("torch", "diffusers", "contextlib")
+
+
+@dataclass(frozen=True)
+class SafetensorsHeader:
+    """Shapes of the tensors in a safetensors file by their keys, and its metadata."""
+
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
 
 
 @contextmanager
@@ -53,6 +73,47 @@ def short_hash(path: Path) -> str:
     return file_sha256(path)[:12]
 
 
+def read_json_mapping(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError naming the file where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_safetensors_header(path: Path) -> SafetensorsHeader:
+    """The header of a safetensors file, read once while the file stays the same; needs no torch.
+
+    Raises ValueError for a missing, truncated or damaged file, or one of another kind.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    return _read_header(*file_state(path))
+
+
+def file_state(path: Path) -> tuple[Path, int, int, int]:
+    """Path, inode, size and modification time: equal while a file stays the same, as keys of caches."""
+    stat = path.stat()
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _read_header(path: Path, *_: int) -> SafetensorsHeader:
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+            return SafetensorsHeader(shapes, opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: is no safetensors file, or is truncated or damaged ({error}); fetch it again"
+        ) from error
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """A YAML value. Raises ValueError naming `where` for text that is not YAML."""
     try:
@@ -70,6 +131,25 @@ def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{kind} {path} must be a mapping of keys to values")
     return content
+
+
+def warn(message: str) -> None:
+    """Warn (UserWarning) at the line that called the pipeline, or another room that users call."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        UserWarning,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__", "<unknown>"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _is_inside(module: str) -> bool:
+    return f"{module}.".startswith(tuple(f"{name}." for name in (*_CALLED_BY_USERS, *_BETWEEN)))
 
 
 def one_line(error: Exception) -> str:

@@ -1,71 +1,82 @@
-"""What a model folder says about clips: `latent_shift.json`, beside the stock `model_index.json`.
+"""Settings for clips of a model folder: `latent_shift.json`, beside the stock `model_index.json`.
 
 The folder stays an image model that stock tools open; this small file, which they ignore, holds how the model
-was tuned on clips and what it is sampled with unless the caller says otherwise. Not the settings of one clip.
+was tuned on clips and its defaults in sampling. Not the settings of one clip.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from latent_shift.limits import MAX_FRAMES
+from latent_shift.io import read_json_mapping, warn, write_text
+from latent_shift.limits import MAX_FPS, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MIN_FPS
+from latent_shift.shift import ShiftOptions
 
 FILE_NAME = "latent_shift.json"
 
+# Keys of the first release, read until the next one.
+_FORMER = {
+    "noise_correlation": "shared_noise_ratio",
+    "noise_persistence": "progressive_noise_alpha",
+    "tells_places": "frame_position_embedding",
+    "tells_fps": "append_fps_to_caption",
+}
+_FORMER_OPTIONS = {
+    "place": "place", "padding": "padding", "direction": "direction", "fold": "fold",
+    "single_frame": "single_frame", "distances": "strides",
+}  # fmt: skip
+
 
 class VideoConfig(BaseModel):
-    """One model's settings for clips. Defaults are those of an image model that was never tuned on clips."""
+    """Settings for clips of one model. The defaults are those of an image model never tuned on clips."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     video_tuned: bool = Field(default=False, description="whether the U-Net was tuned on clips")
     num_frames: int = Field(default=16, ge=1, le=MAX_FRAMES, description="frames of a clip")
-    fps: float = Field(default=8.0, gt=0, description="frames a second")
-    height: int | None = Field(default=None, ge=1, description="pixels; none: the U-Net's own size")
-    width: int | None = Field(default=None, ge=1, description="pixels; none: the U-Net's own size")
-
-    shift: bool = Field(default=True, description="false only for the ablation without the shift")
-    place: Literal["output", "input"] = Field(default="output", description="where a block shifts")
-    padding: Literal["zeros", "replicate", "circular"] = Field(
-        default="zeros", description="at a clip's ends"
+    fps: float = Field(default=8.0, ge=MIN_FPS, le=MAX_FPS, description="frames per second")
+    height: int | None = Field(
+        default=None, ge=1, le=MAX_SIDE, description="pixels; null: the U-Net's own size"
     )
-    direction: Literal["both", "causal"] = Field(default="both", description="causal: from the past only")
-    fold: int = Field(default=3, ge=2, description="channels // fold shift in each band")
-    single_frame: Literal["bypass", "shift"] = Field(default="bypass", description="for clips of one frame")
-    distances: tuple[Annotated[int, Field(ge=1, le=MAX_FRAMES)], ...] = Field(
-        default=(1,), min_length=1, description="frames to the next neighbour, the blocks taking turns"
+    width: int | None = Field(
+        default=None, ge=1, le=MAX_SIDE, description="pixels; null: the U-Net's own size"
     )
-
-    noise_correlation: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of the variance of the initial noise that all frames have in common",
+    shift: ShiftOptions | None = Field(
+        default=ShiftOptions(), description="temporal shift; null: the ablation without it"
     )
-    noise_persistence: float = Field(
-        default=0.0, ge=0, le=1, description="correlation of the rest of it between neighbouring frames"
+    shared_noise_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="share of the initial noise's variance common to all frames"
     )
-    tells_places: bool = Field(
-        default=False, description="whether each frame was told its place in the clip, and is told it"
+    progressive_noise_alpha: float = Field(
+        default=0.0, ge=0, le=1, description="correlation of the rest between neighbouring frames"
     )
-    tells_fps: bool = Field(
-        default=False, description="whether captions said the frame rate; prompts of clips then say it, too"
+    frame_position_embedding: bool = Field(
+        default=False, description="whether the text of each frame holds its position in the clip"
+    )
+    append_fps_to_caption: bool = Field(
+        default=False, description="whether captions, and prompts of clips, end in the frame rate"
     )
     closed_vocabulary: tuple[str, ...] = Field(
-        default=(),
-        description="lower-case words that the text model was taught, it knows no other; none: open",
+        default=(), description="lower-case words that the text encoder was trained on; empty: open"
     )
-    num_inference_steps: int = Field(default=50, ge=1, description="denoising steps")
-    guidance_scale: float = Field(default=7.5, ge=0, description="classifier-free; none up to 1")
+    num_inference_steps: int = Field(default=50, ge=1, le=MAX_STEPS, description="denoising steps")
+    guidance_scale: float = Field(
+        default=7.5, ge=0, le=MAX_GUIDANCE, description="classifier-free guidance; none up to 1"
+    )
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="arXiv 2305.08891, section 3.4")
     eta: float = Field(
         default=0.0, ge=0, le=1, description="fresh noise in every step of clips, of DDIM: arXiv 2010.02502"
     )
+
+    @field_validator("shift")
+    @classmethod
+    def _check_strides(cls, shift: ShiftOptions | None) -> ShiftOptions | None:
+        if shift is not None and max(shift.strides) > MAX_FRAMES:
+            raise ValueError(f"strides={shift.strides} must be at most {MAX_FRAMES} frames")
+        return shift
 
     def overlaid(self, **values: Any) -> VideoConfig:
         """A copy with the given values; None keeps this model's own. Raises ValueError for a wrong one."""
@@ -78,21 +89,39 @@ class VideoConfig(BaseModel):
 
 
 def read_video_config(path: Path) -> VideoConfig:
-    """Read a `latent_shift.json`. Raises ValueError naming the file and every wrong or unknown entry."""
+    """Read a `latent_shift.json`; one in the keys of the first release with a warning (UserWarning).
+
+    Raises ValueError naming the file and every wrong or unknown key.
+    """
+    content = read_json_mapping(path)
+    former = _FORMER.keys() | _FORMER_OPTIONS.keys()
+    found = [key for key in content if key in former or (key == "shift" and isinstance(content[key], bool))]
+    if found:
+        warn(
+            f"{path} has keys of an earlier release ({', '.join(found)}), which the next one will not read: "
+            "rewrite it with write_video_config(path, read_video_config(path)) of latent_shift.video_config"
+        )
+        content = _renamed(content)
     try:
-        return VideoConfig.model_validate_json(path.read_bytes())
+        return VideoConfig.model_validate(content)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors()]
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise ValueError(f"{path} does not fit: {'; '.join(wrong)}") from error
 
 
-def write_video_config(path: Path, settings: VideoConfig) -> None:
+def write_video_config(path: Path, config: VideoConfig) -> None:
     """Write a `latent_shift.json`, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(settings.model_dump_json(indent=2) + "\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_text(path, config.model_dump_json(indent=2) + "\n")
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """Content in today's keys: the options of the shift in a mapping of their own, and other names."""
+    shift = content.get("shift", True)
+    if shift is True or isinstance(shift, dict):
+        options = {new: content[old] for old, new in _FORMER_OPTIONS.items() if old in content}
+        shift = {**({} if shift is True else shift), **options}
+    others = {key: value for key, value in content.items() if key not in (*_FORMER_OPTIONS, "shift")}
+    return {
+        "shift": None if shift is False else shift,
+        **{_FORMER.get(key, key): value for key, value in others.items()},
+    }

@@ -167,7 +167,7 @@ def test_the_shift_stays_on_with_lora_layers(model, stock, tmp_path):
     clip = ours(PROMPT, latents=latents, **call).frames
     assert not torch.allclose(clip[:, 2], ours(PROMPT, latents=other, **call).frames[:, 2], atol=1e-3)
     merged_in = type(ours).from_pipe(merged(stock, (drawn, 1.0)))
-    merged_in.video_settings = ours.video_settings
+    merged_in.video_config = ours.video_config
     merged_in.set_progress_bar_config(disable=True)
     torch.testing.assert_close(clip, merged_in(PROMPT, latents=latents, **call).frames, atol=1e-4, rtol=0)
 

@@ -14,6 +14,7 @@ from latent_shift import LatentShiftPipeline, checkpoints, media
 from latent_shift.checkpoints import single_file
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from latent_shift.io import SafetensorsHeader
 from original_layout import autoencoder, clip, open_clip, unet, write_single_file
 from tiny import tiny_components, tiny_unet
 from tiny_xl import padded_tokenizer, text_config, tiny_xl_components
@@ -57,7 +58,7 @@ def configs(made, monkeypatch):
 
 
 def options(kind, folder):
-    return {"tokenizer": folder / "tokenizer", **({"prediction": "epsilon"} if kind == "sd-2" else {})}
+    return {"tokenizer": folder / "tokenizer", **({"prediction_type": "epsilon"} if kind == "sd-2" else {})}
 
 
 def image(pipeline, **more):
@@ -96,11 +97,15 @@ def test_the_program_takes_a_file(made, configs, tmp_path, capsys):
         "-o",
         tmp_path / "a.webp",
     ]
-    given += [word for name, value in options(kind, folder).items() for word in (f"--{name}", value)]
+    given += [
+        word
+        for name, value in options(kind, folder).items()
+        for word in (f"--{name.replace('_', '-')}", value)
+    ]
     assert errors.run(app, ["generate", *map(str, given)]) == 0
     settings = media.read_settings(tmp_path / "a.webp")
     assert settings["weights"] == checkpoints.weights_hash(file)
-    assert settings.get("prediction") == options(kind, folder).get("prediction")
+    assert settings.get("prediction") == options(kind, folder).get("prediction_type")
     assert checkpoints.pixel_multiple(file) == 4
     assert not checkpoints.video_config(file).video_tuned
 
@@ -109,7 +114,7 @@ def test_a_file_needs_a_tokenizer(made):
     kind, folder, file = made
     wanted = options(kind, folder)
     with pytest.raises(ValueError, match="a single file has no tokenizer; name one with --tokenizer"):
-        checkpoints.resolve(file, prediction=wanted.get("prediction"))
+        checkpoints.resolve(file, prediction_type=wanted.get("prediction_type"))
     with pytest.raises(ValueError, match="vae: holds no tokenizer"):
         checkpoints.resolve(file, **{**wanted, "tokenizer": folder / "vae"})
     assert checkpoints.resolve(file, **{**wanted, "tokenizer": folder}) == file
@@ -145,7 +150,7 @@ def test_missing_weights_are_named(made, configs, tmp_path):
 
 
 def header(metadata=None, **shapes):
-    return single_file.Header(shapes, metadata or {})
+    return SafetensorsHeader(shapes, metadata or {})
 
 
 SD1, SD2, XL = single_file.LAYOUTS
@@ -164,14 +169,16 @@ SD1, SD2, XL = single_file.LAYOUTS
     ],
 )
 def test_what_a_model_predicts(tmp_path, layout, said, asked, expected):
-    assert single_file.choose_prediction(tmp_path, layout, said, asked) == expected
+    assert single_file.choose_prediction_type(tmp_path, layout, said, asked) == expected
 
 
 def test_nothing_is_guessed_of_sd_2(tmp_path):
-    with pytest.raises(ValueError, match="does not say what it predicts; name it with --prediction: epsilon"):
-        single_file.choose_prediction(tmp_path, SD2, header(), None)
-    with pytest.raises(ValueError, match="prediction 'v': expected one of epsilon, v_prediction"):
-        single_file.choose_prediction(tmp_path, SD2, header(), "v")
+    with pytest.raises(
+        ValueError, match="does not say what it predicts; name it with --prediction-type: epsilon"
+    ):
+        single_file.choose_prediction_type(tmp_path, SD2, header(), None)
+    with pytest.raises(ValueError, match="prediction type 'v': expected one of epsilon, v_prediction"):
+        single_file.choose_prediction_type(tmp_path, SD2, header(), "v")
 
 
 # The published sizes: networks without memory, their files without contents
@@ -231,7 +238,7 @@ def test_files_of_the_published_sizes_are_recognised(kind, tmp_path):
     }
     shapes |= {key: tensor.shape for key, tensor in texts[kind]().items()}
     file = hollow(tmp_path / "model.safetensors", shapes)
-    assert single_file.recognise(file)[0].configs == kind
+    assert single_file.detect_layout(file)[0].configs == kind
     assert checkpoints.pixel_multiple(file) == 8
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latent_shift.checkpoints.tokenizers import VOCABULARY_FILE, check_tokenizer, load_tokenizer
+from latent_shift.checkpoints.single_file import VOCABULARY_FILE, check_tokenizer, load_tokenizer
 from tiny import tiny_tokenizer
 
 REAL = Path("../shared/data/weights/clip_tokenizer") / VOCABULARY_FILE

@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from torch import ones
 
 from latent_shift import media
-from latent_shift.checkpoints.files import file_hash
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from latent_shift.io import short_hash
 from tiny import tiny_pipeline_folder
 
 
@@ -43,7 +43,7 @@ def test_loras_are_named_in_the_clips(run, model, lora):
     given = ("--lora", "style.safetensors:0.5", "--lora", lora)
     status, out, err = run("--model", model, *given, "-o", "styled.webp", "--json")
     assert (status, err) == (0, [])
-    named = {"file": "style.safetensors", "sha256": file_hash(lora)}
+    named = {"file": "style.safetensors", "sha256": short_hash(lora)}
     expected = [{**named, "weight": 0.5}, {**named, "weight": 1.0}]
     assert json.loads(out[0])["loras"] == media.read_settings("styled.webp")["loras"] == expected
     assert run("--model", model, "-o", "plain.webp")[0] == 0

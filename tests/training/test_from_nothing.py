@@ -42,7 +42,7 @@ def test_a_model_of_words_and_clips_of_ones_own(recipe, recipe_file, own):
     image = stage("image", "latents", text=str(text), autoencoder=str(autoencoder), clips=seen)
     short = clips(own, height=64, width=64, num_frames=4)
     model = LatentShiftPipeline.from_pretrained(stage("video", "latents", base=str(image), clips=short))
-    settings = model.video_settings
+    settings = model.video_config
     assert settings.closed_vocabulary == tuple(
         sorted({"a", "along", "crawls", "frog", "hopping", "hops", "is", "snail", "some", "the"})
     )

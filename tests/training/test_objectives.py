@@ -210,9 +210,9 @@ def test_an_exported_model_opens_in_the_stock_pipeline(recipe, tmp_path):
     stock = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
     ours = LatentShiftPipeline.from_pretrained(tmp_path / "model")
     assert not set(stock.unet.state_dict()) ^ set(module.unet.state_dict())
-    settings = ours.video_settings
+    settings = ours.video_config
     assert (settings.video_tuned, settings.num_frames, settings.height, settings.width) == (True, 16, 64, 64)
-    assert (settings.noise_correlation, settings.guidance_scale, settings.num_inference_steps) == (
+    assert (settings.shared_noise_ratio, settings.guidance_scale, settings.num_inference_steps) == (
         0.5,
         2.0,
         2,
@@ -286,5 +286,5 @@ def test_every_third_frame_is_six_of_a_clip(recipe):
     six, sixteen = first_batch(None, module)["latents"], first_batch(None, whole)["latents"]
     assert torch.equal(six, sixteen[:, ::3])
     module._settle()
-    assert module.parts.video_settings.num_frames == 6
-    assert module.parts.video_settings.fps == pytest.approx(8 / 3)
+    assert module.parts.video_config.num_frames == 6
+    assert module.parts.video_config.fps == pytest.approx(8 / 3)

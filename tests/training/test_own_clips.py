@@ -45,7 +45,7 @@ def ignore(progress):
 def test_a_model_comes_out_that_makes_such_clips(tiny):
     wanted = tiny(sample_every=3)
     model = LatentShiftPipeline.from_pretrained(run(wanted, ignore))
-    settings = model.video_settings
+    settings = model.video_config
     assert settings.video_tuned
     assert (settings.num_frames, settings.fps, settings.height, settings.width) == (4, 8, 32, 48)
     assert len(list((wanted.output / "samples").glob("*.png"))) == wanted.steps // 3
@@ -132,7 +132,7 @@ def test_clips_of_several_shapes_train_in_batches_of_one_each(tiny, own):
     model = LatentShiftPipeline.from_pretrained(
         run(tiny(steps=8, validation={"items": 3, "every": 4}), ignore)
     )
-    assert (model.video_settings.height, model.video_settings.width) == (48, 48)
+    assert (model.video_config.height, model.video_config.width) == (48, 48)
 
 
 def test_images_of_another_source_are_mixed_in(tiny, own, tmp_path):
@@ -216,7 +216,7 @@ def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, 
         module.recipe = wanted.model_copy(update={"clips": unasked})
         assert torch.equal(loss, module(silent, StepRNG.of(5, 2))["loss"])
     model = LatentShiftPipeline.from_pretrained(run(wanted, ignore))
-    assert model.video_settings.tells_fps
+    assert model.video_config.append_fps_to_caption
 
     def clip(prompt, **options):
         dice = torch.Generator().manual_seed(0)
@@ -225,7 +225,7 @@ def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, 
     at_four, at_eight = clip("a red circle", fps=4), clip("a red circle")
     assert not torch.equal(at_four, at_eight)
     image = clip("a red circle", num_frames=1)
-    model.video_settings = model.video_settings.overlaid(tells_fps=False)
+    model.video_config = model.video_config.overlaid(append_fps_to_caption=False)
     assert torch.equal(at_four, clip("a red circle, 4 frames a second", fps=4))
     assert torch.equal(at_eight, clip("a red circle, 8 frames a second"))
     assert torch.equal(image, clip("a red circle", num_frames=1))

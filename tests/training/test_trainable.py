@@ -60,7 +60,7 @@ def test_low_rank_layers_are_merged_into_the_model_and_written_beside_it(recipe,
     with_file.load_lora_weights(folder / "lora")
     assert abs(image(with_file) - image(stock)).max() < 1e-3 < abs(plain - image(stock)).max()
     ours = load(str(folder), device="cpu", dtype="fp32")
-    assert ours.video_settings.video_tuned
+    assert ours.video_config.video_tuned
     assert ours("a red star", num_frames=3, output_type="np", num_inference_steps=1).frames.shape[:2] == (
         1,
         3,

@@ -65,7 +65,7 @@ def test_a_stock_model_comes_out_that_makes_clips(tiny, base):
     assert index["_class_name"] == "StableDiffusionXLPipeline"
     ours = LatentShiftPipeline.from_pretrained(folder)
     assert isinstance(ours, LatentShiftXLPipeline)
-    assert (ours.video_settings.num_frames, ours.video_settings.width) == (4, 48)
+    assert (ours.video_config.num_frames, ours.video_config.width) == (4, 48)
     call = {"height": 32, "width": 48, "num_inference_steps": 2, "output_type": "np"}
     stock = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
     image = stock(CAPTION, generator=torch.Generator().manual_seed(0), guidance_scale=2.0, **call).images
@@ -78,7 +78,9 @@ def test_a_stock_model_comes_out_that_makes_clips(tiny, base):
 def test_the_unet_is_told_what_sampling_tells_it(base):
     model = load(str(base), device="cpu", dtype="fp32")
     captions = [CAPTION, "a black square grows"]
-    told = repeat_per_frame(caption_embeds(model, {}, captions, [False, True]), 3, (32, 48), places=False)
+    told = repeat_per_frame(
+        caption_embeds(model, {}, captions, [False, True]), 3, (32, 48), frame_positions=False
+    )
     sampled = {}
 
     def note(pipeline, step, timestep, tensors):

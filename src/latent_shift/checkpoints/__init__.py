@@ -1,9 +1,9 @@
 """From a name to a model: the built-in default, a folder, a single file, a hub id; LoRA upon it; hashes.
 
-`resolve` turns a name into a checked place without importing torch, so that a wrong name or a damaged file is
-told at once; `load` makes the pipeline of it. Not the place that knows what is inside a model (that is
-`pipeline`), and the only one that may reach the network, for hub ids alone. Weights are read from
-safetensors, never from pickles.
+`resolve` turns a name into a checked path without importing torch, so that a wrong name or a damaged file is
+an error at once; `load` makes the pipeline of it. Not the room that knows what is inside a model (that is
+`pipeline`), and the only one that may reach the network, for hub ids only. Weights are read from safetensors,
+never from pickles.
 
     pipeline = load("moving-shapes")
     pipeline = load("/models/stable-diffusion-v1-5", device="cuda", dtype="fp16")
@@ -12,7 +12,6 @@ safetensors, never from pickles.
     weights_hash(resolve("moving-shapes"))   # "3f9a01c2b7de", kept in every clip made
 """
 
-from latent_shift.checkpoints.folders import check_folder
 from latent_shift.checkpoints.loading import (
     DEVICES,
     DTYPES,
@@ -30,16 +29,15 @@ from latent_shift.checkpoints.resolve import (
     video_config,
     weights_hash,
 )
-from latent_shift.checkpoints.single_file import PREDICTIONS
+from latent_shift.checkpoints.single_file import PREDICTION_TYPES
 
 __all__ = [
     "DEFAULT_MODEL",
     "DEVICES",
     "DTYPES",
-    "PREDICTIONS",
+    "PREDICTION_TYPES",
     "SCHEDULERS",
     "Lora",
-    "check_folder",
     "check_loras",
     "choose_device",
     "choose_dtype",

@@ -1,4 +1,4 @@
-"""From the place of a model to its pipeline, on a device, with LoRA layers; and its scheduler.
+"""From the path of a model to its pipeline, on a device, with LoRA layers; and its scheduler.
 
 torch and diffusers are imported inside the functions: the choices below are read by `--help`.
 """
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from latent_shift.checkpoints.folders import only_half_precision
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.checkpoints.resolve import resolve
+from latent_shift.checkpoints.resolve import resolve, weight_files
 from latent_shift.checkpoints.single_file import load_single_file
+from latent_shift.io import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -40,27 +40,31 @@ def load(
     dtype: str = "auto",
     loras: Sequence[str | Lora] = (),
     tokenizer: str | Path | None = None,
-    prediction: str | None = None,
+    prediction_type: str | None = None,
 ) -> LatentShiftPipeline | LatentShiftXLPipeline:
     """The pipeline of a model, on its device, ready to sample.
 
-    `device` is one of DEVICES, `dtype` of DTYPES; "auto" takes cuda, then mps, then the cpu, and half
-    precision everywhere but on the cpu. loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each;
-    their layers stay beside the model's own (`pipeline.fuse_lora` would merge them). tokenizer, prediction:
-    for a single file, as in `resolve`.
-    Raises ValueError as `resolve` and `check_loras` do, for a device that is not there, for a model whose
-    parts do not fit together, and for LoRA layers that fit nothing in it.
+    Args:
+        name, tokenizer, prediction_type: as in `resolve`.
+        device: one of DEVICES; "auto" takes cuda, then mps, then the cpu.
+        dtype: one of DTYPES; "auto" takes half precision everywhere but on the cpu.
+        loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each; their layers stay beside the
+            model's own (`pipeline.fuse_lora` would merge them).
+
+    Raises:
+        ValueError: as `resolve` and `check_loras`, for a device that is not there, a model whose parts do not
+            fit together, and LoRA layers that fit nothing in it.
     """
-    place = resolve(name, tokenizer=tokenizer, prediction=prediction)
-    wanted = check_loras(loras)
+    path = resolve(name, tokenizer=tokenizer, prediction_type=prediction_type)
+    checked = check_loras(loras)
     on = choose_device(device)
     precision = choose_dtype(dtype, on)
-    if place.is_file():
-        words = None if tokenizer is None else Path(tokenizer)
-        pipeline = load_single_file(place, words, prediction, precision)
+    if path.is_file():
+        tokenizer_path = None if tokenizer is None else Path(tokenizer)
+        pipeline = load_single_file(path, tokenizer_path, prediction_type, precision)
     else:
-        pipeline = _load_folder(place, precision)
-    attach_loras(pipeline, wanted)
+        pipeline = _load_folder(path, precision)
+    attach_loras(pipeline, checked)
     return pipeline.to(on)
 
 
@@ -68,11 +72,12 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
     from latent_shift.pipeline import LatentShiftPipeline
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    options |= {"variant": "fp16"} if only_half_precision(folder) else {}
+    if all(".fp16" in file.name for file in weight_files(folder)):
+        options["variant"] = "fp16"
     try:
         return LatentShiftPipeline.from_pretrained(str(folder), **options)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{folder}: cannot be loaded: {one_line(error)}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -91,7 +96,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype of a name in DTYPES: "auto": fp32 on a cpu, else bf16 if it can, else fp16."""
+    """The torch dtype of a name in DTYPES; "auto": fp32 on a cpu, else bf16 if supported, else fp16."""
     import torch
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

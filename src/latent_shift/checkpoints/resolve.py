@@ -1,38 +1,54 @@
-"""From a name to the place of a model, a checked folder or file. Alone it may reach the network.
+"""From a name to the path of a model, a checked folder or file; the only room that may reach the network.
 
-Needs no torch. A place is a path that `loading` makes a pipeline of; what is asked of one here (its settings
-for clips, the size of its latent pixels, its hash) is read from small files and headers.
+Needs no torch. `loading` makes a pipeline of a path; what can be known without that (settings for clips,
+pixels per latent pixel, hash) is read here from small files and headers. Headers are read and weights hashed
+once per process while a file stays the same, so a model may be resolved again at no cost.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import suppress
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from latent_shift.checkpoints.files import file_hash
-from latent_shift.checkpoints.folders import LAYOUT, check_folder, folder_hash, read_json
-from latent_shift.checkpoints.single_file import EXPECTED, check_single_file, configs_of, recognise
+from latent_shift.checkpoints.single_file import EXPECTED, check_single_file, detect_layout
+from latent_shift.io import file_sha256, file_state, one_line, read_json_mapping, read_safetensors_header
 from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config
 
 DEFAULT_MODEL = "moving-shapes"
+INDEX = "model_index.json"
+WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
+PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
+XL_PARTS = ("text_encoder_2", "tokenizer_2")
+LAYOUT = (
+    f"a folder in the Stable Diffusion layout ({INDEX}, {', '.join(f'{part}/' for part in PARTS)}) or SDXL's"
+)
+_OTHER_PARTS = ("transformer", "text_encoder_3", "prior", "controlnet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def resolve(name: str | Path, *, tokenizer: str | Path | None = None, prediction: str | None = None) -> Path:
-    """The checked folder or file behind a model's name; downloads (or finds in the cache) a hub id.
+def resolve(
+    name: str | Path, *, tokenizer: str | Path | None = None, prediction_type: str | None = None
+) -> Path:
+    """The checked folder or file of a model; downloads (or finds in the cache) a hub id.
 
-    tokenizer: for a single file, a folder with CLIP's tokenizer, or its vocabulary file. prediction: for a
-    single file that does not say so itself, "epsilon" or "v_prediction". A folder has both of its own.
-    Raises ValueError for an unknown name, a folder or file that is no model, a missing part, a damaged file
-    (named), a tokenizer or prediction that is missing, wrong, or not for this model.
+    Args:
+        name: a built-in model, a folder, a `.safetensors` file or a hub id (org/name).
+        tokenizer: for a single file, a folder with CLIP's tokenizer, or its vocabulary file.
+        prediction_type: for a single file that does not name it, "epsilon" or "v_prediction".
+
+    Raises:
+        ValueError: for an unknown name, a folder or file that is no model, a missing part, a damaged file
+            (named), and a tokenizer or prediction type that is missing, wrong, or not for this model.
     """
     path = Path(name)
     if path.is_file():
-        check_single_file(path, None if tokenizer is None else Path(tokenizer), prediction)
+        check_single_file(path, None if tokenizer is None else Path(tokenizer), prediction_type)
         return path
-    for option, value in (("tokenizer", tokenizer), ("prediction", prediction)):
+    for option, value in (("tokenizer", tokenizer), ("prediction-type", prediction_type)):
         if value is not None:
             raise ValueError(f"--{option} {value}: is for single files; other models have their own")
     if str(name) == DEFAULT_MODEL:
@@ -42,7 +58,7 @@ def resolve(name: str | Path, *, tokenizer: str | Path | None = None, prediction
     elif str(name) and path.is_dir():
         folder = path
     elif _HUB_ID.fullmatch(str(name)):
-        folder = _fetch(str(name))
+        folder = _download(str(name))
     else:
         known = f"{DEFAULT_MODEL!r}, {LAYOUT}, a .safetensors file ({EXPECTED}), a hub id (org/name)"
         raise ValueError(f"{str(name)!r}: unknown model; known are {known}")
@@ -50,24 +66,67 @@ def resolve(name: str | Path, *, tokenizer: str | Path | None = None, prediction
     return folder
 
 
-def video_config(place: Path) -> VideoConfig:
-    """What a model is sampled with by default; those of an image model where it was never tuned on clips."""
-    file = place / FILE_NAME
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where a folder is no model in a known layout, or a file is missing or damaged."""
+    if not (folder / INDEX).is_file():
+        raise ValueError(f"{folder}: is no model: it has no {INDEX}; expected {LAYOUT}")
+    index = read_json_mapping(folder / INDEX)
+    if any(part in index for part in _OTHER_PARTS):
+        raise ValueError(
+            f"{folder}: is a {index.get('_class_name')}, which has other parts; expected {LAYOUT}"
+        )
+    for part in (*PARTS, *(XL_PARTS if "text_encoder_2" in index else ())):
+        if not (folder / part).is_dir() or index.get(part) in (None, [None, None]):
+            raise ValueError(f"{folder}: the model's {part} is missing; expected {LAYOUT}")
+    for file in weight_files(folder):
+        read_json_mapping(file.parent / "config.json")
+        read_safetensors_header(file)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Safetensors files of a model's parts, without half-precision copies of files in full precision."""
+    found: list[Path] = []
+    is_xl = "text_encoder_2" in read_json_mapping(folder / INDEX)
+    for part in (*WEIGHTED_PARTS, *(("text_encoder_2",) if is_xl else ())):
+        every = sorted((folder / part).glob("*.safetensors"))
+        full = [file for file in every if ".fp16" not in file.name]
+        if not every:
+            pickled = any((folder / part).glob("*.bin"))
+            hint = "its pickled .bin weights are never read; convert them" if pickled else "expected it"
+            raise ValueError(f"{folder / part}: has no .safetensors file; {hint}")
+        found += full or every
+    return found
+
+
+def video_config(path: Path) -> VideoConfig:
+    """Defaults of a model in sampling; those of an image model where it was never tuned on clips."""
+    file = path / FILE_NAME
     return read_video_config(file) if file.is_file() else VideoConfig()
 
 
-def pixel_multiple(place: Path) -> int:
-    """Height and width of a model's frames are multiples of this: the autoencoder's scale, by its config."""
-    folder = configs_of(recognise(place)[0]) if place.is_file() else place
-    return 2 ** (len(read_json(folder / "vae" / "config.json").get("block_out_channels", [0])) - 1)
+def pixel_multiple(path: Path) -> int:
+    """Pixels per latent pixel, by the autoencoder's config; frames have sides that are multiples of it."""
+    folder = detect_layout(path)[0].config_folder if path.is_file() else path
+    return 2 ** (len(read_json_mapping(folder / "vae" / "config.json").get("block_out_channels", [0])) - 1)
 
 
-def weights_hash(place: Path) -> str:
+def weights_hash(path: Path) -> str:
     """The first 12 hexadecimal digits of the SHA-256 over a model's file, or all weight files of a folder."""
-    return file_hash(place) if place.is_file() else folder_hash(place)
+    if path.is_file():
+        return _sha256(*file_state(path))[:12]
+    digest = hashlib.sha256()
+    for file in weight_files(path):
+        digest.update(file.relative_to(path).as_posix().encode())
+        digest.update(bytes.fromhex(_sha256(*file_state(file))))
+    return digest.hexdigest()[:12]
 
 
-def _fetch(name: str) -> Path:
+@lru_cache(maxsize=256)
+def _sha256(path: Path, *_: int) -> str:
+    return file_sha256(path)
+
+
+def _download(name: str) -> Path:
     from diffusers import DiffusionPipeline
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -75,8 +134,9 @@ def _fetch(name: str) -> Path:
     try:
         folder = Path(DiffusionPipeline.download(name, use_safetensors=True))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name}: there is no such folder, and the hub did not give it: {reason}") from error
+        raise ValueError(
+            f"{name}: there is no such folder, and the hub did not give it: {one_line(error)}"
+        ) from error
     with suppress(EntryNotFoundError, OSError):  # an image model has none; its pipeline warns
         hf_hub_download(name, FILE_NAME)  # lands beside model_index.json
     return folder

@@ -1,57 +1,72 @@
-"""Single `.safetensors` checkpoints in the layouts of SD 1.x, SD 2.x and SDXL: recognised, checked, loaded.
+"""Single `.safetensors` checkpoints in the layouts of SD 1.x, SD 2.x and SDXL: detected, checked, loaded.
 
 diffusers converts the weights; the configs of the three layouts come with this package, so that nothing is
-downloaded. The kind of a file is recognised from its keys and shapes, and one that is none of them is refused
-with what was found. Two things are not in such a file: the tokenizer's vocabulary, which the user names, and
-whether an SD 2.x model predicts noise or velocity, which the user says where the file does not.
+downloaded. The layout is detected from keys and shapes, and a file of none of them is refused with what was
+found. Two things are not in such a file: CLIP's tokenizer, which the user names (any Stable Diffusion folder
+has it, and any package of CLIP as `bpe_simple_vocab_16e6.txt.gz`), and whether an SD 2.x model predicts noise
+or velocity, which the user names where the file does not.
 
-    check_single_file(file, tokenizer, prediction)          # needs no torch
-    pipeline = load_single_file(file, tokenizer, prediction, torch.float32)
+    check_single_file(file, tokenizer, prediction_type)          # needs no torch
+    pipeline = load_single_file(file, tokenizer, prediction_type, torch.float32)
 """
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.checkpoints.files import Header, read_header
-from latent_shift.checkpoints.tokenizers import check_tokenizer, load_tokenizer
+from latent_shift.io import SafetensorsHeader, one_line, read_json_mapping, read_safetensors_header
 
 if TYPE_CHECKING:
     import torch
 
     from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 CONFIGS = Path(str(files("latent_shift"))) / "assets" / "configs"
 LATENT_CHANNELS = 4
 
 _UNET = "model.diffusion_model."
 _STEM = f"{_UNET}input_blocks.0.0.weight"  # (channels, latent channels, 3, 3)
-_SAYS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
-_VELOCITY_KEY, _ZERO_SNR_KEY = "v_pred", "ztsnr"  # what trainers put into SDXL files
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A kind of file: the configs that fit it, the width of the text it reads, and its text models."""
-
-    name: str
-    configs: str  # a folder in CONFIGS
-    text_width: int
-    tokens: tuple[str, ...]  # the keys of the text models' token embeddings, (tokens, width)
-    padding: tuple[str, ...]  # and the token that each text model is padded with
-    prediction: str | None  # where the file says nothing
-
-
 _VAE = "first_stage_model."
 _CLIP = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
 _OPEN_CLIP = "cond_stage_model.model.token_embedding.weight"
 _CLIP_XL = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
 _OPEN_CLIP_XL = "conditioner.embedders.1.model.token_embedding.weight"
-_END = "<|endoftext|>"
+_TYPE_NAMES = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+_VELOCITY_KEY, _ZERO_SNR_KEY = "v_pred", "ztsnr"  # what trainers put into SDXL files
+
+VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
+_NUM_MERGES = 49152 - 256 - 2  # lines of the file that CLIP uses
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+_MEND = (
+    "name one with --tokenizer: the tokenizer/ of any Stable Diffusion folder, "
+    f"or the {VOCABULARY_FILE} of any package of CLIP"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of file: its configs, the width of the text that its U-Net reads, and its text encoders."""
+
+    name: str
+    configs: str  # a folder in CONFIGS
+    text_width: int
+    token_keys: tuple[str, ...]  # of the text encoders' token embeddings, (tokens, width)
+    padding: tuple[str, ...]  # token that each text encoder is padded with
+    prediction_type: str | None  # where the file does not name it
+
+    @property
+    def config_folder(self) -> Path:
+        """The folder with the configs of the layout's parts."""
+        return CONFIGS / self.configs
+
 
 LAYOUTS = (
     Layout("SD 1.x", "sd-1", 768, (_CLIP,), (_END,), "epsilon"),
@@ -61,97 +76,162 @@ LAYOUTS = (
 EXPECTED = f"a checkpoint in the layout of {', '.join(layout.name for layout in LAYOUTS)}"
 
 
-def check_single_file(file: Path, tokenizer: Path | None, prediction: str | None) -> None:
-    """Raise ValueError where a file cannot be loaded so: of another kind, damaged, or with a word missing."""
-    layout, header = recognise(file)
-    choose_prediction(file, layout, header, prediction)
+def check_single_file(file: Path, tokenizer: Path | None, prediction_type: str | None) -> None:
+    """Raise ValueError for a file of another kind, a damaged one, or a missing or wrong option."""
+    layout, header = detect_layout(file)
+    choose_prediction_type(file, layout, header, prediction_type)
     check_tokenizer(tokenizer, file)
 
 
-def recognise(file: Path) -> tuple[Layout, Header]:
+def detect_layout(file: Path) -> tuple[Layout, SafetensorsHeader]:
     """The layout of a file, by its keys and shapes, and its header. Raises ValueError with what was found."""
     if file.suffix != ".safetensors":
         raise ValueError(f"{file}: expected a .safetensors file; pickled checkpoints are never read")
-    header = read_header(file)
+    header = read_safetensors_header(file)
     shapes = header.shapes
     widths = {shape[-1] for key, shape in shapes.items() if key.startswith(_UNET) and "attn2.to_k.w" in key}
     layout = next((layout for layout in LAYOUTS if widths == {layout.text_width}), None)
     if _STEM not in shapes or layout is None:
-        raise ValueError(f"{file}: {_found(shapes, widths)}; expected {EXPECTED}")
+        raise ValueError(f"{file}: {_contents(shapes, widths)}; expected {EXPECTED}")
     if shapes[_STEM][1] != LATENT_CHANNELS:
         made_for = {9: "inpainting", 8: "editing images"}.get(shapes[_STEM][1], "another task")
-        told = f"its U-Net reads {shapes[_STEM][1]} channels, as one for {made_for} does"
-        raise ValueError(f"{file}: {told}; expected {EXPECTED}")
-    needed = (_VAE, *layout.tokens)
+        found = f"its U-Net reads {shapes[_STEM][1]} channels, as one for {made_for} does"
+        raise ValueError(f"{file}: {found}; expected {EXPECTED}")
+    needed = (_VAE, *layout.token_keys)
     missing = [part for part in needed if not any(key.startswith(part) for key in shapes)]
     if missing:
         raise ValueError(f"{file}: is of {layout.name}, but holds no {' and no '.join(missing)} keys")
     return layout, header
 
 
-def configs_of(layout: Layout) -> Path:
-    """The folder with the configs of a layout's parts."""
-    return CONFIGS / layout.configs
+def choose_prediction_type(
+    file: Path, layout: Layout, header: SafetensorsHeader, requested: str | None
+) -> str:
+    """What the U-Net predicts, one of PREDICTION_TYPES: as requested, else by the file, else by its layout.
 
-
-def choose_prediction(file: Path, layout: Layout, header: Header, asked: str | None) -> str:
-    """What the U-Net predicts, one of PREDICTIONS: as asked, or as the file says, or as its layout does.
-
-    Raises ValueError for an unknown one, and where nothing tells (SD 2.x comes in both kinds).
+    Raises ValueError for an unknown one, and where none of them tells (SD 2.x comes in both kinds).
     """
-    if asked is not None:
-        if asked not in PREDICTIONS:
-            raise ValueError(f"prediction {asked!r}: expected one of {', '.join(PREDICTIONS)}")
-        return asked
-    said = _SAYS.get(header.metadata.get("modelspec.prediction_type", ""))
+    if requested is not None:
+        if requested not in PREDICTION_TYPES:
+            raise ValueError(f"prediction type {requested!r}: expected one of {', '.join(PREDICTION_TYPES)}")
+        return requested
+    named = _TYPE_NAMES.get(header.metadata.get("modelspec.prediction_type", ""))
     if _VELOCITY_KEY in header.shapes:
-        said = "v_prediction"
-    if said is None and layout.prediction is None:
+        named = "v_prediction"
+    if named is None and layout.prediction_type is None:
         raise ValueError(
-            f"{file}: is of {layout.name}, and does not say what it predicts; name it with --prediction: "
-            "epsilon (2-base, 2-1-base, 512 pixels) or v_prediction (2, 2-1, 768 pixels)"
+            f"{file}: is of {layout.name}, and does not say what it predicts; name it with"
+            " --prediction-type: epsilon (2-base, 2-1-base, 512 pixels) or v_prediction (2, 2-1, 768 pixels)"
         )
-    return said or str(layout.prediction)
+    return named or str(layout.prediction_type)
 
 
 def load_single_file(
-    file: Path, tokenizer: Path | None, prediction: str | None, dtype: torch.dtype
+    file: Path, tokenizer: Path | None, prediction_type: str | None, dtype: torch.dtype
 ) -> LatentShiftPipeline | LatentShiftXLPipeline:
     """The pipeline of a file, every part in `dtype`, on the CPU.
 
-    Raises ValueError as `check_single_file` does, and for weights that are missing or do not fit.
+    Args:
+        file: the checkpoint.
+        tokenizer: a folder with CLIP's tokenizer, or its vocabulary file.
+        prediction_type: one of PREDICTION_TYPES; None where the file or its layout tells.
+        dtype: of all parts.
+
+    Raises:
+        ValueError: as `check_single_file`, and for weights that are missing or do not fit.
     """
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 
-    layout, header = recognise(file)
-    kind: Any = LatentShiftXLPipeline if len(layout.tokens) == 2 else LatentShiftPipeline
-    configs = configs_of(layout)
-    given = _tokenizers(file, layout, header, tokenizer, configs)
-    given["scheduler"] = _scheduler(configs, header, choose_prediction(file, layout, header, prediction))
+    layout, header = detect_layout(file)
+    kind: Any = LatentShiftXLPipeline if len(layout.token_keys) == 2 else LatentShiftPipeline
+    parts = _tokenizers(file, layout, header, tokenizer)
+    prediction_type = choose_prediction_type(file, layout, header, prediction_type)
+    parts["scheduler"] = _scheduler(layout, header, prediction_type)
     try:
         pipeline = kind.from_single_file(
-            str(file), config=str(configs), local_files_only=True, torch_dtype=dtype, **given
+            str(file), config=str(layout.config_folder), local_files_only=True, torch_dtype=dtype, **parts
         )
     except (SingleFileComponentError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{file}: cannot be loaded: {' '.join(str(error).split())}") from error
-    _check_whole(pipeline, file)
-    if layout.prediction is None and given["scheduler"].config.prediction_type == "v_prediction":
+        raise ValueError(f"{file}: cannot be loaded: {one_line(error)}") from error
+    _check_complete(pipeline, file)
+    if layout.prediction_type is None and prediction_type == "v_prediction":
         pipeline.unet.register_to_config(sample_size=96)  # the kind of SD 2.x that was trained at 768 pixels
     return pipeline
 
 
+def check_tokenizer(path: Path | None, file: Path) -> None:
+    """Raise ValueError where a path holds no tokenizer, or none is named for a checkpoint `file`."""
+    if path is None:
+        raise ValueError(f"{file}: a single file has no tokenizer; {_MEND}")
+    if path.is_dir():
+        _tokenizer_folder(path)
+    elif not path.is_file():
+        raise ValueError(f"{path}: there is no such tokenizer; {_MEND}")
+    else:
+        _read_merges(path)
+
+
+def load_tokenizer(path: Path, *, padding: str, length: int) -> Any:
+    """A `CLIPTokenizer` from a folder or CLIP's vocabulary file; errors as in `check_tokenizer`.
+
+    As in the published folders, a text encoder that is padded with "!" reads one in a prompt as padding, too.
+
+    Args:
+        path: the folder or file.
+        padding: token that pads a text.
+        length: tokens of a padded text.
+    """
+    from transformers import CLIPTokenizer
+
+    if path.is_dir():
+        return CLIPTokenizer.from_pretrained(
+            _tokenizer_folder(path), pad_token=padding, model_max_length=length, local_files_only=True
+        )
+    merges = _read_merges(path)
+    # A letter for each byte in the order of CLIP's vocabulary: printable bytes first, then stand-ins
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), _START, _END]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=padding, model_max_length=length)
+
+
+def _read_merges(file: Path) -> list[tuple[str, str]]:
+    """The merges of CLIP's vocabulary file, in order. Raises ValueError for any other file."""
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            merges = [tuple(line.split()) for line in islice(lines, 1, 1 + _NUM_MERGES)]
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise ValueError(f"{file}: is not CLIP's {VOCABULARY_FILE} ({error}); {_MEND}") from error
+    if len(merges) != _NUM_MERGES or any(len(merge) != 2 for merge in merges):
+        raise ValueError(
+            f"{file}: is not CLIP's {VOCABULARY_FILE}: expected {_NUM_MERGES} lines of two pieces"
+        )
+    return [(first, second) for first, second in merges]
+
+
+def _tokenizer_folder(path: Path) -> Path:
+    """The folder itself, or the `tokenizer/` in it."""
+    for folder in (path, path / "tokenizer"):
+        if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            return folder
+    raise ValueError(f"{path}: holds no tokenizer ({' or '.join(_TOKENIZER_FILES)}); {_MEND}")
+
+
 def _tokenizers(
-    file: Path, layout: Layout, header: Header, tokenizer: Path | None, configs: Path
+    file: Path, layout: Layout, header: SafetensorsHeader, tokenizer: Path | None
 ) -> dict[str, Any]:
-    """A tokenizer for each text model, checked for the tokens that it knows, with its padding."""
+    """A tokenizer with its padding for each text encoder. Raises ValueError for one of another vocabulary."""
     from transformers import CLIPTextConfig
 
+    check_tokenizer(tokenizer, file)
+    assert tokenizer is not None
     found = {}
-    for suffix, key, padding in zip(("", "_2"), layout.tokens, layout.padding, strict=False):
-        length = CLIPTextConfig.from_pretrained(configs / f"text_encoder{suffix}").max_position_embeddings
-        made = load_tokenizer(tokenizer, padding=padding, length=length)
+    for suffix, key, padding in zip(("", "_2"), layout.token_keys, layout.padding, strict=False):
+        config = CLIPTextConfig.from_pretrained(layout.config_folder / f"text_encoder{suffix}")
+        made = load_tokenizer(tokenizer, padding=padding, length=config.max_position_embeddings)
         known = header.shapes[key][0]
         if len(made) != known:
             raise ValueError(
@@ -161,20 +241,18 @@ def _tokenizers(
     return found
 
 
-def _scheduler(configs: Path, header: Header, prediction: str) -> Any:
-    """The layout's scheduler, for what the U-Net predicts; of zero terminal SNR where the file says so."""
+def _scheduler(layout: Layout, header: SafetensorsHeader, prediction_type: str) -> Any:
+    """The layout's scheduler for what the U-Net predicts; with zero terminal SNR where the file names it."""
     import diffusers
 
-    from latent_shift.checkpoints.folders import read_json
-
-    config = read_json(configs / "scheduler" / "scheduler_config.json")
-    changes: dict[str, Any] = {"prediction_type": prediction}
+    config = read_json_mapping(layout.config_folder / "scheduler" / "scheduler_config.json")
+    changes: dict[str, Any] = {"prediction_type": prediction_type}
     if _ZERO_SNR_KEY in header.shapes:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return getattr(diffusers, config["_class_name"]).from_config({**config, **changes})
 
 
-def _check_whole(pipeline: Any, file: Path) -> None:
+def _check_complete(pipeline: Any, file: Path) -> None:
     """Raise ValueError where the file did not hold every weight."""
     missing = [
         f"{name}.{key}"
@@ -187,15 +265,15 @@ def _check_whole(pipeline: Any, file: Path) -> None:
         raise ValueError(f"{file}: lacks {len(missing)} of the model's weights, the first {missing[0]}")
 
 
-def _found(shapes: dict[str, tuple[int, ...]], widths: set[int]) -> str:
-    """What a file of no known layout holds, in words."""
+def _contents(shapes: dict[str, tuple[int, ...]], widths: set[int]) -> str:
+    """Contents of a file of no known layout, in words."""
     if not shapes:
         return "holds nothing"
     if any("lora" in key for key in shapes):
         return "is a LoRA file, to be loaded upon its base model (--lora)"
     if _STEM in shapes:
-        told = f"text of width {', '.join(map(str, sorted(widths)))}" if widths else "no text"
-        return f"holds a U-Net that reads {told}"
+        text = f"text of width {', '.join(map(str, sorted(widths)))}" if widths else "no text"
+        return f"holds a U-Net that reads {text}"
     if any(key.startswith(("down_blocks.", "encoder.down_blocks.")) for key in shapes):
         return "holds one part of a diffusers folder alone"
     first = sorted({key.split(".")[0] for key in shapes})

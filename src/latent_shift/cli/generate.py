@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latent_shift import __version__, checkpoints
-from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTIONS, SCHEDULERS
+from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTION_TYPES, SCHEDULERS
 from latent_shift.cli.orders import SUFFIXES, Order, Wish, make_wish, names_file, plan, read_prompts
 from latent_shift.cli.progress import progress_bar
 from latent_shift.cli.quiet import quiet_libraries
@@ -36,7 +36,12 @@ _Tokenizer = Annotated[
 ]
 _Prediction = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=f"For a single file that does not say: {' or '.join(PREDICTIONS)}."),
+    typer.Option(
+        "--prediction-type",
+        "--prediction",
+        metavar="NAME",
+        help=f"For a single file that does not say: {' or '.join(PREDICTION_TYPES)}.",
+    ),
 ]
 _Loras = Annotated[
     list[str] | None,
@@ -92,14 +97,14 @@ def generate(
 
     _check_choices(fps=fps, count=count, scheduler=scheduler, dtype=dtype, device=device)
     check_output(output if names_file(output) else Path(output) / "clip.mp4", overwrite=True)
-    place = checkpoints.resolve(model, tokenizer=tokenizer, prediction=prediction)
+    place = checkpoints.resolve(model, tokenizer=tokenizer, prediction_type=prediction)
     added = checkpoints.check_loras(loras or [])
     size = {"height": height, "width": width}
     own = _own_settings(place, wishes, size)
     orders = plan(wishes, count=count, output=output, defaults=_defaults(own))
     for order in orders:
         check_output(order.file, overwrite=force)
-    options = {"device": device, "dtype": dtype, "tokenizer": tokenizer, "prediction": prediction}
+    options = {"device": device, "dtype": dtype, "tokenizer": tokenizer, "prediction_type": prediction}
     pipeline = _load(place, scheduler, loras=added, **options)
     facts = _facts(pipeline, model, checkpoints.weights_hash(place), own.fps if fps is None else fps)
     facts |= _facts_if_asked(prediction, added)

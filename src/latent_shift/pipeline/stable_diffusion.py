@@ -1,20 +1,20 @@
-"""Clips by a model of the Stable Diffusion 1 and 2 layouts: one text model, an optional safety checker."""
+"""Text to video in the Stable Diffusion 1 and 2 layouts: one text encoder, an optional safety checker."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from latent_shift.pipeline.request import TextEmbeds
-from latent_shift.pipeline.sampling import ClipSampling, for_frames
-from latent_shift.pipeline.shifting import read_index
+from latent_shift.conditioning import PromptEmbeds
+from latent_shift.pipeline.base import VideoPipelineMixin, read_index
 from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
 
 
-class LatentShiftPipeline(ClipSampling, StableDiffusionPipeline):
+class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
     """Text to video by a text-to-image model whose U-Net shifts over frames (arXiv 2304.08477)."""
 
     stock_class = StableDiffusionPipeline
@@ -23,35 +23,28 @@ class LatentShiftPipeline(ClipSampling, StableDiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
         """Load a folder or hub id; one in SDXL's layout becomes a `LatentShiftXLPipeline`.
 
-        Keywords and errors as in `ShiftedPipeline.from_pretrained`.
+        Keywords and errors as in `VideoPipelineMixin.from_pretrained`.
         """
         if "text_encoder_2" in read_index(pretrained_model_name_or_path, kwargs):
             return LatentShiftXLPipeline.from_pretrained(pretrained_model_name_or_path, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
-    def _encode(
+    def _encode_prompts(
         self,
         prompts: list[str] | None,
         negatives: list[str] | None,
-        embeds: TextEmbeds,
         videos_per_prompt: int,
-        frames: int,
-        size: tuple[int, int],
-    ) -> dict[str, Tensor]:
-        if embeds.pooled is not None or embeds.negative_pooled is not None:
+        given: dict[str, Tensor | None],
+    ) -> tuple[PromptEmbeds, PromptEmbeds | None]:
+        if any("pooled" in name and embeds is not None for name, embeds in given.items()):
             raise ValueError("pooled_prompt_embeds are for models of SDXL's layout: this one reads none")
+        given = {name: embeds for name, embeds in given.items() if "pooled" not in name}
         guided = self.do_classifier_free_guidance
         text, negative = self.encode_prompt(
-            prompts, self._execution_device, videos_per_prompt, guided, negatives,
-            prompt_embeds=embeds.text, negative_prompt_embeds=embeds.negative,
-        )  # fmt: skip
-        if not guided:
-            return {"prompt_embeds": for_frames(frames, text)}
-        return {
-            "prompt_embeds": for_frames(frames, negative, text),
-            "negative_prompt_embeds": for_frames(frames, negative),
-        }
+            prompts, self._execution_device, videos_per_prompt, guided, negatives, **given
+        )
+        return PromptEmbeds(text), PromptEmbeds(negative) if guided else None
 
-    def _finish(self, images: Tensor, dtype: Any) -> tuple[Tensor, list[bool] | None]:
+    def _postprocess(self, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[bool] | None]:
         images, flagged = self.run_safety_checker(images, images.device, dtype)
         return images, None if flagged is None else [not flag for flag in flagged]

@@ -52,7 +52,7 @@ def video_model(recipe: VideoRecipe) -> AnyPipeline:
 
     Raises ValueError for a base that is no model or cannot be trained, and where the parts do not fit.
     """
-    options: dict[str, Any] = {"tokenizer": recipe.tokenizer, "prediction": recipe.prediction}
+    options: dict[str, Any] = {"tokenizer": recipe.tokenizer, "prediction_type": recipe.prediction}
     try:
         model = checkpoints.load(recipe.base, device="cpu", dtype="fp32", **options)
     except ValueError as error:

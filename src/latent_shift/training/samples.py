@@ -19,7 +19,7 @@ def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> 
 
     path: of the sheet, a .png; the clips go beside it, side by side in one .gif.
     """
-    frames = pipeline.video_settings.num_frames
+    frames = pipeline.video_config.num_frames
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
     pipeline.set_progress_bar_config(disable=True)
     result: Any = pipeline(list(prompts), generator=generators, output_type="np")
@@ -28,7 +28,7 @@ def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> 
     sheet = contact_sheet(list(clips), list(prompts)) if frames > 1 else contact_sheet(images, columns=8)
     write_image(path, sheet, overwrite=True)
     if frames > 1:
-        fps = pipeline.video_settings.fps
+        fps = pipeline.video_config.fps
         write_clip(path.with_suffix(".gif"), side_by_side(list(clips)), fps=fps, overwrite=True)
 
 

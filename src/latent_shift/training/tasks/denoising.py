@@ -23,6 +23,7 @@ from latent_shift.conditioning import Conditioning, caption_embeds, repeat_per_f
 from latent_shift.noise import draw_noise
 from latent_shift.prompts import append_fps
 from latent_shift.rng import StepRNG
+from latent_shift.shift import ShiftOptions
 from latent_shift.training.log import Progress
 from latent_shift.training.model_setup import image_model, video_model
 from latent_shift.training.recipe import ImageRecipe, VideoRecipe
@@ -55,9 +56,9 @@ class DenoisingObjective(nn.Module):
         if not torch.cuda.is_available():
             # On a CPU and on tiny sequences the plain form is twice as fast as the fused one.
             self.unet.set_attn_processor(AttnProcessor())
-        if isinstance(recipe, VideoRecipe) and recipe.shift.enabled:
-            options = recipe.shift.model_dump(exclude={"enabled", "distances"})
-            enable_temporal_shift(self.unet, 1, strides=recipe.shift.distances, **options)
+        shift = _shift_options(recipe) if isinstance(recipe, VideoRecipe) else None
+        if shift is not None:
+            enable_temporal_shift(self.unet, 1, shift)
         else:
             disable_temporal_shift(self.unet)
         if isinstance(recipe, VideoRecipe):
@@ -194,17 +195,16 @@ class DenoisingObjective(nn.Module):
 
     def _settle(self) -> None:
         """Tell the pipeline how its U-Net was trained."""
-        recipe, shift = self.recipe, {}
+        recipe = self.recipe
         known = () if recipe.latents is None else recipe.latents.world.vocabulary()
-        if isinstance(recipe, VideoRecipe):
-            shift = {**recipe.shift.model_dump(exclude={"enabled"}), "shift": recipe.shift.enabled}
         video = isinstance(recipe, VideoRecipe)
-        self.parts.video_settings = VideoConfig(
-            video_tuned=video, **clip_size(recipe),
-            noise_correlation=recipe.diffusion.noise_correlation,
-            noise_persistence=recipe.diffusion.noise_persistence,
-            tells_fps=self._tells_fps(), tells_places=self._tells_places(),
-            closed_vocabulary=trained_words(self.parts.tokenizer, known), **shift,
+        shift = _shift_options(recipe) if isinstance(recipe, VideoRecipe) else ShiftOptions()
+        self.parts.video_config = VideoConfig(
+            video_tuned=video, **clip_size(recipe), shift=shift,
+            shared_noise_ratio=recipe.diffusion.noise_correlation,
+            progressive_noise_alpha=recipe.diffusion.noise_persistence,
+            append_fps_to_caption=self._tells_fps(), frame_position_embedding=self._tells_places(),
+            closed_vocabulary=trained_words(self.parts.tokenizer, known),
             **recipe.sampling.model_dump(),
         )  # fmt: skip
 
@@ -226,6 +226,12 @@ def _choose_trained(unet: UNet2DConditionModel, recipe: VideoRecipe) -> None:
         train_layers(unet, recipe.layers)
     if recipe.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+
+
+def _shift_options(recipe: VideoRecipe) -> ShiftOptions | None:
+    """The recipe's shift; None for the ablation without it."""
+    options = recipe.shift.model_dump(exclude={"enabled", "distances"})
+    return ShiftOptions(**options, strides=recipe.shift.distances) if recipe.shift.enabled else None
 
 
 def _chance(generator: Generator) -> float:

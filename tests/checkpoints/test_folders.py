@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from latent_shift import checkpoints
-from latent_shift.checkpoints.folders import PARTS, WEIGHTED_PARTS
+from latent_shift.checkpoints.resolve import PARTS, WEIGHTED_PARTS
 from tiny import tiny_pipeline_folder
 
 
@@ -29,7 +29,7 @@ def test_a_folder_loads_with_its_settings_onto_the_cpu_in_full_precision(model):
     pipeline = checkpoints.load(str(model), device="cpu")
     assert type(pipeline).__name__ == "LatentShiftPipeline"
     assert {p.dtype for p in pipeline.unet.parameters()} == {torch.float32}
-    assert pipeline.video_settings == checkpoints.video_config(model)
+    assert pipeline.video_config == checkpoints.video_config(model)
     assert checkpoints.video_config(model).video_tuned
 
 
@@ -48,9 +48,9 @@ def test_a_folder_with_half_precision_files_alone_loads(copy):
     assert checkpoints.weights_hash(copy) != plain
 
 
-def test_an_image_model_without_video_settings_loads(copy):
+def test_an_image_model_without_a_video_config_loads(copy):
     (copy / "latent_shift.json").unlink()
-    assert not checkpoints.load(copy, device="cpu").video_settings.video_tuned
+    assert not checkpoints.load(copy, device="cpu").video_config.video_tuned
 
 
 def test_the_hash_is_of_the_weights_alone(model, copy):

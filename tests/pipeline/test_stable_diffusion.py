@@ -19,6 +19,7 @@ from latent_shift import LatentShiftPipeline
 from latent_shift.limits import MAX_FRAMES
 from latent_shift.noise import draw_noise
 from latent_shift.pipeline import NonFiniteError
+from latent_shift.shift import ShiftOptions
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
 from latent_shift.video_config import VideoConfig, read_video_config
 from tiny import tiny_components, tiny_pipeline_folder, tiny_unet
@@ -182,7 +183,7 @@ def test_one_frame_equals_stock_where_the_unet_pools_the_text_itself(tmp_path):
     expected = stock(PROMPT, generator=seeded(1), **call).images
     frames = ours(PROMPT, num_frames=1, generator=seeded(1), **call).frames
     assert np.array_equal(frames[:, 0], expected)
-    ours.video_settings = VideoConfig(video_tuned=True, num_frames=4)
+    ours.video_config = VideoConfig(video_tuned=True, num_frames=4)
     latents = torch.randn(1, 4, 4, 8, 8, generator=seeded(1))
     clip, still = (
         ours(PROMPT, latents=torch.cat([latents[:, :3], last[:, None]], 1), **call).frames
@@ -201,7 +202,7 @@ def test_one_frame_equals_stock_where_the_unet_pools_the_text_itself(tmp_path):
 def test_a_video_depends_on_its_own_seed_alone(tmp_path, correlation):
     pipeline = quiet(
         LatentShiftPipeline.from_pretrained(
-            tiny_pipeline_folder(tmp_path / "m", noise_correlation=correlation)
+            tiny_pipeline_folder(tmp_path / "m", shared_noise_ratio=correlation)
         )
     )
     together = pipeline([PROMPT] * 3, generator=seeded(1, 2, 3), output_type="latent").frames
@@ -214,7 +215,7 @@ def test_a_video_depends_on_its_own_seed_alone(tmp_path, correlation):
 
 def test_frames_are_told_their_places_where_the_model_was_tuned_to_hear_them(tmp_path):
     """As the stock embeddings with the places added would be read; one frame is told nothing."""
-    folder = tiny_pipeline_folder(tmp_path / "m", tells_places=True)
+    folder = tiny_pipeline_folder(tmp_path / "m", frame_position_embedding=True)
     told = quiet(LatentShiftPipeline.from_pretrained(folder))
     untold = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "n")))
     once = {"generator": seeded(1), "output_type": "latent", "guidance_scale": 1.0}
@@ -236,7 +237,7 @@ def test_a_noisy_sampler_keeps_the_seeds(pipeline):
 
 def test_noise_in_every_step_is_as_alike_between_frames_as_the_initial_noise(tmp_path):
     """Frames that share all noise, and see no other frame, stay the same picture; each seed has its own."""
-    folder = tiny_pipeline_folder(tmp_path / "m", noise_correlation=1.0, shift=False, eta=0.8)
+    folder = tiny_pipeline_folder(tmp_path / "m", shared_noise_ratio=1.0, shift=None, eta=0.8)
     pipeline = quiet(LatentShiftPipeline.from_pretrained(folder))
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, rescale_betas_zero_snr=False)
     clips = pipeline([PROMPT] * 2, generator=seeded(1, 2), output_type="latent").frames
@@ -347,7 +348,7 @@ def test_saved_and_loaded_again(pipeline, tmp_path):
     index = json.loads((tmp_path / "copy" / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert str(tmp_path.parent) not in (tmp_path / "copy" / "model_index.json").read_text()
-    assert read_video_config(tmp_path / "copy" / "latent_shift.json") == pipeline.video_settings
+    assert read_video_config(tmp_path / "copy" / "latent_shift.json") == pipeline.video_config
     again = quiet(LatentShiftPipeline.from_pretrained(tmp_path / "copy"))
     assert np.array_equal(again(PROMPT, generator=seeded(1), output_type="np").frames, expected)
     assert [
@@ -373,12 +374,10 @@ def test_no_dtype_is_float32_whatever_the_file(tmp_path):
 
 
 def test_the_folder_decides_the_shift(tmp_path):
-    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8}
-    folder = tiny_pipeline_folder(tmp_path / "a", **options, distances=(3, 1))
-    pipeline = LatentShiftPipeline.from_pretrained(folder)
+    options = {"place": "input", "padding": "circular", "direction": "causal", "fold": 8, "strides": (3, 1)}
+    pipeline = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "a", shift=options))
     assert {name: getattr(shift_options(pipeline.unet), name) for name in options} == options
-    assert shift_options(pipeline.unet).strides == (3, 1)
-    off = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "b", shift=False)))
+    off = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "b", shift=None)))
     assert shift_options(off.unet) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -387,10 +386,10 @@ def test_the_folder_decides_the_shift(tmp_path):
 
 def test_settings_follow_the_unet(pipeline, tmp_path):
     enable_temporal_shift(pipeline.unet, 4, padding="replicate")
-    assert pipeline.video_settings.padding == "replicate"
+    assert pipeline.video_config.shift.padding == "replicate"
     pipeline.save_pretrained(tmp_path)
-    assert read_video_config(tmp_path / "latent_shift.json").padding == "replicate"
-    pipeline.video_settings = VideoConfig(padding="circular")
+    assert read_video_config(tmp_path / "latent_shift.json").shift.padding == "replicate"
+    pipeline.video_config = VideoConfig(shift=ShiftOptions(padding="circular"))
     assert shift_options(pipeline.unet).padding == "circular"
 
 
@@ -410,7 +409,7 @@ def test_an_image_model_warns_once_that_frames_differ(tmp_path):
 def test_from_parts_and_from_another_pipeline(stock):
     components = tiny_components()
     enable_temporal_shift(components["unet"], 4, padding="circular")
-    assert LatentShiftPipeline(**components).video_settings.padding == "circular"
+    assert LatentShiftPipeline(**components).video_config.shift.padding == "circular"
     ours = LatentShiftPipeline.from_pipe(stock)
     assert shift_options(ours.unet) is not None
     assert np.array_equal(  # the U-Net is shared, and to the stock pipeline it still is the image model
@@ -436,7 +435,13 @@ def test_a_compiled_unet(pipeline):
 
 @pytest.mark.parametrize(
     ("entry", "message"),
-    [({"colour": "red"}, "colour"), ({"padding": "reflect"}, "padding"), ({"num_frames": 0}, "num_frames")],
+    [
+        ({"colour": "red"}, "colour"),
+        ({"shift": {"padding": "reflect"}}, "shift: .*padding='reflect'"),
+        ({"shift": {"colour": "red"}}, r"shift\.colour"),
+        ({"shift": {"strides": [2000]}}, r"shift: .*strides=\(2000,\) must be at most 1024"),
+        ({"num_frames": 0}, "num_frames"),
+    ],
 )
 def test_a_wrong_settings_file_is_named(tmp_path, entry, message):
     model = tiny_pipeline_folder(tmp_path / "m", **entry)

@@ -120,7 +120,7 @@ def test_saved_it_is_the_stock_model(pipeline, stock, tmp_path):
     again = quiet(StableDiffusionXLPipeline.from_pretrained(tmp_path / "copy", add_watermarker=False))
     images = [each(PROMPTS[0], generator=seeded(1), **CALL).images for each in (stock, again)]
     assert np.array_equal(*images)
-    assert LatentShiftPipeline.from_pretrained(tmp_path / "copy").video_settings == pipeline.video_settings
+    assert LatentShiftPipeline.from_pretrained(tmp_path / "copy").video_config == pipeline.video_config
 
 
 def test_an_autoencoder_in_half_precision_decodes_in_float32_as_in_stock(folder):

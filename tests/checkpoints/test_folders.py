@@ -1,6 +1,7 @@
 """From a name to a model, on tiny real folders: what loads, and what is told about folders that cannot."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -64,6 +65,19 @@ def test_the_hash_is_of_the_weights_alone(model, copy):
     data[-1] ^= 1
     file.write_bytes(data)
     assert checkpoints.weights_hash(copy) != before
+
+
+def test_weights_are_hashed_once_while_a_file_stays_the_same(copy):
+    """By its inode, size and time; a model of gigabytes is not read again for each clip."""
+    file = weights(copy, "vae")
+    first, state = checkpoints.weights_hash(copy), file.stat()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert checkpoints.weights_hash(copy) == first
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert checkpoints.weights_hash(copy) != first
 
 
 def test_the_size_of_a_latent_pixel_comes_from_the_autoencoder(model):

@@ -1,5 +1,6 @@
 """Prompts of a closed vocabulary: what is known passes untouched, the rest is left out and named."""
 
+import inspect
 import warnings
 
 import pytest
@@ -61,6 +62,29 @@ def test_unknown_words_are_ignored_by_name(pipeline):
         warnings.simplefilter("error", UserWarning)
         assert (mixed == image(pipeline, "a")).all()
         assert (image(pipeline, "a red, green circle!") == image(pipeline, "a red green circle")).all()
+
+
+@pytest.mark.parametrize("prompts", ["a tiny circle", ["a circle", "a tiny circle"]])
+def test_warnings_point_at_the_line_that_called_the_pipeline(pipeline, prompts):
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(UserWarning, match="does not know 'tiny'") as caught:
+        pipeline(prompts, **ONE)
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, line)]
+
+
+def test_all_warnings_of_an_image_model_point_at_the_line_that_called_it(tmp_path):
+    image_model = LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path, latent_shift=False))
+    image_model.set_progress_bar_config(disable=True)
+    prompt = "a blue circle moves left to right to left to right to left"
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(UserWarning, match="every frame will differ") as caught:
+        image_model(prompt, num_frames=2, num_inference_steps=1, height=32, width=32, output_type="latent")
+    messages = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    places = {(warning.filename, warning.lineno) for warning in caught if warning.category is UserWarning}
+    assert len(messages) == 3
+    for part in ("every frame will differ", "is cut off", "does not know 'blue'"):
+        assert any(part in message for message in messages), part
+    assert places == {(__file__, line)}
 
 
 def test_a_prompt_without_a_known_word_is_refused(pipeline):

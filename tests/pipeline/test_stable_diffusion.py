@@ -171,6 +171,19 @@ def test_one_frame_equals_stock_from_a_half_precision_folder(tmp_path, dtype):
     )
 
 
+def test_one_frame_equals_stock_where_a_half_precision_autoencoder_is_not_upcast(pipeline, stock):
+    """`force_upcast`, on in every autoencoder's defaults, is for SDXL's layout only, in stock as here."""
+    for each in (pipeline, stock):
+        assert each.vae.config.force_upcast
+        each.vae.to(torch.float16)
+    latents = stock(PROMPT, generator=seeded(1), output_type="latent", **FAST).images
+    with torch.no_grad():
+        decoded = stock.vae.decode(latents.half() / stock.vae.config.scaling_factor, return_dict=False)[0]
+    expected = stock.image_processor.postprocess(decoded, output_type="np")
+    frames = pipeline(PROMPT, num_frames=1, generator=seeded(1), output_type="np").frames
+    assert np.array_equal(frames[:, 0], expected)
+
+
 def test_one_frame_equals_stock_where_the_unet_pools_the_text_itself(tmp_path):
     """The kind of the default model: it shifts, equals the stock image, and is saved and loaded as it is."""
     components = tiny_components()

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from clips import captioned_folder
 from latent_shift.checkpoints import load
-from latent_shift.conditioning import caption_embeds, repeat_per_frame
 from latent_shift.data.pack import pack
 from latent_shift.data.precomputed import Encoder, PrecomputeOptions
 from latent_shift.data.sources import recognise
@@ -73,34 +72,6 @@ def test_a_stock_model_comes_out_that_makes_clips(tiny, base):
     assert np.array_equal(image, clip)
     assert ours(CAPTION, **call).frames.shape == (1, 4, 32, 48, 3)
     assert list((wanted.output / "samples").glob("*.png"))
-
-
-def test_the_unet_is_told_what_sampling_tells_it(base):
-    model = load(str(base), device="cpu", dtype="fp32")
-    captions = [CAPTION, "a black square grows"]
-    told = repeat_per_frame(
-        caption_embeds(model, {}, captions, [False, True]), 3, (32, 48), frame_positions=False
-    )
-    sampled = {}
-
-    def note(pipeline, step, timestep, tensors):
-        sampled.update(tensors)
-        return {}
-
-    model(
-        captions, num_frames=3, height=32, width=48, num_inference_steps=1, guidance_scale=2.0,
-        output_type="latent", callback_on_step_end=note,
-        callback_on_step_end_tensor_inputs=["prompt_embeds", "add_text_embeds", "add_time_ids"],
-    )  # fmt: skip
-    with_text = {name: tensor.chunk(2)[1][:3] for name, tensor in sampled.items()}
-    without = {name: tensor.chunk(2)[0][3:] for name, tensor in sampled.items()}
-    for own, name in (
-        (told.text, "prompt_embeds"),
-        (told.added["text_embeds"], "add_text_embeds"),
-        (told.added["time_ids"], "add_time_ids"),
-    ):
-        assert torch.equal(own, torch.cat([with_text[name], without[name]])), name
-    assert not without["prompt_embeds"].any()  # zeros, as this layout guides away from
 
 
 def test_latents_and_pooled_text_computed_ahead_give_the_same_loss(tiny, own, base, tmp_path):

@@ -3,7 +3,7 @@
 The frames of a clip ride through a 2-D denoiser as a batch. In every residual block a third of the channels
 is read from the previous frame and a third from the next, so that the 2-D convolutions behind it mix time as
 a 1-D temporal convolution of width 3 would, with no parameter and no arithmetic of its own. This file holds
-pure functions on tensors: it knows no model (`unet.py` puts the shift into one) and needs torch alone.
+pure functions on tensors: it knows no model (`unet.py` puts the shift into one) and needs only torch.
 
     shifted = temporal_shift(hidden, num_frames=16)   # the shift
     out = shifted_add(skip, branch, num_frames=16)    # skip + shifted branch, at the cost of skip + branch
@@ -36,7 +36,7 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
 
 @dataclass(frozen=True)
 class ShiftOptions:
-    """How and where a denoiser shifts; the defaults are the paper's. Raises ValueError for an unknown value.
+    """Options of the shift; the defaults are the paper's. Raises ValueError for an unknown value.
 
     place: "output", the last operation of a block's residual branch; "input", before its first convolution.
     padding: what a frame without a neighbour reads: "zeros"; "replicate", itself; "circular", the other end.
@@ -82,9 +82,9 @@ def temporal_shift(
         shifted[f, k : C - k] = hidden[f, k : C - k]
         shifted[f, C - k :] = hidden[f + s, C - k :]
 
-    hidden: (B*F, C, H, W), the frames of one clip adjacent. options: all but place and strides, which are for
-    whole networks; changes: fields that differ, such as padding="circular". Returns the same shape, dtype and
-    memory format; `hidden` itself for a single frame under "bypass".
+    hidden: (B*F, C, H, W), the frames of one clip adjacent, num_frames each. options: all but place and
+    strides, which are for whole networks; changes: fields that differ, such as padding="circular". Returns
+    the same shape, dtype and memory format; `hidden` itself for a single frame under "bypass".
     Raises ValueError for an unknown option, a tensor that is not 4-D, or a batch of broken clips.
     """
     options = replace(options, **changes) if changes else options

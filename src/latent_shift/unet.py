@@ -1,12 +1,12 @@
-"""Puts the temporal shift into a diffusers `UNet2DConditionModel`, and takes it out again.
+"""The temporal shift in a diffusers `UNet2DConditionModel`: put in, and taken out again.
 
 No layer is added and no key of the state dict changes: each ResNet block of the U-Net keeps its weights and
-gets another forward, by exchanging its class. The autoencoder, whose blocks are of the same class, is never
+gets another forward, by exchanging its class. The autoencoder has blocks of the same class and is never
 touched. Not a model of its own: what comes out is the image model, with the stock call and the stock files.
 
     enable_temporal_shift(unet, num_frames=16)   # called again, it changes the options
     unet(sample, timestep, text)                 # sample (B*F, C, H, W), text (B*F, L, D)
-    with override_num_frames(unet, 1): ...           # the image model for a while
+    with override_num_frames(unet, 1): ...       # the image model for a while
     disable_temporal_shift(unet)
 
 Shapes: B videos, F frames, C channels, H x W latent pixels, L tokens of width D; the frames of one clip are
@@ -93,7 +93,7 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
 def enable_temporal_shift(
     unet: UNet2DConditionModel, num_frames: int, options: ShiftOptions = PAPER, **changes: Any
 ) -> None:
-    """Let every ResNet block of the U-Net shift over clips of `num_frames` frames, in place.
+    """Let every ResNet block of `unet` shift over clips of `num_frames` frames, in place.
 
     Called again, it changes frames and options. Adds no parameter, buffer, config entry or state-dict key.
     changes: fields of `options` that differ, such as place="input". Under gradient checkpointing the blocks

@@ -2,7 +2,7 @@
 
 Writes mp4 (h264, yuv420p, index in front, so that browsers play it), gif, animated webp and png, each with
 the settings that made it embedded as JSON; reads clips and settings back; looks into any clip or image and
-decodes the frames at the times asked for, and no more. Not a data set reader (that is `data/`) and not a
+decodes the frames at given times, and no more. Not a data set reader (that is `data/`) and not a
 video editor: a clip is an array of frames and a rate, nothing more.
 
     write_clip("out/cat.mp4", frames, fps=8, settings={"prompt": "a cat", "seed": 7})

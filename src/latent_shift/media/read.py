@@ -152,7 +152,7 @@ class Facts:
 
     @property
     def last_time(self) -> float:
-        """When the last frame begins, in seconds, if frames come evenly."""
+        """Start of the last frame, in seconds, if frames come evenly."""
         return max(self.duration - 1 / self.fps, 0.0)
 
 

@@ -63,7 +63,8 @@ def write_clip(
     .mp4, .gif and .webp are clips; .png is the image itself for one frame and a contact sheet for more.
     `settings` (a JSON dictionary) is embedded. The file appears whole or not at all. mp4 needs even sides: an
     odd side is padded by repeating its last row or column. Returns the path; raises ValueError for a wrong
-    array, rate or suffix, settings JSON cannot hold, an existing file, a folder that cannot be written.
+    array, rate or suffix, settings JSON cannot hold, an existing file (unless `overwrite`), a folder that
+    cannot be written.
     """
     _check_frames(frames)
     if not MIN_FPS <= fps <= MAX_FPS:
@@ -86,7 +87,7 @@ def write_clip(
 def write_image(
     path: StrPath, image: Picture, settings: Settings | None = None, overwrite: bool = False
 ) -> Path:
-    """Write one image (H, W, 3) uint8, as a clip of one frame: see `write_clip`."""
+    """Write one image (H, W, 3) uint8 to `path`; settings, overwrite and errors as in `write_clip`."""
     return write_clip(path, image[None], settings=settings, overwrite=overwrite)
 
 

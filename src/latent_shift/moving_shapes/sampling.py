@@ -88,7 +88,7 @@ def draw_scenes(
     split: Split = "seen",
     glyphs: Glyphs = "train",
 ) -> list[Scene]:
-    """Return the scenes of these indices; see `draw_scene`."""
+    """Return the scenes of `indices`; seed, level, num_objects, split and glyphs as in `draw_scene`."""
     return [
         draw_scene(seed, index, level=level, num_objects=num_objects, split=split, glyphs=glyphs)
         for index in indices

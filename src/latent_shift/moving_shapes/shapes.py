@@ -79,7 +79,7 @@ def star(u: Floats, v: Floats) -> Floats:
 
 
 def ring(u: Floats, v: Floats) -> Floats:
-    """A ring whose hole is half as wide as itself."""
+    """A ring with a hole of half its width."""
     return np.abs(np.sqrt(u * u + v * v) - _RING_MIDDLE) - _RING_HALF_WIDTH
 
 

@@ -64,15 +64,19 @@ def _network() -> ShapeNetwork:
 
 @torch.no_grad()
 def classify_frames(cover: Floats, hidden: Mask, track: ObjectTrack, turns: Floats) -> Floats:
-    """Log-probabilities (F, 17) of the object's shape in each frame, rotated back by `turns` (F,)."""
+    """Log-probabilities (F, 17) of the shape of an object in each frame.
+
+    cover: (F, H, W), by the object. hidden: pixels (F, H, W) behind the other object. track: of the object.
+    turns: (F,), by which each frame is rotated back.
+    """
     patches = crop_patches(cover, hidden, track, rotation_matrices(turns))
     return _network()(torch.from_numpy(patches)).log_softmax(dim=1).numpy()
 
 
 def match_shape(cover: Floats, hidden: Mask, track: ObjectTrack, turns: float) -> str | None:
-    """Name the shape of an object by its coverage (F, H, W); None if it has none of the world's.
+    """Name the shape of an object; None if it has none of the world's.
 
-    turns: of the object over the clip, clockwise positive.
+    cover, hidden, track: as in `classify_frames`. turns: of the object over the clip, clockwise positive.
     """
     if not track.present.any():
         return None

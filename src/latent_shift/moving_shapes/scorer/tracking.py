@@ -75,8 +75,9 @@ def crop_patches(cover: Floats, hidden: Mask, track: ObjectTrack, rotation: Floa
     """Crop the object of each frame: patches (F, 2, P, P) of its coverage, and of invisible pixels.
 
     The object's centre is in the middle and its spread has a fixed length, so position and size cancel out.
-    Invisible pixels are those behind the other object and beyond the border. rotation: (F, 2, 2) matrices
-    from patch axes to frame axes, of `rotation_matrices`.
+    Invisible pixels are those behind the other object and beyond the border. cover: (F, H, W), by the object.
+    hidden: pixels (F, H, W) behind the other object. track: of the object. rotation: (F, 2, 2) matrices from
+    patch axes to frame axes, of `rotation_matrices`.
     """
     steps = (np.arange(PATCH, dtype=np.float32) + 0.5) * (2 * _HALF_WIDTH / PATCH) - _HALF_WIDTH
     v, u = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
@@ -95,10 +96,9 @@ def rotation_matrices(turns: Floats) -> Floats:
 
 
 class RotationSpectrum(NamedTuple):
-    """How well frames agree when rotated back at each speed.
+    """Agreement of all frames when rotated back at each speed.
 
-    agreement: (S,), 0 to 1, at SPEEDS. asymmetry: share of the shape that is not rotationally symmetric, 0 to
-    1.
+    agreement: (S,), 0 to 1, at SPEEDS. asymmetry: share of the shape, 0 to 1, that is not circularly symmetric.
     """
 
     agreement: Floats

@@ -98,7 +98,7 @@ def rotation_matrices(turns: Floats) -> Floats:
 class RotationSpectrum(NamedTuple):
     """Agreement of all frames when rotated back at each speed.
 
-    agreement: (S,), 0 to 1, at SPEEDS. asymmetry: share of the shape, 0 to 1, that is not circularly symmetric.
+    agreement: (S,), 0 to 1, at SPEEDS. asymmetry: share, 0 to 1, of the shape that is not circular.
     """
 
     agreement: Floats

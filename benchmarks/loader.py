@@ -18,7 +18,7 @@ import av
 import numpy as np
 import torch
 
-from latent_shift.data.sources import recognise
+from latent_shift.data.sources import detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from latent_shift.training.batches import loader
 
@@ -53,18 +53,18 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=200)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
-    listing = recognise(given.clips).read()
+    manifest = detect_source(given.clips).read()
     seen = ClipSettings(
         num_frames=given.frames, fps=given.fps, height=given.side, width=given.side, max_bad_share=1.0
     )
-    videos = VideoDataset(listing, seen, seed=0)
+    videos = VideoDataset(manifest, seen, seed=0)
     for index in range(len(videos)):
         videos[index]  # once: too short and broken ones are known then
-    good = [entry for index, entry in enumerate(videos.entries) if index not in videos.bad]
+    good = [record for index, record in enumerate(videos.records) if index not in videos.bad]
     versions = f"torch {torch.__version__}, av {av.__version__}"
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {versions}")
     print(f"{len(good)} clips, {given.frames} frames at {given.fps:g} a second, {given.side} pixels")
-    paths = [str(entry.place.open()) for entry in good]
+    paths = [str(record.file.open()) for record in good]
     print(f"plain PyAV, decoding from the start      {plain(paths, given.frames, given.visits):7.1f} clips/s")
     for workers in given.workers:
         rate = ours(videos, given.visits, workers)

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor, nn
 
 from latent_shift.checkpoints import load
-from latent_shift.data.sources import recognise
+from latent_shift.data.sources import detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from latent_shift.media import contact_sheet, write_image
 
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/weizmann/score"))
     given = parser.parse_args()
     real = {
-        part: VideoDataset(recognise(str(given.clips / part)).read(), SEEN, seed=1)
+        part: VideoDataset(detect_source(str(given.clips / part)).read(), SEEN, seed=1)
         for part in ("train", "aside")
     }
     model = train(real["train"])

@@ -160,10 +160,11 @@ def one_line(error: Exception) -> str:
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
 
 
-def validation_error(error: ValidationError) -> str:
+def validation_error(error: ValidationError, owner: str = "") -> str:
     """The first error of a pydantic validation as "key: what is wrong, got value"; how many more there are.
 
-    Unknown keys come before others: a missing key is often one that was misspelt.
+    Unknown keys come before others: a missing key is often one that was misspelt. owner: what the keys belong
+    to, as "format table".
     """
     first = min(error.errors(), key=lambda one: one["type"] not in _UNKNOWN_KEY)
     key = ".".join(map(str, first["loc"]))
@@ -171,9 +172,9 @@ def validation_error(error: ValidationError) -> str:
     if first["type"] == "value_error":  # raised by our own validators, which name the values
         told = str(first["ctx"]["error"])
     elif first["type"] in _UNKNOWN_KEY:
-        told = "unknown key"
+        told = f"unknown key of {owner}" if owner else "unknown key"
     elif first["type"] == "missing":
-        told = "is missing"
+        told = f"is missing; {owner} needs it" if owner else "is missing"
     else:
         told = f"{first['msg']}, got {str(first['input'])[:80]!r}"
     return f"{key}: {told}{more}" if key else f"{told}{more}"

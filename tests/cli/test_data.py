@@ -6,7 +6,7 @@ import pytest
 
 from clips import numbers, write_video
 from latent_shift import media
-from latent_shift.data.sources import recognise
+from latent_shift.data.sources import detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from program import run_program
 
@@ -38,7 +38,7 @@ def test_preview_is_exactly_what_the_dataset_gives(clips, run, tmp_path):
     status, out, err = run("preview", "clips", "--frames", 4, "--fps", 4, *sizes, "--seed", 3, "-o", "p.png")
     assert (status, out, err) == (0, ["p.png"], [])
     data = VideoDataset(
-        recognise("clips").read(), ClipSettings(num_frames=4, fps=4, height=24, width=32), seed=3
+        detect_source("clips").read(), ClipSettings(num_frames=4, fps=4, height=24, width=32), seed=3
     )
     items = [data[visit] for visit in range(3)]
     sheet = media.contact_sheet([i["frames"].numpy() for i in items], [i["caption"] for i in items])

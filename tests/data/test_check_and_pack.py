@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from clips import write_video
-from latent_shift.data import pack as packing
+from latent_shift import io
 from latent_shift.data.check import inspect
 from latent_shift.data.pack import pack
-from latent_shift.data.sources import recognise
+from latent_shift.data.sources import detect_source
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def clips(tmp_path_factory):
 
 
 def test_the_report_tells_what_there_is_and_each_bad_file(clips):
-    report = inspect(recognise(str(clips)).read())
+    report = inspect(detect_source(str(clips)).read())
     told = report.as_json()
     assert (told["entries"], told["clips"], told["images"]) == (6, 3, 1)
     assert told["frames"] == 16 + 16 + 30 + 1
@@ -58,7 +58,7 @@ def test_the_report_tells_what_there_is_and_each_bad_file(clips):
 def test_a_piece_beyond_the_clip_is_bad(clips):
     table = clips / "table.csv"
     table.write_text("path,caption,start\na.mkv,x,1\na.mkv,y,5\n")
-    report = inspect(recognise(str(table)).read(), workers=2)
+    report = inspect(detect_source(str(table)).read(), workers=2)
     table.unlink()
     assert report.bad == [("a.mkv@5-", "its piece starts at 5 s, but the clip ends at 2 s")]
     assert report.duplicates == []
@@ -69,36 +69,36 @@ def packed_bytes(folder):
 
 
 def test_what_was_packed_comes_back(clips, tmp_path):
-    listing = recognise(str(clips)).read()
-    shards = list(pack(listing, tmp_path / "shards", per_shard=2))
+    manifest = detect_source(str(clips)).read()
+    shards = list(pack(manifest, tmp_path / "shards", per_shard=2))
     assert [shard.path.name for shard in shards] == [f"train-{number:06d}.tar" for number in range(3)]
     assert {key for shard in shards for key in shard.left_out} == {"text.mp4"}
-    back = recognise(f"{tmp_path}/shards/*.tar").read()
-    assert len(back.entries) == sum(shard.samples for shard in shards) == 5
-    by_key = {entry.key: entry for entry in listing.entries}
-    for entry in back.entries:
-        words = json.loads(next(m for m in members(entry) if m.endswith("}")))
+    back = detect_source(f"{tmp_path}/shards/*.tar").read()
+    assert len(back.records) == sum(shard.samples for shard in shards) == 5
+    by_key = {record.key: record for record in manifest.records}
+    for record in back.records:
+        words = json.loads(next(m for m in members(record) if m.endswith("}")))
         origin = by_key[words["key"]]
-        assert (entry.captions, entry.kind) == (origin.captions, origin.kind)
-        assert entry.place.read() == Path(origin.place.path).read_bytes()
+        assert (record.captions, record.kind) == (origin.captions, origin.kind)
+        assert record.file.read() == Path(origin.file.path).read_bytes()
 
 
-def members(entry):
-    """The text members of an entry's tar that belong to it."""
+def members(record):
+    """The text members of a record's tar that belong to it."""
     import tarfile
 
-    stem = entry.place.name.split(".")[0]
-    with tarfile.open(entry.place.tar) as tar:
+    stem = record.file.name.split(".")[0]
+    with tarfile.open(record.file.tar) as tar:
         for member in tar:
             if member.name == f"{stem}.json":
                 yield tar.extractfile(member).read().decode()
 
 
 def test_stopped_at_any_shard_the_same_command_goes_on_to_the_same_bytes(clips, tmp_path, monkeypatch):
-    listing = recognise(str(clips)).read()
-    list(pack(listing, tmp_path / "whole", per_shard=2))
+    manifest = detect_source(str(clips)).read()
+    list(pack(manifest, tmp_path / "whole", per_shard=2))
     assert len(packed_bytes(tmp_path / "whole")) == 7  # three shards, their notes, pack.json
-    replace = packing.os.replace
+    replace = io.os.replace
 
     def stop(source, target):
         if Path(target).name == "train-000001.tar":
@@ -106,21 +106,21 @@ def test_stopped_at_any_shard_the_same_command_goes_on_to_the_same_bytes(clips, 
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing.os, "replace", stop)
+        patch.setattr(io.os, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
-            list(pack(listing, tmp_path / "stopped", per_shard=2))
+            list(pack(manifest, tmp_path / "stopped", per_shard=2))
     kept = (tmp_path / "stopped" / "train-000000.tar").stat().st_mtime_ns
-    list(pack(listing, tmp_path / "stopped", per_shard=2))
+    list(pack(manifest, tmp_path / "stopped", per_shard=2))
     assert packed_bytes(tmp_path / "stopped") == packed_bytes(tmp_path / "whole")
     assert (tmp_path / "stopped" / "train-000000.tar").stat().st_mtime_ns == kept
 
 
 def test_packing_into_anothers_folder_is_refused(clips, tmp_path):
-    listing = recognise(str(clips)).read()
-    next(pack(listing, tmp_path / "shards", per_shard=1))
+    manifest = detect_source(str(clips)).read()
+    next(pack(manifest, tmp_path / "shards", per_shard=1))
     with pytest.raises(ValueError, match="holds shards of another source, or of other settings"):
-        next(pack(listing, tmp_path / "shards", per_shard=2))
+        next(pack(manifest, tmp_path / "shards", per_shard=2))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="mine: holds other files; name a new folder"):
-        next(pack(listing, tmp_path / "mine"))
+        next(pack(manifest, tmp_path / "mine"))

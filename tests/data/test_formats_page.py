@@ -90,11 +90,11 @@ def test_each_source_of_the_page_is_read(made, name, monkeypatch):
     if name == "huggingface.yaml":
         pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
         exec(next(text for kind, _, text in BLOCKS if kind == "python"), {})
-    listing = read_source(Path(name)).read()
-    assert {entry.key: entry.captions for entry in listing.entries} == CAPTIONS[name]
-    assert listing.problems == ()
-    for entry in listing.entries:
-        with open_clip(entry.place.open()) as clip:
-            assert clip.facts.kind == entry.kind
-            if entry.kind == "clip":
+    manifest = read_source(Path(name)).read()
+    assert {record.key: record.captions for record in manifest.records} == CAPTIONS[name]
+    assert manifest.problems == ()
+    for record in manifest.records:
+        with open_clip(record.file.open()) as clip:
+            assert clip.facts.kind == record.kind
+            if record.kind == "clip":
                 assert numbers(clip.frames([1.0])) == [8]

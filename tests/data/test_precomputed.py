@@ -12,9 +12,10 @@ from latent_shift.cli import errors
 from latent_shift.cli.main import app
 from latent_shift.conditioning import encode_prompts
 from latent_shift.data.pack import pack
-from latent_shift.data.precomputed import Encoder, PrecomputedLatentDataset, PrecomputeOptions
-from latent_shift.data.sources import recognise
+from latent_shift.data.precomputed import PrecomputedLatentDataset
+from latent_shift.data.sources import detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
+from latent_shift.training.precompute import LatentEncoder, PrecomputeOptions, model_hashes
 from tiny import tiny_pipeline_folder
 
 SEEN = {"fps": 8, "height": 32, "width": 48}
@@ -36,15 +37,17 @@ def clips(tmp_path):
 
 
 def packed(clips, model, folder, workers=1):
-    encoder = Encoder(PrecomputeOptions(model=str(model), **SEEN))
-    list(pack(recognise(str(clips)).read(), folder, per_shard=2, workers=workers, encoder=encoder))
-    return recognise(f"{folder}/*.tar").read()
+    encoder = LatentEncoder(PrecomputeOptions(model=str(model), **SEEN))
+    list(pack(detect_source(str(clips)).read(), folder, per_shard=2, workers=workers, encoder=encoder))
+    return detect_source(f"{folder}/*.tar").read()
 
 
 def test_a_window_is_what_the_clip_would_have_been_encoded_to(clips, model, tmp_path):
     pipeline = load(str(model), device="cpu", dtype="fp32")
-    ahead = PrecomputedLatentDataset(packed(clips, model, tmp_path / "shards"), SETTINGS, pipeline, seed=0)
-    decoded = VideoDataset(recognise(str(clips)).read(), SETTINGS, seed=0)
+    ahead = PrecomputedLatentDataset(
+        packed(clips, model, tmp_path / "shards"), SETTINGS, model_hashes(pipeline), seed=0
+    )
+    decoded = VideoDataset(detect_source(str(clips)).read(), SETTINGS, seed=0)
     first, plain = ahead[0], decoded[0]  # four frames: one window only
     expected = encode_frames(pipeline.vae, plain["frames"], 4)
     assert first["latents"].shape == expected.shape
@@ -77,29 +80,29 @@ def test_several_processes_write_the_same_bytes(clips, model, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_told_before_any_work(clips, model, tmp_path, change, error):
-    listing = packed(clips, model, tmp_path / "shards")
-    pipeline = load(str(model), device="cpu", dtype="fp32")
+    manifest = packed(clips, model, tmp_path / "shards")
+    hashes = model_hashes(load(str(model), device="cpu", dtype="fp32"))
     with pytest.raises(ValueError, match=error):
-        PrecomputedLatentDataset(listing, SETTINGS.model_copy(update=change), pipeline, seed=0)
+        PrecomputedLatentDataset(manifest, SETTINGS.model_copy(update=change), hashes, seed=0)
     with pytest.raises(ValueError, match="has no latents beside it: pack it with --latents-of"):
-        PrecomputedLatentDataset(recognise(str(clips)).read(), SETTINGS, pipeline, seed=0)
+        PrecomputedLatentDataset(detect_source(str(clips)).read(), SETTINGS, hashes, seed=0)
 
 
 def test_a_clip_too_slow_for_the_rate_is_left_out_and_named(clips, model, tmp_path):
     write_video(clips / "2.mp4", count=8, fps=4)
-    encoder = Encoder(PrecomputeOptions(model=str(model), **SEEN))
-    shards = list(pack(recognise(str(clips)).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
+    encoder = LatentEncoder(PrecomputeOptions(model=str(model), **SEEN))
+    shards = list(pack(detect_source(str(clips)).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
     assert list(shards[0].left_out) == ["2.mp4"]
     assert "has 4 frames a second, 8 are asked for" in shards[0].left_out["2.mp4"]
 
 
 def test_latents_of_another_model_are_refused(clips, model, tmp_path):
-    listing = packed(clips, model, tmp_path / "shards")
+    manifest = packed(clips, model, tmp_path / "shards")
     pipeline = load(str(model), device="cpu", dtype="fp32")
     with torch.no_grad():
         pipeline.vae.encoder.conv_in.weight.add_(0.1)
     with pytest.raises(ValueError, match="is of autoencoder .*, not .*: pack it anew"):
-        PrecomputedLatentDataset(listing, SETTINGS, pipeline, seed=0)
+        PrecomputedLatentDataset(manifest, SETTINGS, model_hashes(pipeline), seed=0)
 
 
 def test_the_commands_lead_from_clips_to_a_trained_model(clips, model, tmp_path, capsys):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from clips import REAL, needs_real_clips, write_video
-from latent_shift.data.sources import make_source, read_source, recognise
+from latent_shift.data.sources import detect_source, make_source, read_source
+from latent_shift.data.sources.published import in_words
 from latent_shift.data.sources.shards import expand, split_name
-from latent_shift.data.sources.ucf101 import in_words
 from latent_shift.media import open_clip
 
 
@@ -31,8 +31,8 @@ def put(name, data=b""):
     return path
 
 
-def told(listing):
-    return {problem.where: problem.reason for problem in listing.problems}
+def told(manifest):
+    return {problem.where: problem.reason for problem in manifest.problems}
 
 
 # ---- folders ----------------------------------------------------------------------------------------
@@ -44,14 +44,14 @@ def test_a_folder_says_what_it_leaves_out():
     put("clips/good.txt", "caf\xe9".encode("cp1252"))
     put("clips/blank.txt", " \n")
     put("clips/alone.txt", "no clip")
-    listing = recognise("clips").read()
-    assert [(entry.key, entry.captions) for entry in listing.entries] == [("good.mp4", ("café",))]
-    assert told(listing) == {
+    manifest = detect_source("clips").read()
+    assert [(record.key, record.captions) for record in manifest.records] == [("good.mp4", ("café",))]
+    assert told(manifest) == {
         "mute.mp4": "no caption: mute.txt is missing",
         "blank.mp4": "no caption: blank.txt is empty",
         "alone.txt": "a caption without a clip or image of the same name",
     }
-    assert [note.split(": ", 1)[1] for note in listing.notes] == [
+    assert [note.split(": ", 1)[1] for note in manifest.notes] == [
         "is not UTF-8; read as Windows-1252, a guess",
         "1 files that are neither clip, image nor .txt were left alone",
     ]
@@ -72,7 +72,7 @@ def test_a_useless_folder_is_an_error(files, message):
     for file in files:
         put(file)
     with pytest.raises(ValueError, match=message):
-        recognise("clips").read()
+        detect_source("clips").read()
 
 
 # ---- tables -----------------------------------------------------------------------------------------
@@ -85,9 +85,9 @@ def test_broken_lines_of_a_csv_are_problems_with_their_line():
         "path,caption,start,end\na.mp4,good,,\na.mp4,comma, here, no quotes,\nb.mp4,not there,,\n,no path,,\n"
         "a.mp4,,,\na.mp4,late,soon,\na.mp4,back,5,2\na.doc,what,,\n",
     )
-    listing = recognise("t.csv").read()
-    assert [entry.captions for entry in listing.entries] == [("good",)]
-    problems = told(listing)
+    manifest = detect_source("t.csv").read()
+    assert [record.captions for record in manifest.records] == [("good",)]
+    problems = told(manifest)
     assert problems["t.csv line 3"] == "has 5 cells, the header 4; put a text that holds commas in quotes"
     assert problems["t.csv line 5"] == "path is empty"
     assert problems["t.csv line 6"] == "caption is empty or no text"
@@ -103,9 +103,9 @@ def test_broken_lines_of_a_jsonl_are_problems_with_their_line():
         "t.jsonl",
         '{"path": "a.mp4", "caption": "good"}\n{"path": \n[1]\n"is not JSON"\n{"path": 3, "caption": "x"}\n',
     )
-    listing = recognise("t.jsonl").read()
-    assert [entry.key for entry in listing.entries] == ["a.mp4"]
-    assert [problem.where for problem in listing.problems] == [
+    manifest = detect_source("t.jsonl").read()
+    assert [record.key for record in manifest.records] == ["a.mp4"]
+    assert [problem.where for problem in manifest.problems] == [
         f"t.jsonl line {line}" for line in (2, 3, 4, 5)
     ]
 
@@ -115,21 +115,21 @@ def test_a_table_without_the_columns_is_an_error_that_names_file_column_and_mend
     with pytest.raises(
         ValueError, match=r"t\.csv: no column 'path'; it has file, text; rename it, or set file_column"
     ):
-        recognise("t.csv").read()
+        detect_source("t.csv").read()
     put("t.jsonl", '{"path": "a.mp4"}\n')
     with pytest.raises(ValueError, match=r"t\.jsonl: no column 'caption'; it has path"):
-        recognise("t.jsonl").read()
+        detect_source("t.jsonl").read()
     put("e.csv")
     with pytest.raises(ValueError, match=r"e\.csv: no column 'path'; it has none"):
-        recognise("e.csv").read()
+        detect_source("e.csv").read()
 
 
 def test_a_csv_in_utf_16_is_read():
     put("clé.mp4")
     put("t.csv", "path,caption\nclé.mp4,été\n".encode("utf-16"))
-    listing = recognise("t.csv").read()
-    assert listing.entries[0].captions == ("été",)
-    assert "UTF-16" in listing.notes[0]
+    manifest = detect_source("t.csv").read()
+    assert manifest.records[0].captions == ("été",)
+    assert "UTF-16" in manifest.notes[0]
 
 
 # ---- data sets --------------------------------------------------------------------------------------
@@ -141,13 +141,13 @@ def test_msr_vtts_own_json_is_read():
         put("test_videodatainfo.json", archive.read("test_videodatainfo.json"))
     put("clips/video7010.mp4")
     put("clips/video7011.avi")
-    listing = recognise("test_videodatainfo.json", videos="clips", split="test").read()
-    assert [(entry.key, len(entry.captions) > 15) for entry in listing.entries] == [
+    manifest = detect_source("test_videodatainfo.json", videos="clips", split="test").read()
+    assert [(record.key, len(record.captions) > 15) for record in manifest.records] == [
         ("video7010", True), ("video7011", True),
     ]  # fmt: skip
-    assert len(listing.problems) == 2990 - 2
+    assert len(manifest.problems) == 2990 - 2
     with pytest.raises(ValueError, match="no video of split 'train'; it has test"):
-        recognise("test_videodatainfo.json", videos="clips", split="train").read()
+        detect_source("test_videodatainfo.json", videos="clips", split="train").read()
 
 
 def test_a_json_that_is_not_msr_vtts_is_an_error():
@@ -159,7 +159,7 @@ def test_a_json_that_is_not_msr_vtts_is_an_error():
     ):
         put("a.json", text)
         with pytest.raises(ValueError, match=rf"a\.json: {message}"):
-            recognise("a.json", videos="clips").read()
+            detect_source("a.json", videos="clips").read()
 
 
 @needs_real_clips
@@ -169,13 +169,13 @@ def test_ucf_101s_own_lists_and_clips_are_read():
     for name in names:
         Path("tree/PlayingGuitar").mkdir(parents=True, exist_ok=True)
         os.symlink(real / name, f"tree/PlayingGuitar/{name}")
-    assert len(recognise("tree").read().entries) == len(names)
-    listing = recognise("tree", split_file=str(REAL / "lists" / "ucf101" / "trainlist01.txt")).read()
-    assert {entry.captions for entry in listing.entries} == {("playing guitar",)}
-    assert [entry.key.split("_g")[1][:2] for entry in listing.entries] == [
+    assert len(detect_source("tree").read().records) == len(names)
+    manifest = detect_source("tree", split_file=str(REAL / "lists" / "ucf101" / "trainlist01.txt")).read()
+    assert {record.captions for record in manifest.records} == {("playing guitar",)}
+    assert [record.key.split("_g")[1][:2] for record in manifest.records] == [
         name.split("_g")[1][:2] for name in names if int(name.split("_g")[1][:2]) > 7
     ]
-    assert len(listing.problems) == 9537 - len(listing.entries)
+    assert len(manifest.problems) == 9537 - len(manifest.records)
 
 
 def test_class_names_become_words_and_missing_captions_are_named():
@@ -189,17 +189,17 @@ def test_class_names_become_words_and_missing_captions_are_named():
     put("tree/TaiChi/v_TaiChi_g01_c01.avi")
     put("captions.json", '{"YoYo": "x"}')
     with pytest.raises(ValueError, match=r"captions\.json: no caption for class 'TaiChi'"):
-        recognise("tree", captions="captions.json").read()
+        detect_source("tree", captions="captions.json").read()
 
 
 def test_a_webvid_csv_names_the_clips_that_are_not_there():
     put("v/p1/7.mp4")
     put("t.csv", "videoid,contentUrl,duration,page_dir,name\n7,u,PT1S,p1,a lake\n8,u,PT1S,p1,a hill\n")
-    listing = recognise("t.csv", "webvid", videos="v").read()
-    assert [entry.captions for entry in listing.entries] == [("a lake",)]
-    assert told(listing) == {"p1/8": "v/p1/8.mp4: no such file"}
+    manifest = detect_source("t.csv", "webvid", videos="v").read()
+    assert [record.captions for record in manifest.records] == [("a lake",)]
+    assert told(manifest) == {"p1/8": "v/p1/8.mp4: no such file"}
     with pytest.raises(ValueError, match="no column 'path'"):
-        recognise("t.csv").read()
+        detect_source("t.csv").read()
 
 
 # ---- shards -----------------------------------------------------------------------------------------
@@ -224,13 +224,13 @@ def test_shards_give_their_samples_and_their_problems(tmp_path):
     }
     tar_of("s-0.tar", {**files, "3.jpg": b"", "3.mp4": clip, "3.txt": b"two", "4.txt": b"none"})
     tar_of("s-1.tar", {"0.mp4": clip, "0.txt": b"y"})
-    listing = recognise("s-{0..2}.tar").read()
-    assert [(entry.key, entry.captions, entry.end) for entry in listing.entries] == [
+    manifest = detect_source("s-{0..2}.tar").read()
+    assert [(record.key, record.captions, record.end) for record in manifest.records] == [
         ("s-0.tar/a/0", ("x",), 3.0), ("s-1.tar/0", ("y",), None),
     ]  # fmt: skip
-    with open_clip(listing.entries[0].place.open()) as opened:
+    with open_clip(manifest.records[0].file.open()) as opened:
         assert opened.count_frames() == 4
-    assert set(told(listing)) == {"s-0.tar/1", "s-0.tar/2", "s-0.tar/3", "s-0.tar/4", "s-2.tar"}
+    assert set(told(manifest)) == {"s-0.tar/1", "s-0.tar/2", "s-0.tar/3", "s-0.tar/4", "s-2.tar"}
 
 
 def test_a_shard_that_is_cut_off_gives_what_lies_before_the_cut(tmp_path):
@@ -238,12 +238,12 @@ def test_a_shard_that_is_cut_off_gives_what_lies_before_the_cut(tmp_path):
     tar_of("s.tar", {"0.txt": b"x", "0.mp4": clip, "1.txt": b"y", "1.mp4": clip})
     whole = Path("s.tar").read_bytes()
     put("s.tar", whole[: whole.rindex(b"1.mp4") + 512 + len(clip) // 2])
-    listing = recognise("s.tar").read()
-    assert listing.entries[0].key == "s.tar/0"
-    assert "s.tar" in told(listing)
+    manifest = detect_source("s.tar").read()
+    assert manifest.records[0].key == "s.tar/0"
+    assert "s.tar" in told(manifest)
     put("t.tar", b"no tar at all" * 100)
     with pytest.raises(ValueError, match=r"t\.tar: cannot be read as a tar"):
-        recognise("t.tar").read()
+        detect_source("t.tar").read()
 
 
 def test_patterns_and_names():
@@ -264,14 +264,14 @@ def test_shards_on_the_web_are_fetched_once_and_only_if_asked(tmp_path):
     url = f"http://127.0.0.1:{server.server_port}/s.tar"
     try:
         with pytest.raises(ValueError, match=rf"{url}: lies on the web; set fetch"):
-            recognise(url).read()
-        assert recognise(url, fetch="here").read().entries[0].captions == ("x",)
+            detect_source(url).read()
+        assert detect_source(url, fetch="here").read().records[0].captions == ("x",)
         with pytest.raises(ValueError, match="cannot be fetched: HTTP Error 404"):
-            recognise(url.replace("/s.", "/t."), fetch="here").read()
+            detect_source(url.replace("/s.", "/t."), fetch="here").read()
     finally:
         server.shutdown()
         server.server_close()
-    assert recognise(url, fetch="here").read().entries[0].captions == ("x",)  # without a server
+    assert detect_source(url, fetch="here").read().records[0].captions == ("x",)  # without a server
     assert len(list(Path("here").iterdir())) == 1
 
 
@@ -289,7 +289,7 @@ def test_what_is_clear_is_recognised_and_the_rest_is_asked_for():
     put("saved/state.json", "{}")
     put("tars/a.tar")
     kinds = {
-        name: recognise(name).format
+        name: detect_source(name).format
         for name in ("folder", "tree", "saved", "a.csv", "a.jsonl", "x-{0..3}.tar")
     }
     assert list(kinds.values()) == ["folder", "ucf101", "huggingface", "table", "table", "shards"]
@@ -299,7 +299,7 @@ def test_what_is_clear_is_recognised_and_the_rest_is_asked_for():
         ("a.json", "a.json: videos: is missing; format msrvtt needs it"),
     ]:
         with pytest.raises(ValueError, match=message):
-            recognise(name)
+            detect_source(name)
 
 
 def test_wrong_settings_are_named():
@@ -316,11 +316,11 @@ def test_a_source_file_speaks_of_its_own_folder():
     put("deep/clips/a.mp4")
     put("deep/clips/a.txt", "x")
     put("deep/s.yaml", json.dumps({"format": "folder", "path": "clips"}))
-    assert len(read_source(Path("deep/s.yaml")).read().entries) == 1
+    assert len(read_source(Path("deep/s.yaml")).read().records) == 1
 
 
 def test_hugging_face_rows_without_the_extra_or_the_folder_say_so(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     put("rows/a.parquet")
     with pytest.raises(ValueError, match=r"rows: format huggingface needs the package datasets: pip install"):
-        recognise("rows", "huggingface").read()
+        detect_source("rows", "huggingface").read()

@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def entries(folder, *names, **values):
+def records(folder, *names, **values):
     kinds = {True: "image", False: "clip"}
     captions = ("one", "two", "three")
     return tuple(
@@ -45,10 +45,10 @@ def entries(folder, *names, **values):
 
 
 def videos(folder, *names, seed=0, kind="clip", problems=(), times=None, **settings):
-    listing = Manifest("source", entries(folder, *names, **(times or {})), tuple(problems))
+    manifest = Manifest("source", records(folder, *names, **(times or {})), tuple(problems))
     bad_log = settings.pop("bad_log", None)
     chosen = ClipSettings(**{"num_frames": 8, **SMALL, **settings})
-    return VideoDataset(listing, chosen, seed=seed, kind=kind, bad_log=bad_log)
+    return VideoDataset(manifest, chosen, seed=seed, kind=kind, bad_log=bad_log)
 
 
 FIVE = [f"{number}.mkv" for number in range(5)]
@@ -176,9 +176,9 @@ def test_images_and_single_frames_of_clips(folder):
 
 def test_buckets_give_each_clip_its_shape(folder):
     write_video(folder / "tall.mkv", count=10, size=(96, 48))
-    listing = Manifest("source", entries(folder, "0.mkv", "tall.mkv", "text.mp4"))
+    manifest = Manifest("source", records(folder, "0.mkv", "tall.mkv", "text.mp4"))
     buckets = Buckets(pixels=64 * 64, multiple=16)
-    data = VideoDataset(listing, ClipSettings(num_frames=4, buckets=buckets, max_bad_share=0.5), seed=0)
+    data = VideoDataset(manifest, ClipSettings(num_frames=4, buckets=buckets, max_bad_share=0.5), seed=0)
     assert [data[visit]["frames"].shape[1:3] for visit in (0, 1)] == [(48, 80), (96, 48)]
     assert data.bucket_of[2] is None
     assert list(data.bad) == [2]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from latent_shift.data.samplers import ImageVideoMix, ShuffledSampler, WeightedSampler, sampler_for
+from latent_shift.data.samplers import ImageVideoMix, ShuffledSampler, WeightedSampler, batch_sampler_for
 from latent_shift.rng import step_seed
 from latent_shift.training.batches import StepSampler, loader
 
 
-def visits(count, length, batch_size, seed, first_step=0, **share):
+def indices(count, length, batch_size, seed, first_step=0, **share):
     return list(islice(StepSampler(ShuffledSampler(length, batch_size, seed), first_step, **share), count))
 
 
@@ -20,7 +20,7 @@ def flat(batches):
 
 
 def test_each_epoch_is_another_permutation_of_everything():
-    seen = flat(visits(10, 10, 4, 0))  # 40 visits: four epochs of 10, over the ends of which batches reach
+    seen = flat(indices(10, 10, 4, 0))  # 40 visits: four epochs of 10, over the ends of which batches reach
     epochs = [seen[start : start + 10] for start in range(0, 40, 10)]
     assert [sorted(epoch) for epoch in epochs] == [
         list(range(start, start + 10)) for start in range(0, 40, 10)
@@ -29,19 +29,19 @@ def test_each_epoch_is_another_permutation_of_everything():
 
 
 def test_it_begins_at_any_step():
-    assert visits(6, 7, 3, 5, 4) == visits(10, 7, 3, 5)[4:]
+    assert indices(6, 7, 3, 5, 4) == indices(10, 7, 3, 5)[4:]
 
 
 def test_the_processes_share_each_batch():
-    whole = visits(5, 11, 6, 1)
-    shares = [visits(5, 11, 6, 1, rank=rank, world_size=3) for rank in range(3)]
+    whole = indices(5, 11, 6, 1)
+    shares = [indices(5, 11, 6, 1, rank=rank, world_size=3) for rank in range(3)]
     assert [sorted(flat(share)) for share in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
     with pytest.raises(ValueError, match="batch_size 6 cannot be shared evenly by 4 processes"):
         loader(Echo(), 6, 0, 0, workers=0, rank=0, world_size=4)
 
 
 def test_another_seed_is_another_order():
-    assert visits(1, 100, 10, 0) != visits(1, 100, 10, 1)
+    assert indices(1, 100, 10, 0) != indices(1, 100, 10, 1)
 
 
 def test_seeds_of_neighbouring_steps_are_far_apart():
@@ -62,7 +62,7 @@ class Echo(Dataset):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_follows_the_sampler(workers):
     batches = islice(loader(Echo(), 2, 0, 3, workers=workers, rank=0, world_size=1), 3)
-    assert [batch["caption"] for batch in batches] == [[str(v) for v in b] for b in visits(3, 5, 2, 0, 3)]
+    assert [batch["caption"] for batch in batches] == [[str(v) for v in b] for b in indices(3, 5, 2, 0, 3)]
 
 
 class Named(Echo):
@@ -74,8 +74,8 @@ class Named(Echo):
 
 
 def test_a_step_is_of_clips_or_of_images_by_its_number_alone():
-    mixed = ImageVideoMix(Named("clip"), Named("image"), share=0.4)
-    steps = [mixed.plan(2, 3).visits(step) for step in range(300)]
+    mixed = ImageVideoMix(Named("clip"), Named("image"), image_ratio=0.4)
+    steps = [mixed.batch_sampler(2, 3).indices(step) for step in range(300)]
     kinds = [{is_image for is_image, _ in visits} for visits in steps]
     assert all(len(kind) == 1 for kind in kinds)
     assert 0.3 < sum(kind == {True} for kind in kinds) / 300 < 0.5
@@ -86,28 +86,31 @@ def test_a_step_is_of_clips_or_of_images_by_its_number_alone():
     assert seen == set(range(5))
 
 
-def test_a_dataset_may_have_a_plan_of_its_own():
+def test_a_dataset_may_have_a_batch_sampler_of_its_own():
     class Own(Echo):
-        def plan(self, batch_size, seed):
+        def batch_sampler(self, batch_size, seed):
             return ShuffledSampler(2, batch_size, seed)
 
-    assert {visit % 2 for step in range(4) for visit in sampler_for(Own(), 2, 0).visits(step)} == {0, 1}
-    assert sampler_for(Echo(), 2, 0).length == 5
+    assert {visit % 2 for step in range(4) for visit in batch_sampler_for(Own(), 2, 0).indices(step)} == {
+        0,
+        1,
+    }
+    assert batch_sampler_for(Echo(), 2, 0).length == 5
 
 
-def test_named_items_come_as_often_as_their_share_and_all_others_still_come():
-    plan = WeightedSampler(10, [2, 7], 0.5, batch_size=4, seed=3)
-    seen = [visit % 10 for step in range(250) for visit in plan.visits(step)]
+def test_oversampled_items_come_in_their_ratio_and_all_others_still_come():
+    sampler = WeightedSampler(10, [2, 7], 0.5, batch_size=4, seed=3)
+    seen = [visit % 10 for step in range(250) for visit in sampler.indices(step)]
     named = sum(item in (2, 7) for item in seen) / len(seen)
     assert 0.55 < named < 0.65  # half of the places, and a fifth of the others
     assert set(seen) == set(range(10))
     assert abs(seen.count(2) - seen.count(7)) < 50  # by turns
 
 
-def test_named_items_are_seen_in_other_epochs_each_time_and_alike_from_any_step():
-    plan, again = (WeightedSampler(10, [2, 7], 1.0, batch_size=2, seed=3) for _ in range(2))
-    visits = [plan.visits(step) for step in range(6)]
+def test_oversampled_items_have_another_epoch_each_time_whatever_the_first_step():
+    sampler, again = (WeightedSampler(10, [2, 7], 1.0, batch_size=2, seed=3) for _ in range(2))
+    visits = [sampler.indices(step) for step in range(6)]
     assert [sorted(visit) for visit in visits] == [[10 * n + 2, 10 * n + 7] for n in range(6)]
-    assert again.visits(4) == visits[4]
-    with pytest.raises(ValueError, match="no item is to be seen often"):
+    assert again.indices(4) == visits[4]
+    with pytest.raises(ValueError, match="no item is to be oversampled"):
         WeightedSampler(10, [], 0.5, batch_size=2, seed=3)

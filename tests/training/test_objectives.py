@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
-from latent_shift.data.samplers import sampler_for
+from latent_shift.data.samplers import batch_sampler_for
 from latent_shift.moving_shapes import Scenes, caption, image_caption, vocabulary
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.rng import StepRNG
@@ -271,11 +271,11 @@ def test_clips_told_with_a_word_come_as_often_as_asked(recipe, task):
     word = Scenes(recipe(task).latents.world).caption(2).split()[-2]  # "... on a teal background"
     often = recipe(task, latents={**content, "often": [word], "often_share": 1.0})
     items = objective(often).dataset(lambda _: None)
-    plan = sampler_for(items, 4, 0)
-    seen = {visit % len(items) // items.frames for step in range(8) for visit in plan.visits(step)}
+    sampler = batch_sampler_for(items, 4, 0)
+    seen = {visit % len(items) // items.frames for step in range(8) for visit in sampler.indices(step)}
     assert seen == {clip for clip in range(4) if word in items.captions.caption(clip).split()}
     unknown = objective(recipe(task, latents={**content, "often": [word, "plaid"], "often_share": 0.5}))
-    with pytest.raises(ValueError, match="often: no clip's plain caption has the word plaid"):
+    with pytest.raises(ValueError, match="oversample_words: no clip's canonical caption has the word plaid"):
         unknown.dataset(lambda _: None)
 
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from clips import captioned_folder
 from latent_shift.checkpoints import load
 from latent_shift.data.pack import pack
-from latent_shift.data.precomputed import Encoder, PrecomputeOptions
-from latent_shift.data.sources import recognise
+from latent_shift.data.sources import detect_source
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 from latent_shift.rng import StepRNG
 from latent_shift.training.batches import loader
+from latent_shift.training.precompute import LatentEncoder, PrecomputeOptions
 from latent_shift.training.run import objective, run
 from tiny_xl import tiny_xl_components, tiny_xl_folder, tiny_xl_unet
 
@@ -75,8 +75,8 @@ def test_a_stock_model_comes_out_that_makes_clips(tiny, base):
 
 
 def test_latents_and_pooled_text_computed_ahead_give_the_same_loss(tiny, own, base, tmp_path):
-    encoder = Encoder(PrecomputeOptions(model=str(base), **SIZE))
-    list(pack(recognise(own["source"]["path"]).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
+    encoder = LatentEncoder(PrecomputeOptions(model=str(base), **SIZE))
+    list(pack(detect_source(own["source"]["path"]).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
     source = {"format": "shards", "shards": f"{tmp_path}/shards/*.tar"}
     settings = {"image_steps": 0.0, "diffusion": {"caption_dropout": 0.5}}
     plain = objective(tiny(**settings)).train()

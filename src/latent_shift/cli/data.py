@@ -1,4 +1,4 @@
-"""`latent-shift data`: look at what a model would be trained on, check it, pack it."""
+"""`latent-shift data`: preview, check and pack the clips that a model would be trained on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import typer
 from latent_shift.cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from latent_shift.data.manifest import Manifest
-    from latent_shift.data.precomputed import Encoder
+    from latent_shift.data.sources.base import GeneratedSource, Source
     from latent_shift.moving_shapes.sampling import Split
+    from latent_shift.training.precompute import LatentEncoder
+
+    Shown = tuple[list[Any], list[str]]  # frames uint8 (F, H, W, 3) and caption of each clip
 
 WORLD = "moving-shapes"
 MAX_COUNT = 200  # clips on one sheet
@@ -29,56 +34,72 @@ SourceName = Annotated[
     ),
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", help="The source's format where its name is not clear.")
+    str | None, typer.Option("--format", help="Format of the source, where its name does not show it.")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One of the source's other settings.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the source.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes. [default: one a core]", show_default=False)]
+Workers = Annotated[int, typer.Option(help="Number of processes. [default: one a core]", show_default=False)]
 
 
 @app.command("preview")
 def preview(
     source: SourceName,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.png")] = Path("out/preview.png"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.png", help="File of the contact sheet.")
+    ] = Path("out/preview.png"),
     level: Annotated[
-        int | None, typer.Option(help="Of moving-shapes: 1, or 2 with digits, speed words, two objects. [1]")
+        int | None,
+        typer.Option(help="Level of moving-shapes: 1, or 2 with digits, speed words and two objects. [1]"),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of moving-shapes: seen, held-out or any. [seen]")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of moving-shapes: seen, held-out or any. [seen]")
+    ] = None,
     objects: Annotated[
-        int | None, typer.Option(help="Of moving-shapes: objects a clip. [level 2: one or two]")
+        int | None, typer.Option(help="Objects in each clip of moving-shapes. [level 2: one or two]")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Of other sources: frames a clip. [16]")] = None,
-    fps: Annotated[float | None, typer.Option(help="Of other sources: frames a second. [8]")] = None,
-    stride: Annotated[int | None, typer.Option(help="Of other sources: every so many-th frame.")] = None,
-    height: Annotated[int | None, typer.Option(help="Of other sources: pixels. [256]")] = None,
-    width: Annotated[int | None, typer.Option(help="Of other sources: pixels. [256]")] = None,
-    images: Annotated[bool, typer.Option("--images", help="Of other sources: images, not clips.")] = False,
+    frames: Annotated[int | None, typer.Option(help="Frames a clip; not of moving-shapes. [16]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second; not of moving-shapes. [8]")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Take every STRIDE-th frame, instead of --fps; not of moving-shapes.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Height in pixels; not of moving-shapes. [256]")] = None,
+    width: Annotated[int | None, typer.Option(help="Width in pixels; not of moving-shapes. [256]")] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Show the images of the source, not its clips.")
+    ] = False,
     format: Format = None,
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(help="Of the series of scenes, or of what is seen of clips.")] = 0,
-    count: Annotated[int, typer.Option(help="Clips.")] = 8,
+    seed: Annotated[
+        int, typer.Option(help="Random seed: of the scenes of moving-shapes, or of windows and captions.")
+    ] = 0,
+    count: Annotated[int, typer.Option(help="Number of clips.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
-    """Write a contact sheet: a clip a line, its caption above; print the file's name."""
+    """Write a contact sheet, one clip a line under its caption, and print the file's name."""
     if not 1 <= count <= MAX_COUNT:
         raise ValueError(f"--count {count}: give 1 to {MAX_COUNT}")
+    from latent_shift.data.sources.base import GeneratedSource
     from latent_shift.media import check_output, contact_sheet, write_image
 
     check_output(output, overwrite=force, suffixes=[".png"])
-    shown: dict[str, Any] = {"level": level, "split": split, "objects": objects}
-    seen = {"num_frames": frames, "fps": fps, "stride": stride, "height": height, "width": width}
+    scenes: dict[str, Any] = {"level": level, "split": split, "objects": objects}
+    window = {"num_frames": frames, "fps": fps, "stride": stride, "height": height, "width": width}
     if source == WORLD:
-        _refuse(seen | {"images": images or None, "format": format, "set": settings}, "another source")
-        shown = {"level": level or 1, "split": split or "seen", "objects": objects}
-        clips, captions = _world_clips(seed, count, **shown)
+        _refuse(window | {"images": images or None, "format": format, "set": settings}, "another source")
+        chosen = {"level": level or 1, "split": split or "seen", "objects": objects}
+        clips, captions = _scenes(seed, count, level or 1, split or "seen", objects)
     else:
-        _refuse(shown, WORLD)
-        listing = _listing(source, format, settings)
-        shown = {name: value for name, value in seen.items() if value is not None}
-        clips, captions = _seen_clips(listing, shown, seed=seed, count=count, images=images)
-    asked = {**shown, "seed": seed, "count": count}
-    write_image(output, contact_sheet(clips, captions), {"source": source, **asked}, overwrite=force)
+        _refuse(scenes, WORLD)
+        found = _source(source, format, settings)
+        chosen = {name: value for name, value in window.items() if value is not None}
+        if isinstance(found, GeneratedSource):
+            _refuse(chosen, "another source")
+            clips, captions = _generated(found, seed, count, images=images)
+        else:
+            clips, captions = _windows(found.read(), chosen, seed, count, images=images)
+    embedded = {"source": source, **chosen, "seed": seed, "count": count}
+    write_image(output, contact_sheet(clips, captions), embedded, overwrite=force)
     print(output)
 
 
@@ -87,134 +108,142 @@ def check(
     source: SourceName,
     format: Format = None,
     settings: Settings = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, with all there is.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON object.")] = False,
     workers: Workers = 0,
 ) -> None:
-    """Read every file from end to end; tell what there is, and each bad file with its reason."""
+    """Read every file from end to end; report statistics, and each bad file with its reason."""
     import json
 
     from latent_shift.data.check import inspect
 
-    listing = _listing(source, format, settings)
-    with progress_bar("reading", len(listing.entries)) as done:
-        report = inspect(listing, workers=_workers(workers), report=done)
+    manifest = _manifest(source, format, settings)
+    with progress_bar("reading", len(manifest.records)) as done:
+        report = inspect(manifest, workers=workers or os.cpu_count() or 1, report=done)
     print(json.dumps(report.as_json()) if as_json else report.summary())
 
 
 @app.command("pack")
 def pack(
     source: SourceName,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Of the shards.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the shards.")],
     format: Format = None,
     settings: Settings = None,
-    per_shard: Annotated[int, typer.Option(help="Clips in one tar.")] = 1000,
+    per_shard: Annotated[int, typer.Option(help="Number of clips in one tar.")] = 1000,
     latents_of: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Compute latents and text states of this model's ahead, too."),
+        typer.Option(metavar="MODEL", help="Also compute this model's latents and text embeddings."),
     ] = None,
-    fps: Annotated[float | None, typer.Option(help="Of the latents: frames a second. [8]")] = None,
-    height: Annotated[int | None, typer.Option(help="Of the latents: pixels. [256]")] = None,
-    width: Annotated[int | None, typer.Option(help="Of the latents: pixels. [256]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of the latents. [8]")] = None,
+    height: Annotated[int | None, typer.Option(help="Height of the encoded frames in pixels. [256]")] = None,
+    width: Annotated[int | None, typer.Option(help="Width of the encoded frames in pixels. [256]")] = None,
     workers: Workers = 0,
 ) -> None:
     """Write tar shards in the WebDataset layout; the same command goes on where it was stopped."""
     from latent_shift.data.pack import pack as write_shards
 
     encoder = _encoder(latents_of, {"fps": fps, "height": height, "width": width})
-
-    listing = _listing(source, format, settings)
+    manifest = _manifest(source, format, settings)
+    options: dict[str, Any] = {"per_shard": per_shard, "workers": workers or os.cpu_count() or 1}
     samples = 0
-    with progress_bar("packing", len(listing.entries)) as done:
-        count = _workers(workers)
-        for packed in write_shards(listing, output, per_shard=per_shard, workers=count, encoder=encoder):
-            samples += packed.samples
-            for key, reason in packed.left_out.items():
+    with progress_bar("packing", len(manifest.records)) as done:
+        for shard in write_shards(manifest, output, encoder=encoder, **options):
+            samples += shard.samples
+            for key, reason in shard.left_out.items():
                 typer.echo(f"left out {key}: {reason}", err=True)
             done(samples)
-            print(packed.path)
-    typer.echo(f"{samples} of {len(listing.entries) + len(listing.problems)} entries are packed", err=True)
+            print(shard.path)
+    total = len(manifest.records) + len(manifest.problems)
+    typer.echo(f"{samples} of {total} entries are packed", err=True)
 
 
-def _encoder(model: str | None, seen: dict[str, Any]) -> Encoder | None:
-    """What computes latents ahead, if any."""
+def _encoder(model: str | None, size: dict[str, Any]) -> LatentEncoder | None:
+    """The encoder of precomputed latents, if a model is given."""
     if model is None:
-        _refuse(seen, "--latents-of")
+        _refuse(size, "--latents-of")
         return None
     from pydantic import ValidationError
 
-    from latent_shift.data.precomputed import Encoder, PrecomputeOptions
+    from latent_shift.training.precompute import LatentEncoder, PrecomputeOptions
 
-    given = {name: value for name, value in seen.items() if value is not None}
+    given = {name: value for name, value in size.items() if value is not None}
     try:
-        return Encoder(PrecomputeOptions(model=model, **given))
+        return LatentEncoder(PrecomputeOptions(model=model, **given))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from error
+        raise _option_error(error) from error
 
 
-def _listing(name: str, format: str | None, settings: list[str] | None) -> Manifest:
-    """The source of a command line, read; what it leaves out and what it guessed goes to standard error."""
-    import yaml
+def _source(name: str, format: str | None, settings: list[str] | None) -> Source | GeneratedSource:
+    """The source of a command line."""
+    from latent_shift.data.sources import detect_source
+    from latent_shift.io import parse_yaml
 
-    from latent_shift.data.sources import recognise
-    from latent_shift.data.sources.base import GeneratedSource
-
-    if name == WORLD:
-        raise ValueError(f"source {WORLD}: is drawn, not read from files; there is nothing to check or pack")
     values: dict[str, Any] = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {setting!r}: must look like key=value")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {setting!r}: has no YAML value: {error}") from error
-    source = recognise(name, format, **values)
+        values[key] = parse_yaml(value, f"--set {setting!r}")
+    return detect_source(name, format, **values)
+
+
+def _manifest(name: str, format: str | None, settings: list[str] | None) -> Manifest:
+    """The source of a command line, read. Raises ValueError for one without files."""
+    from latent_shift.data.sources.base import GeneratedSource
+
+    source = _source(name, format, settings)
     if isinstance(source, GeneratedSource):
         raise ValueError(f"source {name}: is drawn, not read from files; there is nothing to check or pack")
     return source.read()
 
 
-def _world_clips(
-    seed: int, count: int, level: int, split: str, objects: int | None
-) -> tuple[list[Any], list[str]]:
+def _scenes(seed: int, count: int, level: int, split: str, objects: int | None) -> Shown:
+    """The first scenes of a Moving Shapes series, with canonical captions."""
     from latent_shift.moving_shapes import caption, draw_scenes, render
 
     scenes = draw_scenes(seed, range(count), level=level, num_objects=objects, split=cast("Split", split))
     return list(render(scenes)), [caption(scene) for scene in scenes]
 
 
-def _seen_clips(
-    listing: Manifest, settings: dict[str, Any], *, seed: int, count: int, images: bool
-) -> tuple[list[Any], list[str]]:
-    """What a training with these settings sees at its first visits: the dataset's own items."""
+def _generated(source: GeneratedSource, seed: int, count: int, *, images: bool) -> Shown:
+    """The first items of a generated source."""
+    dataset = source.model_copy(update={"seed": seed}).dataset(images=images)
+    items = [dataset[index] for index in range(count)]
+    return [item["frames"].numpy() for item in items], [item["caption"] for item in items]
+
+
+def _windows(manifest: Manifest, window: dict[str, Any], seed: int, count: int, *, images: bool) -> Shown:
+    """The first items that a training with this window sees; bad records go to standard error."""
     from pydantic import ValidationError
 
     from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 
     try:
-        chosen = ClipSettings(**settings, max_bad_share=1.0)  # to look at the good ones; the bad are told
+        chosen = ClipSettings(**window, max_bad_share=1.0)  # shows the good ones among many bad
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "frames" if first["loc"] == ("num_frames",) else ".".join(map(str, first["loc"]))
-        raise ValueError(f"--{name} {first['input']}: {first['msg']}" if name else first["msg"]) from error
-    videos = VideoDataset(listing, chosen, seed=seed, kind="image" if images else "clip")
-    items = [videos[visit] for visit in range(min(count, len(videos)))]
-    for index, reason in videos.bad.items():
-        typer.echo(f"left out {videos.entries[index].key}: {reason}", err=True)
+        raise _option_error(error) from error
+    videos = VideoDataset(manifest, chosen, seed=seed, kind="image" if images else "clip")
+    items = [videos[index] for index in range(min(count, len(videos)))]
+    for number, reason in videos.bad.items():
+        typer.echo(f"left out {videos.records[number].key}: {reason}", err=True)
     return [item["frames"].numpy() for item in items], [item["caption"] for item in items]
 
 
+def _option_error(error: ValidationError) -> ValueError:
+    """A validation error as one of the command's options."""
+    from latent_shift.io import validation_error
+
+    first = error.errors()[0]
+    if not first["loc"]:  # of two options together
+        return ValueError(validation_error(error))
+    return ValueError(f"--{_option(str(first['loc'][0]))} {first['input']}: {first['msg']}")
+
+
 def _refuse(options: dict[str, Any], other: str) -> None:
-    """ValueError for the first option that is given although it says nothing to this source."""
+    """Raise ValueError for the first option that is given although it is only for another source."""
     for name, value in options.items():
         if value is not None:
-            option = "frames" if name == "num_frames" else name
-            raise ValueError(f"--{option}: only for {other}")
+            raise ValueError(f"--{_option(name)}: only for {other}")
 
 
-def _workers(asked: int) -> int:
-    return asked or os.cpu_count() or 1
+def _option(setting: str) -> str:
+    return "frames" if setting == "num_frames" else setting

@@ -1,5 +1,5 @@
-"""Clips and captions: the generated Moving Shapes world, and readers of real video collections.
+"""Clips and captions: readers of video collections, datasets and batch samplers.
 
-A room of data only. It knows nothing of models, pipelines or training: it hands out uint8 frames
-(F, H, W, 3) with the sentence that describes them. Import what you need from the submodule that holds it.
+Hands out uint8 frames (F, H, W, 3) with captions. Knows no pipeline and no training, and runs no model: what
+needs one is given a callable. Import what you need from the submodule that holds it.
 """

@@ -1,14 +1,18 @@
-"""Captions as text: files in odd encodings, and sentences trimmed. What had to be guessed is said."""
+"""Captions and times as text: files in other encodings than UTF-8, and cells of tables.
+
+Guesses are returned as notes, for they may be wrong.
+"""
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
 def decode(data: bytes, where: str) -> tuple[str, list[str]]:
-    """The text of a file's bytes, and what had to be guessed: an encoding other than UTF-8.
+    """The text of a file's bytes, and a note where its encoding was guessed.
 
     In this order: UTF-8 (with or without byte order mark), UTF-16 by its mark, else Windows-1252, in which
     any bytes are text.
@@ -27,7 +31,7 @@ def decode(data: bytes, where: str) -> tuple[str, list[str]]:
 
 
 def read_text(path: Path) -> tuple[str, list[str]]:
-    """A file's text and notes: see `decode`. Raises ValueError naming a file that cannot be read."""
+    """A file's text and notes (`decode`). Raises ValueError naming a file that cannot be read."""
     try:
         return decode(path.read_bytes(), str(path))
     except OSError as error:
@@ -35,16 +39,19 @@ def read_text(path: Path) -> tuple[str, list[str]]:
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
-    """The captions of a text file: each line that is not empty is one, its blanks made single."""
-    return tuple(dict.fromkeys(said for line in text.splitlines() if (said := " ".join(line.split()))))
+    """The captions of a text file: its lines that are not empty, without repetitions."""
+    return _without_blanks(text.splitlines())
 
 
 def as_captions(value: Any) -> tuple[str, ...]:
     """The captions of a table's cell or a JSON value: a text, or a list of texts; none for anything else."""
     texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
-        return ()
-    return tuple(dict.fromkeys(said for text in texts if (said := " ".join(text.split()))))
+    return _without_blanks(texts) if all(isinstance(text, str) for text in texts) else ()
+
+
+def _without_blanks(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts that are not empty, once each, with single blanks between words."""
+    return tuple(dict.fromkeys(single for text in texts if (single := " ".join(text.split()))))
 
 
 def as_seconds(value: Any) -> float | None:
@@ -54,11 +61,11 @@ def as_seconds(value: Any) -> float | None:
     """
     if value is None or value == "":
         return None
+    parts = str(value).split(":")
     try:
-        parts = [float(part) for part in str(value).split(":")]
-        seconds = sum(part * 60**place for place, part in enumerate(reversed(parts)))
+        seconds = sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
     except ValueError:
         seconds = -1.0
-    if isinstance(value, bool) or not 0 <= seconds < 1e9 or len(str(value).split(":")) > 3:
+    if isinstance(value, bool) or not 0 <= seconds < 1e9 or len(parts) > 3:
         raise ValueError(f"{value!r} is no time; expected seconds, or hours:minutes:seconds")
     return seconds

@@ -1,7 +1,7 @@
-"""A collection read once from end to end: what is in it, and each bad file with its reason.
+"""A collection read once from end to end: statistics, and each bad file with its reason.
 
-`inspect(listing)` decodes every frame of every file, in several processes, and gives a `Report`: its
-`summary` is for people, its `as_json` for programs. Nothing is changed. What a visit sees is `videos.py`'s.
+`inspect(manifest)` decodes every frame of every file, in several processes, and gives a `Report`: its
+`summary` is for people, its `as_json` for programs. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latent_shift.data.manifest import ClipRecord, Manifest
+from latent_shift.io import file_sha256
 from latent_shift.media import Facts, HeldFile, open_clip
 
-SHOWN = 20  # lines of one kind in a summary
+MAX_LINES = 20  # of one kind in a summary
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One entry after its file was read."""
+    """One record after its file was read."""
 
     key: str
-    digest: str = ""  # SHA-256 of the file; empty where it cannot be read at all
+    sha256: str = ""  # of the file; empty where it cannot be read at all
     facts: Facts | None = None
     frames: int = 0  # that can be decoded
     reason: str = ""  # why it is bad; empty for a good one
@@ -39,132 +40,118 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What a collection holds."""
+    """Statistics of a collection."""
 
-    listing: Manifest
+    manifest: Manifest
     findings: tuple[Finding, ...]
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Where and why: what the source already left out, then the files that cannot be read."""
-        left_out = [(problem.where, problem.reason) for problem in self.listing.problems]
-        return left_out + [(one.key, one.reason) for one in self.findings if one.reason]
+        """Where and why: the source's problems, then the files that cannot be read."""
+        problems = [(problem.where, problem.reason) for problem in self.manifest.problems]
+        return problems + [(one.key, one.reason) for one in self.findings if one.reason]
 
     @property
     def duplicates(self) -> list[list[str]]:
-        """Keys of entries whose files are byte for byte the same; pieces of one file are none."""
-        same: dict[str, dict[str, str]] = defaultdict(dict)
-        places = {entry.key: str(entry.place) for entry in self.listing.entries}
-        for one in self.findings:
-            if one.digest:
-                same[one.digest].setdefault(places[one.key], one.key)
+        """Keys of records with identical files; pieces of one file are no duplicates."""
+        same: dict[str, dict[str, str]] = defaultdict(dict)  # key by file, by hash
+        for record, one in zip(self.manifest.records, self.findings, strict=True):
+            if one.sha256:
+                same[one.sha256].setdefault(str(record.file), one.key)
         return [list(keys.values()) for keys in same.values() if len(keys) > 1]
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for programs."""
-        good = [one for one in self.findings if one.facts is not None and not one.reason]
-        facts = [one.facts for one in good if one.facts is not None]
-        clips = [fact for fact in facts if fact.kind == "clip"]
-        said = [caption for entry in self.listing.entries for caption in entry.captions]
-        longest = max(said, key=len)
-        again = [caption for caption, times in Counter(said).items() if times > 1]
+        good = [(one.facts, one.frames) for one in self.findings if one.facts is not None and not one.reason]
+        clips = [facts for facts, _ in good if facts.kind == "clip"]
+        captions = [caption for record in self.manifest.records for caption in record.captions]
         return {
-            "source": self.listing.source,
-            "entries": len(self.listing.entries),
+            "source": self.manifest.source,
+            "entries": len(self.manifest.records),
             "clips": len(clips),
-            "images": len(facts) - len(clips),
-            "frames": sum(one.frames for one in good),
-            "seconds": _spread([fact.duration for fact in clips]),
-            "frame_rates": _counts(f"{fact.fps:.4g}" for fact in clips),
-            "sizes": _counts(f"{fact.width}x{fact.height}" for fact in facts),
-            "codecs": _counts(fact.codec for fact in facts),
+            "images": len(good) - len(clips),
+            "frames": sum(frames for _, frames in good),
+            "seconds": _spread([facts.duration for facts in clips]),
+            "frame_rates": _counts(f"{facts.fps:.4g}" for facts in clips),
+            "sizes": _counts(f"{facts.width}x{facts.height}" for facts, _ in good),
+            "codecs": _counts(facts.codec for facts, _ in good),
             "captions": {
-                "number": len(said),
-                "missing": sum("caption" in problem.reason for problem in self.listing.problems),
-                "said_more_than_once": len(again),
-                "words": _spread([float(len(caption.split())) for caption in said]),
-                "longest": longest,
+                "number": len(captions),
+                "missing": sum("caption" in problem.reason for problem in self.manifest.problems),
+                "said_more_than_once": sum(times > 1 for times in Counter(captions).values()),
+                "words": _spread([float(len(caption.split())) for caption in captions]),
+                "longest": max(captions, key=len),
             },
             "duplicate_files": self.duplicates,
             "bad": [{"key": key, "reason": reason} for key, reason in self.bad],
-            "notes": list(self.listing.notes),
+            "notes": list(self.manifest.notes),
         }
 
     def summary(self) -> str:
         """The same in some lines, for people."""
-        told = self.as_json()
-        captions = told["captions"]
+        report = self.as_json()
+        captions = report["captions"]
         lines = [
-            f"{told['source']}: {told['clips']} clips and {told['images']} images can be read",
-            f"  seconds      {_spread_text(told['seconds'])}; {told['frames']} frames in all",
-            f"  frame rates  {_counts_text(told['frame_rates'])}",
-            f"  sizes        {_counts_text(told['sizes'])}",
-            f"  codecs       {_counts_text(told['codecs'])}",
+            f"{report['source']}: {report['clips']} clips and {report['images']} images can be read",
+            f"  seconds      {_spread_text(report['seconds'])}; {report['frames']} frames in all",
+            f"  frame rates  {_counts_text(report['frame_rates'])}",
+            f"  sizes        {_counts_text(report['sizes'])}",
+            f"  codecs       {_counts_text(report['codecs'])}",
             f"  captions     {captions['number']}, {captions['said_more_than_once']} said more than once,"
             f" {captions['missing']} missing; words {_spread_text(captions['words'], total=False)}",
             f"  longest      {captions['longest']}",
+            *_section("the same file more than once", [" = ".join(keys) for keys in self.duplicates]),
+            *_section("bad, left out", [f"{key}: {reason}" for key, reason in self.bad]),
+            *_section("notes", report["notes"]),
         ]
-        same = [f"  {' = '.join(keys)}" for keys in told["duplicate_files"]]
-        bad = [f"  {key}: {reason}" for key, reason in self.bad]
-        lines += _section("the same file more than once", same) + _section("bad, left out", bad)
-        return "\n".join(lines + _section("notes", [f"  {note}" for note in told["notes"]]))
+        return "\n".join(lines)
 
 
 def inspect(
-    listing: Manifest, *, workers: int = 1, report: Callable[[int], None] = lambda done: None
+    manifest: Manifest, *, workers: int = 1, report: Callable[[int], None] = lambda done: None
 ) -> Report:
-    """Read every file of a listing from end to end; report(n) is told when n entries are done."""
+    """Read every file of a manifest from end to end; report(n) is called when n records are done."""
     findings = []
-    for finding in in_parallel(inspect_entry, listing.entries, workers):
+    for finding in in_parallel(inspect_record, manifest.records, workers):
         findings.append(finding)
         report(len(findings))
-    return Report(listing, tuple(findings))
+    return Report(manifest, tuple(findings))
 
 
-def inspect_entry(entry: ClipRecord) -> Finding:
-    """Decode all of an entry's file."""
+def inspect_record(record: ClipRecord) -> Finding:
+    """Decode all of a record's file."""
+    digest = ""
     try:
-        file = entry.place.open()
-        digest = _digest(file)
-    except (ValueError, OSError) as error:
-        return Finding(entry.key, reason=_without(str(error), entry))
-    try:
+        file = record.file.open()
+        if isinstance(file, HeldFile):
+            digest = hashlib.sha256(file.data).hexdigest()
+        else:
+            digest = file_sha256(Path(file))
         with open_clip(file) as clip:
             facts, frames = clip.facts, clip.count_frames()
-    except ValueError as error:
-        return Finding(entry.key, digest, reason=_without(str(error), entry))
+    except (ValueError, OSError) as error:
+        # The file's name in front is left out: the key stands beside it.
+        return Finding(record.key, digest, reason=str(error).removeprefix(f"{record.file}: "))
     reason = ""
-    if facts.kind != entry.kind:
+    if facts.kind != record.kind:
         reason = f"holds {'a clip' if facts.kind == 'clip' else 'an image'}, not what its name says"
-    elif entry.start is not None and entry.start >= facts.duration:
-        reason = f"its piece starts at {entry.start:g} s, but the clip ends at {facts.duration:.4g} s"
-    return Finding(entry.key, digest, facts, frames, reason)
+    elif record.start is not None and record.start >= facts.duration:
+        reason = f"its piece starts at {record.start:g} s, but the clip ends at {facts.duration:.4g} s"
+    return Finding(record.key, digest, facts, frames, reason)
 
 
-def in_parallel(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    """The results of all tasks in their order; done here for one worker, else by fresh processes."""
+def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Yield the results of all items in their order, from `workers` new processes; 1 for this process."""
     if workers < 1:
         raise ValueError(f"workers {workers}: give 1 or more")
     if workers == 1:
-        yield from map(work, tasks)
+        yield from map(work, items)
         return
     with ExitStack() as closing:
-        # Fresh processes, not forks: a fork of a process with threads may hang.
+        # New processes, not forks: a fork of a process with threads may hang.
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         closing.callback(pool.shutdown, cancel_futures=True)
-        yield from pool.map(work, tasks, chunksize=min(max(len(tasks) // (8 * workers), 1), 64))
-
-
-def _digest(file: Any) -> str:
-    if isinstance(file, HeldFile):
-        return hashlib.sha256(file.data).hexdigest()
-    with Path(file).open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _without(message: str, entry: ClipRecord) -> str:
-    """A reason without the file's name in front, which stands beside it anyway."""
-    return message.removeprefix(f"{entry.place}: ")
+        yield from pool.map(work, items, chunksize=min(max(len(items) // (8 * workers), 1), 64))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -181,18 +168,19 @@ def _counts(values: Iterable[str]) -> dict[str, int]:
 def _spread_text(spread: dict[str, float], *, total: bool = True) -> str:
     if not spread:
         return "none"
-    told = f"{spread['least']:g} to {spread['most']:g}, half of them up to {spread['median']:g}"
-    return f"{told}, {spread['total']:g} in all" if total else told
+    text = f"{spread['least']:g} to {spread['most']:g}, half of them up to {spread['median']:g}"
+    return f"{text}, {spread['total']:g} in all" if total else text
 
 
 def _counts_text(counts: dict[str, int]) -> str:
-    shown = [f"{value} ({times})" for value, times in list(counts.items())[:SHOWN]]
+    shown = [f"{value} ({times})" for value, times in list(counts.items())[:MAX_LINES]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f" and {more} others" if more else "") if shown else "none"
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    """A heading with the number of lines, and the first of them; nothing where there are none."""
     if not lines:
         return []
-    more = [f"  and {len(lines) - SHOWN} more; --json lists all"] if len(lines) > SHOWN else []
-    return [f"{title}: {len(lines)}", *lines[:SHOWN], *more]
+    more = [f"  and {len(lines) - MAX_LINES} more; --json lists all"] if len(lines) > MAX_LINES else []
+    return [f"{title}: {len(lines)}", *(f"  {line}" for line in lines[:MAX_LINES]), *more]

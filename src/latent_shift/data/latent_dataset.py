@@ -1,81 +1,175 @@
-"""Encoded clips as a torch dataset: latents from a store, captions worded anew at every visit."""
+"""Clips encoded once: a folder of latents, and the dataset that reads them.
+
+The autoencoder is fixed while the denoiser trains, so each frame is encoded one time and kept in half
+precision. `encode_clips` fills a folder shard by shard and goes on where it was stopped; `read_latents` reads
+it whole; `LatentDataset` gives the latents with captions. Captions are not stored: the source still gives
+them, so every epoch may word them differently. The encoder is the caller's; no model runs here.
+
+Shapes: N clips of a shard, F frames, C latent channels, h x w latent pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
 
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from latent_shift.data.samplers import BatchSampler, ShuffledSampler, WeightedSampler
+from latent_shift.data.sources.base import CaptionedClips
+from latent_shift.io import atomic_file, write_text
+
+SHARD_CLIPS = 256  # clips in one file
 
 
-class Wording(Protocol):
-    """Captions of clips by visit; visit v is of clip v modulo their number."""
+def encode_clips(
+    clips: CaptionedClips,
+    encode_frames: Callable[[Tensor], Tensor],
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    workers: int = 0,
+) -> Iterator[int]:
+    """Encode all clips into `folder`, yielding the number of clips done after each new shard.
 
-    def __len__(self) -> int: ...
+    Args:
+        clips: what to encode.
+        encode_frames: from frames uint8 (N*F, H, W, 3) to latents (N*F, C, h, w).
+        folder: where the shards lie; full ones that are there already are kept.
+        settings: what the latents depend on, stored beside them.
+        workers: processes that give the frames; 0, this one.
 
-    def caption(self, visit: int, *, image: bool = False) -> str:
-        """What is said of it in plain words."""
-        ...
+    Raises:
+        ValueError: the folder holds latents of other settings.
+    """
+    _check_settings(folder / "settings.json", json.dumps(settings, sort_keys=True))
+    starts = range(0, len(clips), SHARD_CLIPS)
+    shards = [range(start, min(start + SHARD_CLIPS, len(clips))) for start in starts]
+    missing = [shard for shard in shards if _clips_in(_shard_path(folder, shard.start)) < len(shard)]
+    frames_of_shards = DataLoader(
+        cast("Dataset[Tensor]", _Shards(clips, missing)), batch_size=None, num_workers=workers
+    )
+    for shard, frames in zip(missing, frames_of_shards, strict=True):
+        latents = encode_frames(frames.flatten(0, 1)).cpu().unflatten(0, (len(shard), -1))
+        with atomic_file(_shard_path(folder, shard.start)) as partial:
+            save_file({"latents": latents.half().contiguous()}, partial)
+        yield shard.stop
 
-    def paraphrase(self, visit: int, *, image: bool = False) -> str:
-        """What is said of the clip this time; without its motion where `image`."""
-        ...
+
+class _Shards:
+    """A dataset of the frames of whole shards, uint8 (N, F, H, W, 3)."""
+
+    def __init__(self, clips: CaptionedClips, shards: list[range]) -> None:
+        self.clips, self.shards = clips, shards
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.from_numpy(self.clips.frames(self.shards[number]))
+
+
+def read_latents(folder: Path, length: int) -> Tensor:
+    """The first `length` stored clips, float16 (N, F, C, h, w). Raises ValueError where there are fewer."""
+    shards = []
+    for path in (_shard_path(folder, start) for start in range(0, length, SHARD_CLIPS)):
+        if path.exists():
+            with safe_open(path, framework="pt") as file:
+                shards.append(file.get_tensor("latents"))
+    clips = sum(map(len, shards))
+    if clips < length:
+        raise ValueError(f"{folder} holds {clips} clips, not {length}: encode it again")
+    return torch.cat(shards)[:length]
+
+
+def _shard_path(folder: Path, start: int) -> Path:
+    return folder / f"latents-{start:08d}.safetensors"
+
+
+def _clips_in(path: Path) -> int:
+    """The number of clips in a shard; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return int(file.get_slice("latents").get_shape()[0])
+
+
+def _check_settings(path: Path, text: str) -> None:
+    if not path.exists():
+        write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{path.parent} holds latents of other settings: name another folder, or remove it")
 
 
 class LatentDataset(Dataset[dict[str, Any]]):
     """Items of encoded clips: {"latents": float16 (F, C, h, w), "caption", "image_caption", "key"}.
 
-    Where `images`, an item is one frame of a clip, (1, C, h, w), and the visits go through all frames.
-    first: the clip of `captions` that the latents begin with. often: words; in `often_share` of a training's
-    visits a clip with such a word in its caption is seen. Raises ValueError for a word that no clip has.
+    Args:
+        latents: (clips, F, C, h, w).
+        captions: of the clips, and maybe of others before them.
+        images: whether an item is one frame of a clip, (1, C, h, w); the items are then all frames.
+        first: the clip of `captions` that the latents begin with.
+        oversample_words: in a ratio of the places clips with such a word in their captions are seen.
+        oversample_ratio: that ratio.
+
+    Raises:
+        ValueError: no clip's caption has one of the words.
     """
 
     def __init__(
         self,
         latents: Tensor,
-        captions: Wording,
+        captions: CaptionedClips,
         *,
         images: bool = False,
         first: int = 0,
-        often: Sequence[str] = (),
-        often_share: float = 0.0,
+        oversample_words: Sequence[str] = (),
+        oversample_ratio: float = 0.0,
     ) -> None:
         self.latents, self.captions, self.images, self.first = latents, captions, images, first
         self.frames = latents.shape[1] if images else 1
-        self.often, self.often_share = self._with_words(often), often_share
+        self.oversampled, self.oversample_ratio = self._with_words(oversample_words), oversample_ratio
 
     def _with_words(self, words: Sequence[str]) -> list[int]:
-        """The items of clips in whose plain caption one of the words is."""
+        """The items of clips with one of the words in their canonical caption."""
         if not words:
             return []
-        told = [set(self.captions.caption(self.first + clip).split()) for clip in range(len(self.latents))]
-        unknown = set(words).difference(*told)
+        clips = range(len(self.latents))
+        words_of = [set(self.captions.caption(self.first + clip).split()) for clip in clips]
+        unknown = set(words).difference(*words_of)
         if unknown:
-            raise ValueError(f"often: no clip's plain caption has the word {', '.join(sorted(unknown))}")
-        clips = [clip for clip, said in enumerate(told) if said.intersection(words)]
-        return [clip * self.frames + frame for clip in clips for frame in range(self.frames)]
+            raise ValueError(
+                f"oversample_words: no clip's canonical caption has the word {', '.join(sorted(unknown))}"
+            )
+        return [
+            clip * self.frames + frame
+            for clip in clips
+            if words_of[clip].intersection(words)
+            for frame in range(self.frames)
+        ]
 
-    def plan(self, batch_size: int, seed: int) -> BatchSampler:
-        """All items by turns; those with a word of `often` in its share of the places."""
-        if not self.often:
+    def batch_sampler(self, batch_size: int, seed: int) -> BatchSampler:
+        """All items shuffled, some of them oversampled."""
+        if not self.oversampled:
             return ShuffledSampler(len(self), batch_size, seed)
-        return WeightedSampler(len(self), self.often, self.often_share, batch_size, seed)
+        return WeightedSampler(len(self), self.oversampled, self.oversample_ratio, batch_size, seed)
 
     def __len__(self) -> int:
         return len(self.latents) * self.frames
 
-    def __getitem__(self, visit: int) -> dict[str, Any]:
-        epoch, place = divmod(visit, len(self))
-        clip, frame = divmod(place, self.frames)
-        telling = epoch * self.frames + frame  # each in other words
-        said = telling * len(self.captions) + self.first + clip
-        latents = self.latents[clip, frame : frame + 1] if self.images else self.latents[clip]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        epoch, item = divmod(index, len(self))
+        clip, frame = divmod(item, self.frames)
+        wording = (epoch * self.frames + frame) * len(self.captions) + self.first + clip
         return {
-            "latents": latents,
-            "caption": self.captions.paraphrase(said),
-            "image_caption": self.captions.paraphrase(said, image=True),
+            "latents": self.latents[clip, frame : frame + 1] if self.images else self.latents[clip],
+            "caption": self.captions.paraphrase(wording),
+            "image_caption": self.captions.paraphrase(wording, image=True),
             "key": f"clip {self.first + clip}",
         }

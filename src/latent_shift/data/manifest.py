@@ -1,14 +1,14 @@
-"""What a collection of clips is read into: entries, and the problems met on the way. No file is decoded here.
+"""A collection of clips as it was read: records, and the problems met on the way. No file is decoded here.
 
-An `Entry` is one clip or image with its captions; a `Problem` is what was left out, where, and why. A source
-(`sources/`) reads a `Listing`, whatever its format; what comes after (`videos.py`, `check.py`, `pack.py`)
-knows listings alone.
+A `ClipRecord` is one clip or image with its captions; a `Problem` is something that was left out, where, and
+why. A source (`sources/`) of any format gives a `Manifest`; the datasets, `check.py` and `pack.py` know
+manifests only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
@@ -16,10 +16,10 @@ from latent_shift.media import File, HeldFile, Kind
 
 
 class FileRef(Protocol):
-    """Where the bytes of a clip or image lie."""
+    """A file of a clip or image, which can be pickled and opened later."""
 
     def open(self) -> File:
-        """What `latent_shift.media` reads: a path, or the file itself held in memory."""
+        """The path, or the file held in memory: what `latent_shift.media` reads."""
         ...
 
     def __str__(self) -> str: ...
@@ -27,7 +27,7 @@ class FileRef(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of its own."""
+    """A file by its path."""
 
     path: str
 
@@ -41,7 +41,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A member of a tar file, found by its place in it."""
+    """A member of a tar file, by its offset."""
 
     tar: str
     name: str
@@ -49,11 +49,11 @@ class TarMember:
     size: int
 
     def open(self) -> File:
-        """The member's bytes; ValueError where the tar is shorter than it was."""
+        """The member in memory. Raises ValueError where the tar is gone or shorter than it was."""
         return HeldFile(str(self), self.read())
 
     def read(self) -> bytes:
-        """The member's bytes; ValueError where the tar is gone or shorter than it was."""
+        """The member's bytes. Raises ValueError where the tar is gone or shorter than it was."""
         try:
             with open(self.tar, "rb") as file:
                 file.seek(self.offset)
@@ -72,13 +72,13 @@ class TarMember:
 class ClipRecord:
     """One clip or image. start and end cut a piece out of a clip, in seconds."""
 
-    key: str  # unique in its source; names the entry in logs
-    place: FileRef
+    key: str  # unique in its source; names the record in logs
+    file: FileRef
     captions: tuple[str, ...]  # at least one
     kind: Kind
     start: float | None = None
     end: float | None = None
-    latents: FileRef | None = None  # computed ahead (`ahead.py`), with the states of the captions
+    latents: FileRef | None = None  # precomputed (`precomputed.py`), as the embeddings of the captions
     text: FileRef | None = None
 
 
@@ -86,7 +86,7 @@ class ClipRecord:
 class Problem:
     """Something of a source that cannot be used."""
 
-    where: str  # file and line, or an entry's key
+    where: str  # file and line, or a record's key
     reason: str
 
     def __str__(self) -> str:
@@ -95,47 +95,47 @@ class Problem:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A source that was read: what can be used, what cannot, and what was guessed on the way."""
+    """A source that was read: records, problems, and notes on what was guessed."""
 
     source: str
-    entries: tuple[ClipRecord, ...]
+    records: tuple[ClipRecord, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
     def of_kind(self, kind: Kind) -> Manifest:
-        """The listing with the clips alone, or the images alone."""
-        kept = tuple(entry for entry in self.entries if entry.kind == kind)
-        return Manifest(self.source, kept, self.problems, self.notes)
+        """The manifest with only its clips, or only its images."""
+        return replace(self, records=tuple(record for record in self.records if record.kind == kind))
 
-    def parted(self, count: int, seed: int) -> tuple[Manifest, Manifest]:
-        """All but `count` of the entries, and these, chosen by the seed and their keys alone.
+    def split(self, count: int, seed: int) -> tuple[Manifest, Manifest]:
+        """All but `count` of the records, and these, chosen by the seed and their keys only.
 
         Raises ValueError where that leaves nothing.
         """
-        if count >= len(self.entries):
-            raise ValueError(f"{self.source}: {count} of its {len(self.entries)} entries cannot be kept out")
-        chance = {entry.key: sha256(f"{seed} {entry.key}".encode()).digest() for entry in self.entries}
-        chosen = set(sorted(chance, key=lambda key: chance[key])[:count])
-        rest = tuple(entry for entry in self.entries if entry.key not in chosen)
-        kept = tuple(entry for entry in self.entries if entry.key in chosen)
-        return Manifest(self.source, rest, self.problems, self.notes), Manifest(self.source, kept)
+        if count >= len(self.records):
+            raise ValueError(f"{self.source}: {count} of its {len(self.records)} entries cannot be kept out")
+        order = sorted(self.records, key=lambda record: sha256(f"{seed} {record.key}".encode()).digest())
+        chosen = {record.key for record in order[:count]}
+        rest = tuple(record for record in self.records if record.key not in chosen)
+        kept = tuple(record for record in self.records if record.key in chosen)
+        return replace(self, records=rest), Manifest(self.source, kept)
 
 
-def build_manifest(
-    source: str, entries: Iterable[ClipRecord], problems: Iterable[Problem], notes: Iterable[str] = ()
-) -> Manifest:
-    """A listing, checked: an entry whose key an earlier one has becomes a problem.
+def build_manifest(source: str, found: Iterable[ClipRecord | Problem], notes: Iterable[str] = ()) -> Manifest:
+    """A checked manifest of records and problems: a record with the key of an earlier one is a problem.
 
-    Raises ValueError where no entry is left, naming the source and the first problem.
+    Raises ValueError where no record is left, naming the source and the first problem.
     """
-    kept: dict[str, ClipRecord] = {}
-    wrong = list(problems)
-    for entry in entries:
-        if entry.key in kept:
-            wrong.append(Problem(entry.key, "stands twice in the source; the first one is used"))
+    records: dict[str, ClipRecord] = {}
+    problems, repeated = [], []
+    for one in found:
+        if isinstance(one, Problem):
+            problems.append(one)
+        elif one.key in records:
+            repeated.append(Problem(one.key, "stands twice in the source; the first one is used"))
         else:
-            kept[entry.key] = entry
-    if not kept:
-        first = f"; the first of {len(wrong)} problems is {wrong[0]}" if wrong else ""
+            records[one.key] = one
+    problems += repeated
+    if not records:
+        first = f"; the first of {len(problems)} problems is {problems[0]}" if problems else ""
         raise ValueError(f"{source}: holds no clip or image with a caption that could be used{first}")
-    return Manifest(source, tuple(kept.values()), tuple(wrong), tuple(dict.fromkeys(notes)))
+    return Manifest(source, tuple(records.values()), tuple(problems), tuple(dict.fromkeys(notes)))

@@ -1,11 +1,11 @@
 """Any source as tar shards in the WebDataset layout: for many small files, slow disks, and other programs.
 
     folder/train-000000.tar   00000000.mp4  00000000.json   00000001.mp4  00000001.json ...
-    folder/train-000000.json  how many samples, and what was left out and why
-    folder/pack.json          what was packed; the same command goes on where it was stopped
+    folder/train-000000.json  number of samples; records that were left out, with reasons
+    folder/pack.json          the source and settings; the same command goes on where it was stopped
 
-The files go in as they are, not encoded anew; a sample's .json holds its captions, its piece (start, end) and
-its key in the source. Which entry lies in which shard depends on the source alone, and so does every byte.
+The files go in unchanged, not encoded again; a sample's .json holds its captions, its piece (start, end) and
+its key in the source. The source decides which record lies in which shard, and so every byte.
 """
 
 from __future__ import annotations
@@ -13,33 +13,44 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol
 
 from latent_shift.data.check import in_parallel
 from latent_shift.data.manifest import ClipRecord, Manifest, TarMember
-from latent_shift.data.precomputed import Encoder
-from latent_shift.media import File, HeldFile, open_clip
+from latent_shift.io import atomic_file, write_json
+from latent_shift.media import HeldFile, open_clip
+
+
+class RecordEncoder(Protocol):
+    """Computes files that lie beside each clip; in several processes, each with its own pickled copy."""
+
+    @property
+    def settings_record(self) -> dict[str, Any]:
+        """JSON values that the files depend on."""
+        ...
+
+    def files(self, record: ClipRecord) -> dict[str, bytes]:
+        """Files by their suffixes. Raises ValueError where the clip cannot be used."""
+        ...
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar to write: the entries from number `first` on."""
+    """One tar to write: the records from number `first` on."""
 
     number: int
     first: int
-    entries: tuple[ClipRecord, ...]
+    records: tuple[ClipRecord, ...]
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What became of a shard."""
+class PackedShard:
+    """A shard that was written."""
 
     path: Path
     samples: int
@@ -47,97 +58,90 @@ class Packed:
 
 
 def pack(
-    listing: Manifest,
+    manifest: Manifest,
     folder: Path,
     *,
     per_shard: int = 1000,
     workers: int = 1,
-    encoder: Encoder | None = None,
-) -> Iterator[Packed]:
-    """Write a listing's shards into `folder`, yielding each as it is done; those that are there are kept.
+    encoder: RecordEncoder | None = None,
+) -> Iterator[PackedShard]:
+    """Write a manifest's shards, yielding each when it is done; shards that exist are kept.
 
-    encoder: computes latents and text states, which are written beside each clip.
+    A record of which the file cannot be opened is left out, with its reason.
 
-    An entry whose file cannot be opened is left out, and named. Raises ValueError where the folder holds the
-    shards of another source, or other files that nobody packed, and for a disk that cannot be written.
+    Args:
+        manifest: the records.
+        folder: a new one, or that of the same command stopped before.
+        per_shard: records in one tar.
+        workers: processes.
+        encoder: computes files that are written beside each clip.
+
+    Raises:
+        ValueError: the folder holds shards of another source or of other settings, or other files, or the
+            disk cannot be written.
     """
     if per_shard < 1:
         raise ValueError(f"per_shard {per_shard}: give 1 or more")
-    firsts = range(0, len(listing.entries), per_shard)
     shards = [
-        Shard(number, first, listing.entries[first : first + per_shard])
-        for number, first in enumerate(firsts)
+        Shard(number, first, manifest.records[first : first + per_shard])
+        for number, first in enumerate(range(0, len(manifest.records), per_shard))
     ]
-    ahead = {} if encoder is None else {"ahead": encoder.facts}
-    _claim(folder, {"format": 1, "per_shard": per_shard, "source": fingerprint(listing), **ahead})
+    settings = {"format": 1, "per_shard": per_shard, "source": fingerprint(manifest)}
+    _claim(folder, settings if encoder is None else {**settings, "ahead": encoder.settings_record})
     yield from in_parallel(partial(write_shard, folder, encoder=encoder), shards, workers)
 
 
-def fingerprint(listing: Manifest) -> str:
-    """A hash of what is packed: keys, captions, pieces, and the sizes of the files, of all entries."""
+def fingerprint(manifest: Manifest) -> str:
+    """A hash of all that is packed: keys, captions, pieces, and the sizes of the files."""
     digest = hashlib.sha256()
-    for entry in listing.entries:
-        told = [entry.key, entry.captions, entry.kind, entry.start, entry.end, _size(entry)]
-        digest.update(json.dumps(told).encode())
+    for record in manifest.records:
+        values = [record.key, record.captions, record.kind, record.start, record.end, _size(record)]
+        digest.update(json.dumps(values).encode())
     return digest.hexdigest()
 
 
-def write_shard(folder: Path, shard: Shard, *, encoder: Encoder | None = None) -> Packed:
-    """Write one shard whole, its notes first; or read the notes of one that is there."""
+def write_shard(folder: Path, shard: Shard, *, encoder: RecordEncoder | None = None) -> PackedShard:
+    """Write one shard and before it its notes, whole or not at all; or read the notes of one that exists."""
     path = folder / f"train-{shard.number:06d}.tar"
     notes = path.with_suffix(".json")
     if path.exists() and notes.exists():
-        told = json.loads(notes.read_text(encoding="utf-8"))
-        return Packed(path, told["samples"], told["left_out"])
-    partial_path = folder / f".{uuid.uuid4().hex}.tmp"
+        return PackedShard(path, **json.loads(notes.read_text(encoding="utf-8")))
     left_out: dict[str, str] = {}
     try:
-        with tarfile.open(partial_path, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number, entry in enumerate(shard.entries, shard.first):
-                try:
-                    name, data = _content(entry)
-                    beside = {} if encoder is None else encoder.files(entry)
-                except ValueError as error:
-                    left_out[entry.key] = str(error)
-                    continue
-                _add(tar, f"{number:08d}{PurePath(name).suffix.lower()}", data)
-                _add(tar, f"{number:08d}.json", _words(entry))
-                for suffix, computed in beside.items():
-                    _add(tar, f"{number:08d}.{suffix}", computed)
-        samples = len(shard.entries) - len(left_out)
-        _write_json(notes, {"samples": samples, "left_out": left_out})
-        os.replace(partial_path, path)
+        with atomic_file(path) as partial_path:
+            with tarfile.open(partial_path, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for number, record in enumerate(shard.records, shard.first):
+                    try:
+                        files = _sample(record) | ({} if encoder is None else encoder.files(record))
+                    except ValueError as error:
+                        left_out[record.key] = str(error)
+                        continue
+                    for suffix, data in files.items():
+                        _add(tar, f"{number:08d}.{suffix}", data)
+            samples = len(shard.records) - len(left_out)
+            content = {"samples": samples, "left_out": left_out}
+            write_json(notes, content, ensure_ascii=False, indent=1)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial_path.unlink(missing_ok=True)
-    return Packed(path, samples, left_out)
+    return PackedShard(path, samples, left_out)
 
 
-def _content(entry: ClipRecord) -> tuple[str, bytes]:
-    """An entry's file as it is, opened once to be sure that it can be; ValueError otherwise."""
-    file = entry.place.open()
+def _sample(record: ClipRecord) -> dict[str, bytes]:
+    """A record's file, unchanged, and its words, by suffix. Raises ValueError where it cannot be opened."""
+    file = record.file.open()
     with open_clip(file) as clip:
-        if clip.facts.kind != entry.kind:
-            raise ValueError(f"{file}: holds no {entry.kind}, whatever its name says")
-    if isinstance(file, HeldFile):
-        return _named(entry, file), file.data
-    return str(file), Path(file).read_bytes()
-
-
-def _named(entry: ClipRecord, file: HeldFile) -> str:
-    """A name whose suffix says what the file is; rows of a table have none."""
-    if isinstance(entry.place, TarMember):
-        return entry.place.name
-    suffix = ".mp4" if entry.kind == "clip" else ".png"
-    return file.name + suffix
-
-
-def _words(entry: ClipRecord) -> bytes:
-    told: dict[str, Any] = {"caption": list(entry.captions), "key": entry.key}
-    times = {"start": entry.start, "end": entry.end}
-    told |= {name: seconds for name, seconds in times.items() if seconds is not None}
-    return json.dumps(told, ensure_ascii=False).encode()
+        if clip.facts.kind != record.kind:
+            raise ValueError(f"{file}: holds no {record.kind}, whatever its name says")
+    if not isinstance(file, HeldFile):
+        suffix, data = PurePath(file).suffix, Path(file).read_bytes()
+    elif isinstance(record.file, TarMember):
+        suffix, data = PurePath(record.file.name).suffix, file.data
+    else:  # a row of a table, which has no file name
+        suffix, data = ".mp4" if record.kind == "clip" else ".png", file.data
+    words: dict[str, Any] = {"caption": list(record.captions), "key": record.key}
+    times = {"start": record.start, "end": record.end}
+    words |= {name: seconds for name, seconds in times.items() if seconds is not None}
+    return {suffix[1:].lower(): data, "json": json.dumps(words, ensure_ascii=False).encode()}
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -147,15 +151,15 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _size(entry: ClipRecord) -> int:
-    if isinstance(entry.place, TarMember):
-        return entry.place.size
-    file: File = entry.place.open()
+def _size(record: ClipRecord) -> int:
+    if isinstance(record.file, TarMember):
+        return record.file.size
+    file = record.file.open()
     return len(file.data) if isinstance(file, HeldFile) else Path(file).stat().st_size
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this pack's own; ValueError where it is another's."""
+    """Write the folder's settings. Raises ValueError where it is in use for others."""
     path = folder / "pack.json"
     if path.exists():
         if json.loads(path.read_text(encoding="utf-8")) != settings:
@@ -166,13 +170,6 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: holds other files; name a new folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(path, settings)
+        write_json(path, settings, ensure_ascii=False, indent=1)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial_path = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    partial_path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(partial_path, path)

@@ -1,7 +1,7 @@
-"""From frames of any size to the size a model is trained at: the middle in its shape, made smaller.
+"""Frames of any size to the size of training: cropped in the middle to its shape, then resized.
 
-One size for all (`fit`), or aspect-ratio buckets: a set of sizes with about the same number of pixels, of
-which each clip takes the one whose shape is nearest to its own, so that little is cut off.
+One size for all clips, or aspect-ratio buckets: a set of sizes with about the same number of pixels, of which
+each clip takes the one nearest to its own shape, so that little is cropped.
 Resizing is bicubic with antialiasing. Shapes: F frames, H, W pixels, uint8 (F, H, W, 3).
 """
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 Size = tuple[int, int]  # height, width
-AREA_TOLERANCE = 0.15  # by how much a bucket may have more or fewer pixels than asked for
+AREA_TOLERANCE = 0.15  # a bucket may have this part more or fewer pixels than requested
 
 
 class Buckets(BaseModel):
@@ -24,8 +24,8 @@ class Buckets(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pixels: int = Field(256 * 256, ge=64, description="height times width")
-    multiple: int = Field(64, ge=1, description="that both sides are multiples of")
-    max_aspect: float = Field(2.0, ge=1.0, description="longer side by shorter side")
+    multiple: int = Field(64, ge=1, description="both sides are multiples of this")
+    max_aspect: float = Field(2.0, ge=1.0, description="longest ratio of the sides")
 
     @cached_property
     def sizes(self) -> tuple[Size, ...]:
@@ -46,11 +46,11 @@ class Buckets(BaseModel):
 
     @property
     def middle(self) -> Size:
-        """The size whose shape is nearest to a square."""
+        """The size nearest to a square."""
         return self.sizes[self.nearest(1, 1)]
 
     def nearest(self, height: int, width: int) -> int:
-        """The number of the bucket whose shape is nearest to that of a frame."""
+        """The number of the bucket nearest in shape to a frame."""
         shape = log(width / height)
         return min(
             range(len(self.sizes)), key=lambda b: abs(log(self.sizes[b][1] / self.sizes[b][0]) - shape)
@@ -59,16 +59,16 @@ class Buckets(BaseModel):
 
 def crop_box(height: int, width: int, size: Size) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the largest middle part that has the shape of `size`."""
-    wanted_height, wanted_width = size
-    if height * wanted_width > width * wanted_height:  # too tall
-        kept_height, kept_width = max(round(width * wanted_height / wanted_width), 1), width
+    target_height, target_width = size
+    if height * target_width > width * target_height:  # too tall
+        kept_height, kept_width = max(round(width * target_height / target_width), 1), width
     else:
-        kept_height, kept_width = height, max(round(height * wanted_width / wanted_height), 1)
+        kept_height, kept_width = height, max(round(height * target_width / target_height), 1)
     return (height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width
 
 
 def center_crop_resize(frames: Tensor, size: Size) -> Tensor:
-    """Frames uint8 (F, H, W, 3) cut in the middle to the shape of `size` and resized to it."""
+    """Crop frames uint8 (F, H, W, 3) in the middle to the shape of `size` and resize them to it."""
     top, left, height, width = crop_box(frames.shape[1], frames.shape[2], size)
     cut = frames[:, top : top + height, left : left + width]
     if (height, width) == size:

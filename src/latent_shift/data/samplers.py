@@ -1,7 +1,8 @@
-"""Plans: which visits each step of a training sees, whoever takes them.
+"""Batch samplers: which items each step of a training sees.
 
-A plan is an endless list of batches, decided by its seed alone and asked for by the number of the step, so
-that a run begins anywhere and sees what it would have seen. A dataset may have a plan of its own (`plan_of`).
+A batch sampler is an endless list of batches, decided by its seed and indexed by the step, so that a run may
+begin at any step and sees what it would have seen. An index is epoch * length + item: the dataset sees which
+item it is, and how often it was seen before, which decides its window and caption.
 """
 
 from __future__ import annotations
@@ -9,110 +10,162 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from latent_shift.rng import item_rng, step_seed
 
-_KIND_STREAM, _OFTEN_STREAM = 1 << 33, 1 << 34
+# Streams of `item_rng`, beyond the numbers of buckets, each of which is a stream of its own.
+_BUCKET_ORDER_STREAM, _KIND_STREAM, _OVERSAMPLING_STREAM = 1 << 32, 1 << 33, 1 << 34
 
 
 class BatchSampler(Protocol):
-    """The visits of each step, counted from 0."""
+    """The indices of each step, counted from 0."""
 
-    def visits(self, step: int) -> Sequence[Any]:
-        """`batch_size` of them, as the dataset takes them."""
+    def indices(self, step: int) -> Sequence[Any]:
+        """`batch_size` indices, as the dataset takes them."""
         ...
 
 
-class ShuffledSampler:
-    """Every epoch another order of all items.
+def batch_sampler_for(dataset: Dataset[Any], batch_size: int, seed: int) -> BatchSampler:
+    """The dataset's own batch sampler, else a shuffled one of all its items."""
+    own = getattr(dataset, "batch_sampler", None)
+    if own is not None:
+        sampler: BatchSampler = own(batch_size, seed)
+        return sampler
+    return ShuffledSampler(len(dataset), batch_size, seed)  # type: ignore[arg-type]
 
-    A visit is epoch * length + index: the dataset sees which item it is, and which time it is seen. A batch
-    may reach over the end of an epoch.
-    """
+
+class ShuffledSampler:
+    """All items in another order in every epoch; a batch may reach over the end of an epoch."""
 
     def __init__(self, length: int, batch_size: int, seed: int) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
-    def visits(self, step: int) -> list[int]:
-        """The visits of a step."""
-        return [self._visit(step * self.batch_size + place) for place in range(self.batch_size)]
+    def indices(self, step: int) -> list[int]:
+        """The indices of a step."""
+        start = step * self.batch_size
+        return [self._index(position) for position in range(start, start + self.batch_size)]
 
-    def _visit(self, position: int) -> int:
-        epoch, place = divmod(position, self.length)
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, self.length)
         if epoch != self._epoch:
-            own = torch.Generator().manual_seed(step_seed(self.seed, epoch))
-            self._epoch, self._order = epoch, torch.randperm(self.length, generator=own)
-        return epoch * self.length + int(self._order[place])
+            generator = torch.Generator().manual_seed(step_seed(self.seed, epoch))
+            self._epoch, self._order = epoch, torch.randperm(self.length, generator=generator)
+        return epoch * self.length + int(self._order[offset])
 
 
 class WeightedSampler:
-    """All items by turns, but in a share of the places one of those named, by turns of their own.
+    """All items shuffled, but in a ratio of the places one of the oversampled items, shuffled on their own.
 
-    often: indices of the named items. Raises ValueError where there are none.
+    oversampled: their numbers. Raises ValueError where there are none.
     """
 
-    def __init__(self, length: int, often: Sequence[int], share: float, batch_size: int, seed: int) -> None:
-        if not often:
-            raise ValueError("no item is to be seen often: name some")
-        self.length, self.often, self.share, self.seed = length, often, share, seed
+    def __init__(
+        self, length: int, oversampled: Sequence[int], ratio: float, batch_size: int, seed: int
+    ) -> None:
+        if not oversampled:
+            raise ValueError("no item is to be oversampled: name some")
+        self.length, self.oversampled, self.ratio, self.seed = length, oversampled, ratio, seed
         self._all = ShuffledSampler(length, batch_size, seed)
-        self._few = ShuffledSampler(len(often), batch_size, seed + 1)
+        self._few = ShuffledSampler(len(oversampled), batch_size, seed + 1)
 
-    def visits(self, step: int) -> list[int]:
-        """The visits of a step."""
-        pairs = zip(self._all.visits(step), self._few.visits(step), strict=True)
-        rng = item_rng(self.seed, step, _OFTEN_STREAM)
-        return [self._named(few) if rng.random() < self.share else every for every, few in pairs]
+    def indices(self, step: int) -> list[int]:
+        """The indices of a step."""
+        pairs = zip(self._all.indices(step), self._few.indices(step), strict=True)
+        rng = item_rng(self.seed, step, _OVERSAMPLING_STREAM)
+        return [self._oversampled(few) if rng.random() < self.ratio else one for one, few in pairs]
 
-    def _named(self, visit: int) -> int:
-        epoch, place = divmod(visit, len(self.often))
-        return epoch * self.length + self.often[place]
+    def _oversampled(self, index: int) -> int:
+        epoch, number = divmod(index, len(self.oversampled))
+        return epoch * self.length + self.oversampled[number]
+
+
+class BucketBatchSampler:
+    """Batches of one size each (`resize.Buckets`): every epoch shuffles each bucket and the order of batches.
+
+    bucket_of: the bucket of each item, None for one to leave out. The last batch of a bucket is filled up
+    from its front; no index comes twice, so an item that fills up a batch is seen in another window. Raises
+    ValueError where no item is left.
+    """
+
+    def __init__(self, bucket_of: Sequence[int | None], batch_size: int, seed: int) -> None:
+        self.length, self.batch_size, self.seed = len(bucket_of), batch_size, seed
+        self._members = {
+            bucket: [item for item, one in enumerate(bucket_of) if one == bucket]
+            for bucket in sorted({one for one in bucket_of if one is not None})
+        }
+        if not self._members:
+            raise ValueError("no entry has a bucket: none of the files can be opened")
+        self._batches = [
+            (bucket, start)
+            for bucket, members in self._members.items()
+            for start in range(0, len(members), batch_size)
+        ]
+        # How often an item may be needed in one epoch, to fill up the last batch of a small bucket.
+        self._rounds = max(-(-batch_size // len(members)) + 1 for members in self._members.values())
+        self._epoch, self._orders, self._batch_order = -1, dict[int, list[int]](), list[int]()
+
+    def indices(self, step: int) -> list[int]:
+        """The indices of a step."""
+        epoch, number = divmod(step, len(self._batches))
+        self._shuffle(epoch)
+        bucket, start = self._batches[self._batch_order[number]]
+        order = self._orders[bucket]
+        chosen = [divmod(position, len(order)) for position in range(start, start + self.batch_size)]
+        return [(epoch * self._rounds + again) * self.length + order[offset] for again, offset in chosen]
+
+    def _shuffle(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        batches = range(len(self._batches))
+        self._batch_order = _shuffled(batches, item_rng(self.seed, epoch, _BUCKET_ORDER_STREAM))
+        self._orders = {
+            bucket: _shuffled(members, item_rng(self.seed, epoch, bucket))
+            for bucket, members in self._members.items()
+        }
+
+
+def _shuffled(numbers: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """A permutation from uniform numbers only, which are the same with every version of numpy."""
+    return [numbers[int(position)] for position in np.argsort(rng.random(len(numbers)), kind="stable")]
 
 
 class ImageVideoMix(Dataset[dict[str, Any]]):
-    """Clips, and in a share of the steps images of another source in their place; as long as the clips."""
+    """Clips, and in a ratio of the steps images of another dataset in their place; as long as the clips.
 
-    def __init__(self, clips: Dataset[Any], images: Dataset[Any], share: float) -> None:
-        self.clips, self.images, self.share = clips, images, share
+    Its indices are pairs: whether it is an image, and the index in that dataset.
+    """
+
+    def __init__(self, clips: Dataset[Any], images: Dataset[Any], image_ratio: float) -> None:
+        self.clips, self.images, self.image_ratio = clips, images, image_ratio
 
     def __len__(self) -> int:
         return len(self.clips)  # type: ignore[arg-type]
 
-    def __getitem__(self, visit: tuple[bool, int]) -> dict[str, Any]:
-        is_image, own = visit
+    def __getitem__(self, index: tuple[bool, int]) -> dict[str, Any]:
+        is_image, own = index
         item: dict[str, Any] = (self.images if is_image else self.clips)[own]
         return item
 
-    def plan(self, batch_size: int, seed: int) -> ImageVideoSampler:
+    def batch_sampler(self, batch_size: int, seed: int) -> ImageVideoSampler:
         """Whole batches of clips, or of images."""
-        return ImageVideoSampler(
-            sampler_for(self.clips, batch_size, seed),
-            sampler_for(self.images, batch_size, seed + 1),
-            self.share,
-            seed,
-        )
+        clips = batch_sampler_for(self.clips, batch_size, seed)
+        images = batch_sampler_for(self.images, batch_size, seed + 1)
+        return ImageVideoSampler(clips, images, self.image_ratio, seed)
 
 
 class ImageVideoSampler:
-    """Visits (is it an image, its number) of a `Mixed` dataset."""
+    """Batch sampler of an `ImageVideoMix`."""
 
-    def __init__(self, clips: BatchSampler, images: BatchSampler, share: float, seed: int) -> None:
-        self.clips, self.images, self.share, self.seed = clips, images, share, seed
+    def __init__(self, clips: BatchSampler, images: BatchSampler, image_ratio: float, seed: int) -> None:
+        self.clips, self.images, self.image_ratio, self.seed = clips, images, image_ratio, seed
 
-    def visits(self, step: int) -> list[tuple[bool, int]]:
-        """The visits of a step, all of one kind."""
-        is_image = item_rng(self.seed, step, _KIND_STREAM).random() < self.share
-        plan = self.images if is_image else self.clips
-        return [(is_image, visit) for visit in plan.visits(step)]
-
-
-def sampler_for(dataset: Dataset[Any], batch_size: int, seed: int) -> BatchSampler:
-    """The dataset's own plan, or permutations of all its items."""
-    own = getattr(dataset, "plan", None)
-    if own is not None:
-        plan: BatchSampler = own(batch_size, seed)
-        return plan
-    return ShuffledSampler(len(dataset), batch_size, seed)  # type: ignore[arg-type]
+    def indices(self, step: int) -> list[tuple[bool, int]]:
+        """The indices of a step, all of one kind."""
+        is_image = item_rng(self.seed, step, _KIND_STREAM).random() < self.image_ratio
+        sampler = self.images if is_image else self.clips
+        return [(is_image, index) for index in sampler.indices(step)]

@@ -12,20 +12,20 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from latent_shift.data.samplers import BatchSampler, sampler_for
+from latent_shift.data.samplers import BatchSampler, batch_sampler_for
 
 
 class StepSampler(Sampler[list[Any]]):
-    """A plan's visits, a list a step from `first_step` on, without end: every world_size-th of each batch."""
+    """A sampler's indices, a list a step from `first_step` on, endless: every world_size-th of each batch."""
 
     def __init__(
-        self, plan: BatchSampler, first_step: int = 0, *, rank: int = 0, world_size: int = 1
+        self, sampler: BatchSampler, first_step: int = 0, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.plan, self.first_step, self.rank, self.world_size = plan, first_step, rank, world_size
+        self.sampler, self.first_step, self.rank, self.world_size = sampler, first_step, rank, world_size
 
     def __iter__(self) -> Iterator[list[Any]]:
         for step in count(self.first_step):
-            yield list(self.plan.visits(step))[self.rank :: self.world_size]
+            yield list(self.sampler.indices(step))[self.rank :: self.world_size]
 
 
 def loader(
@@ -44,10 +44,10 @@ def loader(
     """
     if batch_size % world_size:
         raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world_size} processes")
-    plan = sampler_for(dataset, batch_size, seed)
+    sampler = batch_sampler_for(dataset, batch_size, seed)
     return DataLoader(
         dataset,
-        batch_sampler=StepSampler(plan, first_step, rank=rank, world_size=world_size),
+        batch_sampler=StepSampler(sampler, first_step, rank=rank, world_size=world_size),
         num_workers=workers,
         collate_fn=default_collate,
         persistent_workers=workers > 0,

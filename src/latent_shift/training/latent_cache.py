@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from diffusers import AutoencoderKL
 
-from latent_shift.autoencoder import encoder_hash
-from latent_shift.data import latent_store
-from latent_shift.data.latent_dataset import LatentDataset
+from latent_shift.autoencoder import encode_frames, encoder_hash
+from latent_shift.data.latent_dataset import LatentDataset, encode_clips, read_latents
 from latent_shift.training.log import Progress
 from latent_shift.training.recipe import Latents
 
@@ -33,8 +33,12 @@ def stored_clips(
         first, world = world.clips, world.extended(last)
     clips = world.captioned_clips(cached=True)
     settings = {"world": world.latent_settings(), "autoencoder": encoder_hash(vae)}
-    for done in latent_store.encode(clips, vae, recipe.folder, settings, workers=workers):
+    # Frames encoded together: as many as a CPU's cache holds.
+    encode = partial(encode_frames, vae, chunk=256 if vae.device.type == "cpu" else 1024)
+    for done in encode_clips(clips, encode, recipe.folder, settings, workers=workers):
         report(Progress(done, len(clips), stage="encoding clips"))
-    stored = latent_store.read(recipe.folder, len(clips))[first:, :: recipe.every].contiguous()
-    often, share = ((), 0.0) if last else (recipe.often, recipe.often_share)
-    return LatentDataset(stored, clips, images=images, first=first, often=often, often_share=share)
+    stored = read_latents(recipe.folder, len(clips))[first:, :: recipe.every].contiguous()
+    words, ratio = ((), 0.0) if last else (recipe.often, recipe.often_share)
+    return LatentDataset(
+        stored, clips, images=images, first=first, oversample_words=words, oversample_ratio=ratio
+    )

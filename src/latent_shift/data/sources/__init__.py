@@ -1,10 +1,10 @@
-"""Collections of clips in the formats that people have, each a small file: settings in, a `Listing` out.
+"""Collections of clips in the formats that people have: settings in, a `Manifest` out.
 
-    source = read_source("clips.yaml")           # the settings of one source, with its format
-    source = recognise("clips/")                 # or what is clear from the name: a folder, a table, tars
-    source.read().entries
+    source = read_source("clips.yaml")        # the settings of one source, with its format
+    source = detect_source("clips/")          # or the format as the name shows it: a folder, a table, tars
+    source.read().records
 
-A new format is a new file here with a class, and a line in `SOURCES` below.
+A new format is a class in a file here, and a line in `SOURCES` below; packages add more by entry points.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from latent_shift.data.sources.base import GeneratedSource, Source
+from latent_shift.io import read_yaml_mapping, validation_error
 from latent_shift.registry import Registry
 
 _HERE = "latent_shift.data.sources"
@@ -26,20 +26,19 @@ SOURCES = Registry(
     {
         "folder": f"{_HERE}.folder:FolderSource",
         "table": f"{_HERE}.table:TableSource",
-        "msrvtt": f"{_HERE}.msrvtt:MsrvttSource",
-        "ucf101": f"{_HERE}.ucf101:Ucf101Source",
-        "webvid": f"{_HERE}.webvid:WebvidSource",
+        "msrvtt": f"{_HERE}.published:MsrvttSource",
+        "ucf101": f"{_HERE}.published:Ucf101Source",
+        "webvid": f"{_HERE}.published:WebvidSource",
         "huggingface": f"{_HERE}.huggingface:HuggingFaceSource",
         "shards": f"{_HERE}.shards:ShardsSource",
     },
 )
-AnyOfAll = Source | GeneratedSource
 
-__all__ = ["SOURCES", "AnyGeneratedSource", "AnySource", "make_source", "read_source", "recognise"]
+__all__ = ["SOURCES", "AnyGeneratedSource", "AnySource", "detect_source", "make_source", "read_source"]
 
 
 def _from_mapping(value: Any) -> Any:
-    """A source of a recipe's mapping, by its format; a source stays as it is."""
+    """A source of a recipe's mapping, by its format; a source stays unchanged."""
     if not isinstance(value, Mapping):
         return value
     if "format" not in value:
@@ -52,43 +51,30 @@ AnySource = Annotated[Source, BeforeValidator(_from_mapping), SerializeAsAny()]
 AnyGeneratedSource = Annotated[GeneratedSource, BeforeValidator(_from_mapping), SerializeAsAny()]
 
 
-def make_source(settings: Mapping[str, Any], where: str) -> AnyOfAll:
-    """A source of its settings; ValueError naming `where` and the first wrong key."""
+def make_source(settings: Mapping[str, Any], where: str) -> Source | GeneratedSource:
+    """A source of its settings. Raises ValueError naming `where` and the first wrong key."""
     name = settings.get("format")
     if name not in SOURCES:
         raise ValueError(f"{where}: format: expected one of {', '.join(SOURCES.names())}")
     try:
-        made: AnyOfAll = SOURCES[str(name)].model_validate(dict(settings))
-        return made
+        source: Source | GeneratedSource = SOURCES[str(name)].model_validate(dict(settings))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            told = f"unknown key of format {name}"
-        elif first["type"] == "missing":
-            told = f"is missing; format {name} needs it"
-        else:
-            told = f"{first['msg']}, got {str(first['input'])[:80]!r}"
-        raise ValueError(f"{where}: {key}: {told}") from error
+        raise ValueError(f"{where}: {validation_error(error, f'format {name}')}") from error
+    return source
 
 
-def read_source(path: Path, **changes: Any) -> AnyOfAll:
+def read_source(path: Path, **changes: Any) -> Source | GeneratedSource:
     """A source from a YAML file with its settings; relative paths start from that file's folder.
 
-    changes: settings that stand in for those of the file. Raises ValueError naming the file and the key.
+    changes: settings that replace those of the file. Raises ValueError naming the file and the key.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"source {path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"source {path}: expected keys and values, among them format")
-    source = make_source(content | changes, f"source {path}")
-    return source.model_copy(update=_from_folder(source, path.parent, set(changes)))
+    settings = read_yaml_mapping(path, "source") | changes
+    source = make_source(settings, f"source {path}")
+    return source.model_copy(update=_paths_from(path.parent, source, set(changes)))
 
 
-def _from_folder(source: AnyOfAll, folder: Path, kept: set[str]) -> dict[str, Any]:
-    """The source's relative paths, but for `kept` ones, as they are seen from where the program runs."""
+def _paths_from(folder: Path, source: Source | GeneratedSource, kept: set[str]) -> dict[str, Any]:
+    """The source's relative paths, except `kept` fields, as seen from the current folder."""
     values = {name: getattr(source, name) for name in type(source).model_fields if name not in kept}
     moved: dict[str, Any] = {
         name: folder / value for name, value in values.items() if isinstance(value, Path)
@@ -101,15 +87,23 @@ def _from_folder(source: AnyOfAll, folder: Path, kept: set[str]) -> dict[str, An
     return moved
 
 
-def recognise(name: str, format: str | None = None, **settings: Any) -> AnyOfAll:
-    """A source of what a user typed: a folder, a .csv, .tsv, .jsonl, .json or .yaml file, a pattern of tars.
+def detect_source(name: str, format: str | None = None, **settings: Any) -> Source | GeneratedSource:
+    """A source of a name on a command line.
 
-    format: where the name does not tell; settings: the format's other keys. Raises ValueError naming what is
-    not clear.
+    Args:
+        name: a folder, a .csv, .tsv, .jsonl, .json or .yaml file, a pattern of tars, or the format of a
+            generated source.
+        format: where the name does not show it.
+        settings: the format's other keys.
+
+    Raises:
+        ValueError: the format is not clear, or a setting is wrong.
     """
     if name.endswith((".yaml", ".yml")):
         changes = settings if format is None else {"format": format, **settings}
         return read_source(Path(name), **changes)
+    if format is None and name in SOURCES and issubclass(SOURCES[name], GeneratedSource):
+        return make_source({"format": name, **settings}, name)
     format = format or _format_of(name)
     key = "shards" if format == "shards" else "path"
     return make_source({"format": format, key: name, **settings}, name)

@@ -1,6 +1,6 @@
-"""Base classes of all sources: collections that are read, and worlds whose clips are made as they are needed.
+"""Base classes of all sources: collections that are read, and worlds whose clips are made on demand.
 
-Also the checks that every format of a collection needs.
+Also the checks that the formats of collections share.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Source(BaseModel, ABC):
 
     @abstractmethod
     def read(self) -> Manifest:
-        """All entries and problems. Raises ValueError for a source that cannot be used at all."""
+        """All records and problems. Raises ValueError for a source that cannot be used at all."""
 
 
 class ClipShape(NamedTuple):
@@ -39,25 +39,25 @@ class ClipShape(NamedTuple):
 
 
 class CaptionedClips(Protocol):
-    """Clips by index and their captions by visit; visit v is of clip v modulo their number."""
+    """Clips by number, and their captions by index; index i is of clip i modulo their number."""
 
     def __len__(self) -> int: ...
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
-        """Clips of these indices, uint8 (N, F, H, W, 3)."""
+        """Clips of these numbers, uint8 (N, F, H, W, 3)."""
         ...
 
-    def caption(self, visit: int, *, image: bool = False) -> str:
-        """The canonical caption of the clip of a visit; of a single frame of it where `image`."""
+    def caption(self, index: int, *, image: bool = False) -> str:
+        """The canonical caption of a clip; of a single frame of it where `image`."""
         ...
 
-    def paraphrase(self, visit: int, *, image: bool = False) -> str:
-        """The caption at this visit, worded anew; of a single frame where `image`."""
+    def paraphrase(self, index: int, *, image: bool = False) -> str:
+        """A caption of a clip, worded by the index; of a single frame where `image`."""
         ...
 
 
 class GeneratedSource(BaseModel, ABC):
-    """Settings of a generated world: a series of captioned clips made as they are needed, without files."""
+    """Settings of a generated world: a series of captioned clips made on demand, without files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,13 +76,13 @@ class GeneratedSource(BaseModel, ABC):
     ) -> Dataset[dict[str, Any]]:
         """Items {"frames": uint8 (F, H, W, 3), "caption", "key"}; single frames where `images`.
 
-        crop: of each image only a window of so many pixels around an object. hard_negatives: items have so
-        many nearly true sentences, "hard_negatives".
+        crop: side in pixels of a window around an object, cut out of each image. hard_negatives: number of
+        false captions of each item, "hard_negatives".
         """
 
     @abstractmethod
     def captioned_clips(self, *, cached: bool = False) -> CaptionedClips:
-        """The series by index. cached: the descriptions (not the pixels) are kept in memory."""
+        """The series by number. cached: keep the descriptions (not the pixels) in memory."""
 
     @abstractmethod
     def extended(self, count: int) -> Self:
@@ -102,13 +102,13 @@ class GeneratedSource(BaseModel, ABC):
 
     @abstractmethod
     def latent_settings(self) -> dict[str, Any]:
-        """Settings that encoded clips depend on: a store of other settings is another store."""
+        """Settings that encoded clips depend on; latents of other settings are never mixed."""
 
 
-def file_entry(
+def file_record(
     key: str, path: Path, captions: Sequence[str], start: float | None = None, end: float | None = None
 ) -> ClipRecord | Problem:
-    """An entry for a file on disk, or what is wrong with it: name, captions, times, or it is not there."""
+    """A record of a file on disk, or a problem of its name, captions or times, or that it does not exist."""
     kind = kind_by_name(path.name)
     if kind is None:
         known = " ".join(CLIP_SUFFIXES + IMAGE_SUFFIXES)
@@ -122,8 +122,8 @@ def file_entry(
     return ClipRecord(key, LocalFile(str(path)), tuple(captions), kind, start, end)
 
 
-def piece(start: Any, end: Any) -> tuple[float | None, float | None]:
-    """A row's start and end in seconds; ValueError naming the one that is no time."""
+def piece_times(start: Any, end: Any) -> tuple[float | None, float | None]:
+    """A row's start and end in seconds. Raises ValueError naming the one that is no time."""
     times = []
     for name, value in (("start", start), ("end", end)):
         try:
@@ -133,14 +133,8 @@ def piece(start: Any, end: Any) -> tuple[float | None, float | None]:
     return times[0], times[1]
 
 
-def sorted_out(found: Sequence[ClipRecord | Problem]) -> tuple[list[ClipRecord], list[Problem]]:
-    """Entries and problems, apart."""
-    entries = [one for one in found if isinstance(one, ClipRecord)]
-    return entries, [one for one in found if isinstance(one, Problem)]
-
-
-def require_folder(path: Path, what: str) -> Path:
-    """The path if it is a folder; ValueError naming the key it was given for otherwise."""
+def require_folder(path: Path, key: str) -> Path:
+    """The path, if it is a folder. Raises ValueError naming the setting `key` otherwise."""
     if not path.is_dir():
-        raise ValueError(f"{what} {path}: {'is not a folder' if path.exists() else 'no such folder'}")
+        raise ValueError(f"{key} {path}: {'is not a folder' if path.exists() else 'no such folder'}")
     return path

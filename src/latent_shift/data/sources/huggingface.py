@@ -2,8 +2,8 @@
 
     pip install 'latent-shift[datasets]'
 
-A row's clip or image may be a path, the file's bytes, or a column of the types Video and Image; it is kept as
-it is stored and decoded by this package.
+A row's clip or image may be a path, the file's bytes, or a column of the types Video and Image; it stays as
+it is stored and is decoded by this package.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from latent_shift.data.caption_io import as_captions
-from latent_shift.data.manifest import ClipRecord, FileRef, LocalFile, Manifest, Problem, build_manifest
-from latent_shift.data.sources.base import Source, piece
+from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest, Problem, build_manifest
+from latent_shift.data.sources.base import Source, piece_times
+from latent_shift.io import one_line
 from latent_shift.media import File, HeldFile, Kind
 
 
@@ -26,7 +27,7 @@ class HuggingFaceSource(Source):
 
     format: Literal["huggingface"] = "huggingface"
     path: str = Field(description="folder (of save_to_disk, or of parquet files), or hub id with hub: true")
-    hub: bool = Field(False, description="whether `path` is on the hub, to be fetched through the network")
+    hub: bool = Field(False, description="whether `path` is a hub id, to be downloaded")
     split: str = "train"
     media_column: str = Field("video", description="path, bytes, Video or Image")
     caption_column: str = "caption"
@@ -35,7 +36,7 @@ class HuggingFaceSource(Source):
     kind: Kind = Field("clip", description="what the column holds")
 
     def read(self) -> Manifest:
-        """One entry a row. Raises ValueError without the extra, the split or the columns."""
+        """One record a row. Raises ValueError without the extra, the split or the columns."""
         table = _rows(self)
         named = [self.media_column, self.caption_column, self.start_column, self.end_column]
         missing = [name for name in named if name is not None and name not in table.column_names]
@@ -44,39 +45,30 @@ class HuggingFaceSource(Source):
                 f"{self.path}: no column {missing[0]!r}; it has {', '.join(table.column_names)};"
                 " set media_column, caption_column, start_column or end_column"
             )
-        entries: list[ClipRecord] = []
-        problems: list[Problem] = []
-        words = table.select_columns([name for name in named[1:] if name is not None])
-        for number, row in enumerate(words):
-            found = self._entry(number, row)
-            if isinstance(found, ClipRecord):
-                entries.append(found)
-            else:
-                problems.append(found)
-        return build_manifest(self.path, entries, problems)
+        without_media = table.select_columns([name for name in named[1:] if name is not None])
+        return build_manifest(self.path, [self._record(*row) for row in enumerate(without_media)])
 
-    def _entry(self, number: int, row: dict[str, Any]) -> ClipRecord | Problem:
+    def _record(self, number: int, row: dict[str, Any]) -> ClipRecord | Problem:
         key = f"{self.path} row {number}"
         captions = as_captions(row[self.caption_column])
         if not captions:
             return Problem(key, f"{self.caption_column} is empty or no text")
         try:
-            start, end = piece(row.get(self.start_column or ""), row.get(self.end_column or ""))
+            start, end = piece_times(row.get(self.start_column or ""), row.get(self.end_column or ""))
         except ValueError as error:
             return Problem(key, str(error))
-        place: FileRef = InRow(self, number)
-        return ClipRecord(key, place, captions, self.kind, start, end)
+        return ClipRecord(key, RowFile(self, number), captions, self.kind, start, end)
 
 
 @dataclass(frozen=True, slots=True)
-class InRow:
-    """The media column of a row, read when it is asked for."""
+class RowFile:
+    """The file in a row's media column, read when it is opened."""
 
     source: HuggingFaceSource
     row: int
 
     def open(self) -> File:
-        """The path or the bytes that the row holds; ValueError where it holds neither."""
+        """The path or the bytes in the row. Raises ValueError where it holds neither."""
         value = _rows(self.source)[self.row][self.source.media_column]
         if isinstance(value, dict):  # of the types Video and Image, not decoded
             value = value.get("bytes") or value.get("path")
@@ -94,7 +86,7 @@ class InRow:
 
 @lru_cache(maxsize=8)
 def _rows(source: HuggingFaceSource) -> Any:
-    """The collection's split, its videos and images not decoded; one for each process."""
+    """The collection's split, its videos and images not decoded; loaded once in each process."""
     try:
         import datasets
     except ImportError as error:
@@ -117,5 +109,6 @@ def _load(datasets: Any, source: HuggingFaceSource) -> Any:
         loaded = datasets.load_from_disk(source.path)
         return loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{source.path} split {source.split!r}: cannot be read: {reason}") from error
+        raise ValueError(
+            f"{source.path} split {source.split!r}: cannot be read: {one_line(error)}"
+        ) from error

@@ -2,32 +2,37 @@
 
     train-0000.tar:  000.mp4  000.txt   001.mp4  001.json  ...
 
-A caption is a .txt, or a .json with the key `caption` (a text or a list of texts) and, if need be, `start`
-and `end` in seconds. Only the headers of a tar are read here; a clip's bytes are read when it is asked for.
-Shards on the web are fetched once, into a folder that must be named.
+A caption is a .txt, or a .json with the key `caption` (a text or a list of texts) and, optionally, `start`
+and `end` in seconds. Only headers and captions of a tar are read here, no clips. Shards on the web are
+downloaded once, into a folder that must be named.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import re
+import shutil
 import tarfile
-from collections.abc import Iterator
+from http.client import HTTPException
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from pydantic import Field
 
 from latent_shift.data.caption_io import as_captions, caption_lines, decode
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
-from latent_shift.data.sources.base import Source, piece
-from latent_shift.data.sources.fetching import fetch_file, is_url
+from latent_shift.data.sources.base import Source, piece_times
+from latent_shift.io import atomic_file, one_line
 from latent_shift.media import kind_by_name
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption file in a tar
+TIMEOUT = 60  # seconds without a byte, after which a server counts as gone
 
 
 class ShardsSource(Source):
@@ -35,22 +40,25 @@ class ShardsSource(Source):
 
     format: Literal["shards"] = "shards"
     shards: str | tuple[str, ...] = Field(description="path or URL of the tars, with braces")
-    fetch: Path | None = Field(None, description="folder to fetch shards of the web into; none: no network")
-    caption_key: str = Field("caption", description="of the .json files")
+    fetch: Path | None = Field(None, description="folder for shards from the web; none: no network")
+    caption_key: str = Field("caption", description="key of the captions in the .json files")
 
     def read(self) -> Manifest:
-        """One entry a sample. Raises ValueError for shards that are nowhere, or on the web and no `fetch`."""
+        """One record a sample. Raises ValueError for missing shards, or any on the web without `fetch`."""
         patterns = (self.shards,) if isinstance(self.shards, str) else self.shards
-        entries: list[ClipRecord] = []
-        problems: list[Problem] = []
+        found: list[ClipRecord | Problem] = []
         notes: list[str] = []
         for name in [name for pattern in patterns for name in expand(pattern)]:
+            tar = self._local(name)
+            samples: dict[str, dict[str, TarMember]] = {}
+            broken: list[Problem] = []
             try:
-                tar = self._local(name)
-                self._read_tar(tar, entries, problems, notes)
+                _read_headers(tar, samples)
             except (OSError, tarfile.TarError) as error:
-                problems.append(Problem(name, f"cannot be read as a tar: {' '.join(str(error).split())}"))
-        return build_manifest(", ".join(patterns), entries, problems, notes)
+                broken.append(Problem(name, f"cannot be read as a tar: {one_line(error)}"))
+            found += [self._sample(f"{tar}/{stem}", members, notes) for stem, members in samples.items()]
+            found += broken
+        return build_manifest(", ".join(patterns), found, notes)
 
     def _local(self, name: str) -> str:
         if not is_url(name):
@@ -59,60 +67,54 @@ class ShardsSource(Source):
             raise ValueError(f"{name}: lies on the web; set fetch to a folder that it may be stored in")
         return str(fetch_file(name, self.fetch))
 
-    def _read_tar(
-        self, tar: str, entries: list[ClipRecord], problems: list[Problem], notes: list[str]
-    ) -> None:
-        """Add what a tar holds; of one that is cut off, what lies before the cut, and then raise."""
-        samples: dict[str, dict[str, TarMember]] = {}
-        try:
-            with tarfile.open(tar, "r:") as file:
-                for member in file:
-                    if member.isfile():
-                        stem, suffix = split_name(member.name)
-                        place = TarMember(tar, member.name, member.offset_data, member.size)
-                        samples.setdefault(stem, {})[suffix] = place
-        finally:
-            for stem, members in samples.items():
-                found = self._sample(f"{tar}/{stem}", members, notes)
-                (entries if isinstance(found, ClipRecord) else problems).append(found)  # type: ignore[arg-type]
-
     def _sample(self, key: str, members: dict[str, TarMember], notes: list[str]) -> ClipRecord | Problem:
-        media = [place for place in members.values() if kind_by_name(place.name) is not None]
+        media = [member for member in members.values() if kind_by_name(member.name) is not None]
         if len(media) != 1:
             return Problem(key, f"has {len(media)} clips or images, not one: {', '.join(members)}")
         try:
-            captions, start, end = self._words(members, notes)
+            captions, start, end = self._captions(members, notes)
         except ValueError as error:
             return Problem(key, str(error))
         if not captions:
             return Problem(key, f"has no caption: no .txt, and no .json with {self.caption_key!r}")
         kind = kind_by_name(media[0].name)
         assert kind is not None
-        ahead = {"latents": members.get("latents.safetensors"), "text": members.get("text.safetensors")}
-        return ClipRecord(key, media[0], captions, kind, start, end, **ahead)
+        latents, text = members.get("latents.safetensors"), members.get("text.safetensors")
+        return ClipRecord(key, media[0], captions, kind, start, end, latents, text)
 
-    def _words(
+    def _captions(
         self, members: dict[str, TarMember], notes: list[str]
     ) -> tuple[tuple[str, ...], float | None, float | None]:
+        """The captions, start and end of a sample."""
         texts = {}
         for suffix in ("txt", "json"):
             if suffix in members:
-                place = members[suffix]
-                if place.size > MAX_TEXT_BYTES:
-                    raise ValueError(f"{place.name} has {place.size} bytes, too many for a caption")
-                texts[suffix], guessed = decode(place.read(), str(place))
-                notes += guessed
+                member = members[suffix]
+                if member.size > MAX_TEXT_BYTES:
+                    raise ValueError(f"{member.name} has {member.size} bytes, too many for a caption")
+                texts[suffix], guesses = decode(member.read(), str(member))
+                notes += guesses
         try:
             content = json.loads(texts.get("json", "{}"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{members['json'].name} is not JSON: {error}") from error
         content = content if isinstance(content, dict) else {}
         captions = caption_lines(texts.get("txt", "")) or as_captions(content.get(self.caption_key))
-        return captions, *piece(content.get("start"), content.get("end"))
+        return captions, *piece_times(content.get("start"), content.get("end"))
+
+
+def _read_headers(tar: str, samples: dict[str, dict[str, TarMember]]) -> None:
+    """Add a tar's members by sample and suffix; raise where it is cut off, after those before the cut."""
+    with tarfile.open(tar, "r:") as file:
+        for member in file:
+            if member.isfile():
+                stem, suffix = split_name(member.name)
+                found = TarMember(tar, member.name, member.offset_data, member.size)
+                samples.setdefault(stem, {})[suffix] = found
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """A member's sample, and what of it: a/b.seg.txt is a/b, seg.txt, cut at the file name's first dot."""
+    """A member's sample and suffix, split at the file name's first dot: a/b.seg.txt gives a/b, seg.txt."""
     path = PurePosixPath(name)
     stem, _, suffix = path.name.partition(".")
     return str(path.with_name(stem)) if stem else name, suffix.lower()
@@ -123,27 +125,52 @@ def expand(pattern: str) -> list[str]:
 
     Raises ValueError for a local pattern that fits no file.
     """
-    names = list(_braces(pattern))
+    parts = re.split(r"\{([^{}]*)\}", pattern)  # texts and braces' contents in turn
+    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    names = ["".join(chosen) for chosen in product(*choices)]
     if is_url(pattern):
         return names
-    found = [
+    files = [
         file for name in names for file in (sorted(glob.glob(name)) if set("*?") & set(name) else [name])
     ]
-    if not any(os.path.exists(file) for file in found):
+    if not any(os.path.exists(file) for file in files):
         raise ValueError(f"shards {pattern}: no such file")
-    return found
-
-
-def _braces(pattern: str) -> Iterator[str]:
-    parts = re.split(r"\{([^{}]*)\}", pattern)  # texts and braces' contents in turn
-    choices = [_choices(part) if place % 2 else [part] for place, part in enumerate(parts)]
-    return ("".join(chosen) for chosen in product(*choices))
+    return files
 
 
 def _choices(inside: str) -> list[str]:
+    """The texts that a brace stands for."""
     numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
     if numbers is None:
         return inside.split(",")
     first, last = numbers.groups()
     width = len(first) if first.startswith("0") else 0
     return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is an address on the web."""
+    return name.startswith(("http://", "https://"))
+
+
+def fetch_file(url: str, folder: Path) -> Path:
+    """The local copy of a file on the web, downloaded now if it is not there yet.
+
+    Its name holds a hash of the address, so that files of one name from two places stay apart. Raises
+    ValueError naming the address where it cannot be fetched whole.
+    """
+    name = PurePosixPath(urlsplit(url).path).name
+    path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    if path.exists():
+        return path
+    try:
+        with atomic_file(path) as partial:
+            with urlopen(url, timeout=TIMEOUT) as response, partial.open("wb") as file:
+                shutil.copyfileobj(response, file)
+                promised = response.headers.get("Content-Length")
+            size = partial.stat().st_size
+            if promised is not None and size != int(promised):
+                raise ValueError(f"{url}: broke off after {size} of {promised} bytes; try again")
+    except (OSError, HTTPException) as error:
+        raise ValueError(f"{url}: cannot be fetched: {error}") from error
+    return path

@@ -5,7 +5,7 @@
     clips/b.mov,a cat sleeps,12.5,20
 
 start and end are optional, in seconds or hours:minutes:seconds. Several lines of one piece of a clip are
-captions of one entry.
+captions of one record.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from pydantic import Field
 
 from latent_shift.data.caption_io import as_captions, read_text
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
-from latent_shift.data.sources.base import Source, file_entry, piece, sorted_out
+from latent_shift.data.sources.base import Source, file_record, piece_times
 
 Row = dict[str, Any]
+Piece = tuple[str, float | None, float | None]  # file, start, end
 
 
 class TableSource(Source):
-    """A csv or jsonl file that names clips, captions and, if need be, pieces of the clips."""
+    """A csv or jsonl file with a clip, a caption and, optionally, start and end in each line."""
 
     format: Literal["table"] = "table"
     path: Path = Field(description=".csv, .tsv or .jsonl")
@@ -38,61 +39,56 @@ class TableSource(Source):
     end_column: str = "end"
 
     def read(self) -> Manifest:
-        """One entry for each piece of a clip. Raises ValueError for a table without the columns."""
+        """One record for each piece of a clip. Raises ValueError for a table without the columns."""
         text, notes = read_text(self.path)
-        wanted: dict[tuple[str, float | None, float | None], list[str]] = {}
-        problems: list[Problem] = []
-        for where, row in rows(self.path, text, self._required()):
-            if isinstance(row, str):
-                problems.append(Problem(where, row))
-                continue
-            try:
-                file, captions, start, end = self._values(row)
-            except ValueError as error:
-                problems.append(Problem(where, str(error)))
-                continue
-            wanted.setdefault((file, start, end), []).extend(captions)
-        entries, more = sorted_out([self._entry(*place, said) for place, said in wanted.items()])
-        return build_manifest(str(self.path), entries, problems + more, notes)
-
-    def _required(self) -> list[str]:
-        """Columns that must be there: a name for times that was set on purpose, too."""
+        # Columns for times are optional, unless the settings name them.
         times = [name for name in ("start_column", "end_column") if name in self.model_fields_set]
-        return [self.file_column, self.caption_column, *(getattr(self, name) for name in times)]
+        required = [self.file_column, self.caption_column, *(getattr(self, name) for name in times)]
+        captions_of: dict[Piece, list[str]] = {}
+        found: list[ClipRecord | Problem] = []
+        for where, row in table_rows(self.path, text, required):
+            try:
+                piece, captions = self._values(row)
+                captions_of.setdefault(piece, []).extend(captions)
+            except ValueError as error:
+                found.append(Problem(where, str(error)))
+        found += [self._record(piece, captions) for piece, captions in captions_of.items()]
+        return build_manifest(str(self.path), found, notes)
 
-    def _values(self, row: Row) -> tuple[str, tuple[str, ...], float | None, float | None]:
+    def _values(self, row: Row | str) -> tuple[Piece, tuple[str, ...]]:
+        if isinstance(row, str):
+            raise ValueError(row)
         file, captions = row.get(self.file_column), as_captions(row.get(self.caption_column))
         if not isinstance(file, str) or not file.strip():
             raise ValueError(f"{self.file_column} is empty")
         if not captions:
             raise ValueError(f"{self.caption_column} is empty or no text")
-        return file.strip(), captions, *piece(row.get(self.start_column), row.get(self.end_column))
+        return (file.strip(), *piece_times(row.get(self.start_column), row.get(self.end_column))), captions
 
-    def _entry(
-        self, file: str, start: float | None, end: float | None, captions: list[str]
-    ) -> ClipRecord | Problem:
-        times = (
-            "" if start is None and end is None else f"@{start or 0:g}-{'' if end is None else f'{end:g}'}"
-        )
+    def _record(self, piece: Piece, captions: list[str]) -> ClipRecord | Problem:
+        file, start, end = piece
+        times = "" if end is None else f"{end:g}"
+        times = "" if start is None and end is None else f"@{start or 0:g}-{times}"
         path = (self.path.parent if self.root is None else self.root) / file
-        return file_entry(file + times, path, tuple(dict.fromkeys(captions)), start, end)
+        return file_record(file + times, path, tuple(dict.fromkeys(captions)), start, end)
 
 
-def rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str, Row | str]]:
-    """The rows of a table with where they stand; a text in place of a broken row says what is wrong with it.
+def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str, Row | str]]:
+    """Yield the rows of a table, each with its file and line; of a broken row its error in its place.
 
     Raises ValueError where the table lacks required columns (a .jsonl: where no line has them).
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".jsonl"):
         raise ValueError(f"table {path}: unknown suffix {suffix!r}; expected .csv, .tsv or .jsonl")
-    yield from _json_rows(path, text, required) if suffix == ".jsonl" else _csv_rows(path, text, required)
+    numbered = _json_rows(path, text, required) if suffix == ".jsonl" else _csv_rows(path, text, required)
+    for line, row in numbered:
+        yield f"{path} line {line}", row
 
 
-def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str, Row | str]]:
-    table = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
-    )
+def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int, Row | str]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header = [name.strip() for name in next(table, [])]
     _check_columns(path, required, header)
     while True:
@@ -102,43 +98,36 @@ def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str,
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"{path} line {line}", f"is no csv: {error}"
+            yield line, f"is no csv: {error}"
             continue
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            told = f"has {len(cells)} cells, the header {len(header)}; put a text that holds commas in quotes"
-            yield f"{path} line {line}", told
-        else:
-            yield f"{path} line {line}", dict(zip(header, cells, strict=True))
+        if cells and len(cells) != len(header):
+            mend = "put a text that holds commas in quotes"
+            yield line, f"has {len(cells)} cells, the header {len(header)}; {mend}"
+        elif cells:
+            yield line, dict(zip(header, cells, strict=True))
 
 
-def _json_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str, Row | str]]:
-    missing: set[str] = set(required)
-    parsed: list[tuple[str, Row | str]] = []
-    keys: dict[str, None] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+def _json_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int, Row | str]]:
+    rows: list[tuple[int, Row | str]] = []
+    columns: dict[str, None] = {}
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(content)
         except (ValueError, RecursionError) as error:
-            row = f"is not JSON: {error}"
-        if isinstance(row, dict):
-            missing -= row.keys()
-            keys |= dict.fromkeys(row)
-        elif not isinstance(row, str) or not row.startswith("is not JSON"):
-            row = "is not a JSON object"
-        parsed.append((f"{path} line {number}", row))
-    if missing:
-        _check_columns(path, required, list(keys))
-    yield from parsed
+            rows.append((line, f"is not JSON: {error}"))
+            continue
+        columns |= dict.fromkeys(row if isinstance(row, dict) else ())
+        rows.append((line, row if isinstance(row, dict) else "is not a JSON object"))
+    _check_columns(path, required, list(columns))
+    yield from rows
 
 
-def _check_columns(path: Path, required: list[str], found: list[str]) -> None:
-    missing = [name for name in required if name not in found]
+def _check_columns(path: Path, required: list[str], columns: list[str]) -> None:
+    missing = [name for name in required if name not in columns]
     if missing:
         raise ValueError(
-            f"table {path}: no column {missing[0]!r}; it has {', '.join(found) or 'none'};"
+            f"table {path}: no column {missing[0]!r}; it has {', '.join(columns) or 'none'};"
             " rename it, or set file_column, caption_column, start_column, end_column"
         )

@@ -65,7 +65,7 @@ class AutoencoderObjective(nn.Module):
             return None
         found = listing(clips.source)
         if kept is not None:
-            found = found.parted(kept.items, self.recipe.seed)[kept_out]
+            found = found.split(kept.items, self.recipe.seed)[kept_out]
         seen = clips.frames.model_copy(update={"num_frames": 1})
         return VideoDataset(
             found, seen, seed=self.recipe.seed, bad_log=self.recipe.output / "bad-clips.jsonl"

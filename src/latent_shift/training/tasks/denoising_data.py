@@ -17,6 +17,7 @@ from latent_shift.prompts import has_closed_vocabulary, unknown_words
 from latent_shift.training.latent_cache import stored_clips
 from latent_shift.training.log import Progress
 from latent_shift.training.model_setup import AnyPipeline
+from latent_shift.training.precompute import model_hashes
 from latent_shift.training.recipe import Clips, ImageRecipe, VideoRecipe
 from latent_shift.training.sources import listing
 from latent_shift.training.tokenizer import WORDS
@@ -51,9 +52,11 @@ def _own_clips(
         seen = seen.model_copy(update={"num_frames": 1})
     found = listing(clips.source).of_kind("clip")
     if items:
-        found = found.parted(items, recipe.seed)[kept_out]
+        found = found.split(items, recipe.seed)[kept_out]
     if clips.ahead:
-        videos: VideoDataset = PrecomputedLatentDataset(found, seen, model, seed=recipe.seed, bad_log=log)
+        videos: VideoDataset = PrecomputedLatentDataset(
+            found, seen, model_hashes(model), seed=recipe.seed, bad_log=log
+        )
     else:
         videos = VideoDataset(found, seen, seed=recipe.seed, bad_log=log)
     if clips.images is None or kept_out:
@@ -82,8 +85,8 @@ def clip_size(recipe: ImageRecipe | VideoRecipe) -> dict[str, Any]:
 def sample_prompts(recipe: ImageRecipe | VideoRecipe) -> list[str]:
     """What the samples show: captions of the first few of the user's clips, or the world's prompts."""
     if recipe.clips is not None:
-        entries = listing(recipe.clips.source).of_kind("clip").entries[:_SAMPLES]
-        return [entry.captions[0] for entry in entries]
+        records = listing(recipe.clips.source).of_kind("clip").records[:_SAMPLES]
+        return [record.captions[0] for record in records]
     assert recipe.latents is not None  # the recipe has one of the two
     return recipe.latents.world.sample_prompts(images=isinstance(recipe, ImageRecipe))
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from latent_shift.data.bucket_batches import BucketBatches
+from latent_shift.data.samplers import BucketBatchSampler
 
 BUCKETS = [0, 1, 0, None, 0, 1, 0, 2, 0, 0, 1]  # six of 0, three of 1, one of 2
 
 
-def test_a_batch_is_of_one_bucket_and_an_epoch_of_all_entries():
-    batches = BucketBatches(BUCKETS, 4, seed=0)
-    epochs = [[batches.visits(epoch * 4 + step) for step in range(4)] for epoch in range(2)]
+def test_a_batch_is_of_one_bucket_and_an_epoch_of_all_items():
+    batches = BucketBatchSampler(BUCKETS, 4, seed=0)
+    epochs = [[batches.indices(epoch * 4 + step) for step in range(4)] for epoch in range(2)]
     for epoch in epochs:
         for visits in epoch:
             assert len(visits) == 4
@@ -22,12 +22,12 @@ def test_a_batch_is_of_one_bucket_and_an_epoch_of_all_entries():
 
 
 def test_a_run_that_begins_later_sees_the_same():
-    whole, later = BucketBatches(BUCKETS, 2, seed=5), BucketBatches(BUCKETS, 2, seed=5)
-    steps = [whole.visits(step) for step in range(40)]
-    assert [later.visits(step) for step in range(39, 20, -1)] == steps[39:20:-1]
-    assert [BucketBatches(BUCKETS, 2, seed=6).visits(step) for step in range(40)] != steps
+    whole, later = BucketBatchSampler(BUCKETS, 2, seed=5), BucketBatchSampler(BUCKETS, 2, seed=5)
+    steps = [whole.indices(step) for step in range(40)]
+    assert [later.indices(step) for step in range(39, 20, -1)] == steps[39:20:-1]
+    assert [BucketBatchSampler(BUCKETS, 2, seed=6).indices(step) for step in range(40)] != steps
 
 
 def test_nothing_to_batch_is_an_error():
     with pytest.raises(ValueError, match="none of the files can be opened"):
-        BucketBatches([None, None], 2, seed=0)
+        BucketBatchSampler([None, None], 2, seed=0)

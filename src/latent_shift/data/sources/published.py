@@ -1,0 +1,158 @@
+"""Datasets in the layouts in which they are published: MSR-VTT, UCF-101 and WebVid.
+
+MSR-VTT:  its json (`videos` and `sentences`) and a folder of video0.mp4, video1.mp4 and so on. The times in
+          the json are those of the original films and not used: the published clips are cut already.
+UCF-101:  a folder a class, and split files that list clips. Captions come from the class names,
+          ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi -> "apply eye makeup", or from a file.
+WebVid:   a csv (videoid, contentUrl, duration, page_dir, name) and page_dir/videoid.mp4 files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
+from latent_shift.data.sources.base import Source, file_record, require_folder
+from latent_shift.data.sources.table import table_rows
+from latent_shift.io import parse_yaml
+from latent_shift.media import CLIP_SUFFIXES, kind_by_name
+
+
+class MsrvttSource(Source):
+    """The clips of one split with all their sentences (20 each)."""
+
+    format: Literal["msrvtt"] = "msrvtt"
+    path: Path = Field(description="train_val_videodatainfo.json or test_videodatainfo.json")
+    videos: Path = Field(description="folder of the clips")
+    split: Literal["train", "validate", "test"] | None = Field(None, description="none: all in the file")
+
+    def read(self) -> Manifest:
+        """One record a video. Raises ValueError for a file that is not MSR-VTT's."""
+        folder = require_folder(self.videos, "videos")
+        text, notes = read_text(self.path)
+        videos, sentences = self._lists(text)
+        captions_of: dict[str, list[str]] = {}
+        found: list[ClipRecord | Problem] = []
+        for number, sentence in enumerate(sentences):
+            captions = as_captions(sentence.get("caption"))
+            if captions and isinstance(sentence.get("video_id"), str):
+                captions_of.setdefault(sentence["video_id"], []).extend(captions)
+            else:
+                found.append(Problem(f"{self.path} sentence {number}", "has no video_id or no caption"))
+        chosen = [video for video in videos if self.split in (None, video.get("split"))]
+        if not chosen:
+            splits = sorted({str(video.get("split")) for video in videos})
+            raise ValueError(f"{self.path}: no video of split {self.split!r}; it has {', '.join(splits)}")
+        for name in (str(video.get("video_id")) for video in chosen):
+            files = [folder / f"{name}{suffix}" for suffix in CLIP_SUFFIXES]
+            file = next((file for file in files if file.is_file()), folder / f"{name}.mp4")
+            found.append(file_record(name, file, tuple(dict.fromkeys(captions_of.get(name, [])))))
+        return build_manifest(str(self.path), found, notes)
+
+    def _lists(self, text: str) -> list[list[dict[str, Any]]]:
+        """The videos and the sentences."""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.path}: is not JSON: {error}") from error
+        lists = []
+        for key in ("videos", "sentences"):
+            objects = content.get(key) if isinstance(content, dict) else None
+            if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+                expected = "expected MSR-VTT's videodatainfo.json"
+                raise ValueError(f"{self.path}: no list {key!r} of objects; {expected}")
+            lists.append(objects)
+        return lists
+
+
+class Ucf101Source(Source):
+    """The tree of classes, whole or the clips that a split file lists."""
+
+    format: Literal["ucf101"] = "ucf101"
+    path: Path = Field(description="folder of the class folders")
+    split_file: Path | None = Field(None, description="trainlist01.txt or such; none: every clip there is")
+    captions: Path | None = Field(
+        None, description="YAML or JSON: class to caption, or to a list of them; none: the class in words"
+    )
+
+    def read(self) -> Manifest:
+        """One record a clip. Raises ValueError where the captions lack a class that has clips."""
+        root = require_folder(self.path, "path")
+        found: list[ClipRecord | Problem] = []
+        notes: list[str] = []
+        names = self._all_clips() if self.split_file is None else self._listed(self.split_file, found, notes)
+        captions_of = {} if self.captions is None else self._captions(self.captions, notes)
+        lacking = sorted({_class(name) for name in names} - captions_of.keys()) if self.captions else []
+        if lacking:
+            raise ValueError(
+                f"{self.captions}: no caption for class {lacking[0]!r} ({len(lacking)} lack one)"
+            )
+        for name in names:
+            captions = captions_of.get(_class(name)) or (in_words(_class(name)),)
+            found.append(file_record(name, root / name, captions))
+        return build_manifest(str(root), found, notes)
+
+    def _all_clips(self) -> list[str]:
+        clips = (path for path in sorted(self.path.glob("*/*")) if kind_by_name(path.name) == "clip")
+        return [path.relative_to(self.path).as_posix() for path in clips]
+
+    def _listed(self, file: Path, found: list[ClipRecord | Problem], notes: list[str]) -> list[str]:
+        """The clips of a split file: `Class/clip.avi`, in training lists followed by the class's number."""
+        text, guesses = read_text(file)
+        notes += guesses
+        names: list[str] = []
+        for number, line in enumerate(text.splitlines(), 1):
+            name = line.split(" ")[0].strip().replace("\\", "/")
+            if name.count("/") == 1 and ".." not in name and not name.startswith("/"):
+                names.append(name)
+            elif line.strip():
+                found.append(Problem(f"{file} line {number}", "expected Class/clip.avi"))
+        return names
+
+    def _captions(self, file: Path, notes: list[str]) -> dict[str, tuple[str, ...]]:
+        text, guesses = read_text(file)
+        notes += guesses
+        content = parse_yaml(text, str(file))
+        if not isinstance(content, dict):
+            raise ValueError(f"{file}: expected classes and their captions, as in 'Archery: a person ...'")
+        captions_of = {str(name): as_captions(value) for name, value in content.items()}
+        empty = [name for name, captions in captions_of.items() if not captions]
+        if empty:
+            raise ValueError(f"{file}: class {empty[0]!r} has no caption; expected a text or a list of them")
+        return captions_of
+
+
+def _class(name: str) -> str:
+    return name.split("/")[0]
+
+
+def in_words(name: str) -> str:
+    """A class name in words: ApplyEyeMakeup becomes "apply eye makeup"."""
+    return " ".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)).lower()
+
+
+class WebvidSource(Source):
+    """Clips that were downloaded from a WebVid csv; their captions are its column `name`."""
+
+    format: Literal["webvid"] = "webvid"
+    path: Path = Field(description="results_10M_train.csv or such")
+    videos: Path = Field(description="folder of the page_dir folders")
+
+    def read(self) -> Manifest:
+        """One record a line. Raises ValueError for a csv without the columns."""
+        folder = require_folder(self.videos, "videos")
+        text, notes = read_text(self.path)
+        found: list[ClipRecord | Problem] = []
+        for where, row in table_rows(self.path, text, ["videoid", "page_dir", "name"]):
+            if isinstance(row, str):
+                found.append(Problem(where, row))
+                continue
+            name = "/".join(str(row.get(column, "")).strip() for column in ("page_dir", "videoid"))
+            found.append(file_record(name, folder / f"{name}.mp4", as_captions(row.get("name"))))
+        return build_manifest(str(self.path), found, notes)

@@ -1,0 +1,108 @@
+"""Encoded clips on disk: written shard by shard, resumed, and never of mixed settings."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from latent_shift.autoencoder import encode_frames, encoder_hash, to_model_range
+from latent_shift.data import latent_dataset
+from latent_shift.data.latent_dataset import encode_clips, read_latents
+from tiny import tiny_autoencoder
+
+SETTINGS = {"world": 1}
+
+
+class Clips:
+    """Clips of two noisy frames by index; counts how many were asked for."""
+
+    def __init__(self, length):
+        self.length, self.asked = length, 0
+
+    def __len__(self):
+        return self.length
+
+    def frames(self, indices):
+        indices = list(indices)
+        self.asked += len(indices)
+        return np.stack(
+            [np.random.default_rng(i).integers(0, 256, (2, 32, 32, 3), np.uint8) for i in indices]
+        )
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(latent_dataset, "SHARD_CLIPS", 4)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return tiny_autoencoder()
+
+
+@pytest.fixture(scope="module")
+def encode(vae):
+    return partial(encode_frames, vae, chunk=256)
+
+
+def test_a_store_holds_the_scaled_means_of_every_frame(vae, tmp_path):
+    clips = Clips(6)
+    encode = partial(encode_frames, vae, chunk=3)
+    assert list(encode_clips(clips, encode, tmp_path, SETTINGS)) == [4, 6]
+    stored = read_latents(tmp_path, 6)
+    assert (stored.shape, stored.dtype) == ((6, 2, 4, 8, 8), torch.float16)
+    pixels = to_model_range(torch.from_numpy(clips.frames([5])).flatten(0, 1))
+    with torch.no_grad():
+        expected = vae.encode(pixels).latent_dist.mode() * 0.5
+    assert torch.allclose(stored[5].float(), expected, atol=0.02)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors", ".safetensors"]
+
+
+def test_encoding_goes_on_where_it_was_stopped(encode, tmp_path):
+    whole, parted = Clips(10), Clips(10)
+    list(encode_clips(whole, encode, tmp_path / "whole", SETTINGS))
+    assert next(encode_clips(parted, encode, tmp_path / "parted", SETTINGS)) == 4
+    (tmp_path / "parted" / "latents-00000004.unfinished").write_bytes(b"half")
+    assert list(encode_clips(parted, encode, tmp_path / "parted", SETTINGS)) == [8, 10]
+    assert parted.asked == 10
+    assert torch.equal(*(read_latents(tmp_path / name, 10) for name in ("whole", "parted")))
+    assert list(encode_clips(parted, encode, tmp_path / "parted", SETTINGS)) == []
+
+
+def test_clips_drawn_by_other_processes_lie_in_the_same_order(encode, tmp_path):
+    list(encode_clips(Clips(10), encode, tmp_path / "one", SETTINGS))
+    assert list(encode_clips(Clips(10), encode, tmp_path / "several", SETTINGS, workers=2)) == [4, 8, 10]
+    assert torch.equal(*(read_latents(tmp_path / name, 10) for name in ("one", "several")))
+
+
+def test_a_store_can_grow_and_be_read_in_part(encode, tmp_path):
+    list(encode_clips(Clips(6), encode, tmp_path, SETTINGS))
+    six = read_latents(tmp_path, 6)
+    assert list(encode_clips(Clips(9), encode, tmp_path, SETTINGS)) == [
+        8,
+        9,
+    ]  # the shard of 2 is made again
+    assert torch.equal(read_latents(tmp_path, 9)[:6], six)
+    assert torch.equal(read_latents(tmp_path, 3), six[:3])
+
+
+def test_missing_clips_are_told(encode, tmp_path):
+    list(encode_clips(Clips(5), encode, tmp_path, SETTINGS))
+    with pytest.raises(ValueError, match="holds 5 clips, not 20: encode it again"):
+        read_latents(tmp_path, 20)
+
+
+def test_latents_of_other_settings_are_not_mixed_in(encode, tmp_path):
+    next(encode_clips(Clips(9), encode, tmp_path, SETTINGS))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        ValueError, match="holds latents of other settings: name another folder, or remove it"
+    ):
+        next(encode_clips(Clips(9), encode, tmp_path, {"world": 2}))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_fingerprint_tells_autoencoders_apart(vae):
+    assert encoder_hash(vae) == encoder_hash(tiny_autoencoder())
+    assert encoder_hash(vae) != encoder_hash(tiny_autoencoder(seed=9))

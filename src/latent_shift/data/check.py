@@ -47,7 +47,7 @@ class Report:
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Where and why: the source's problems, then the files that cannot be read."""
+        """Place and reason of the source's problems, then of the files that cannot be read."""
         problems = [(problem.where, problem.reason) for problem in self.manifest.problems]
         return problems + [(one.key, one.reason) for one in self.findings if one.reason]
 

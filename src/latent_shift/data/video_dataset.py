@@ -201,6 +201,7 @@ def sample_frame_times(
 ) -> tuple[list[float], float]:
     """Frame times (seconds) of a random window between a record's start and end, and their rate.
 
+    facts: of the record's file. settings: number and rate of the frames. rng: decides its start.
     Raises ValueError for a clip that is too short, or too slow for the rate, naming it and what it has.
     """
     fps = facts.fps / settings.stride if settings.stride else settings.fps or DEFAULT_FPS

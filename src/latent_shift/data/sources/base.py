@@ -1,4 +1,4 @@
-"""Base classes of all sources: collections that are read, and worlds whose clips are made on demand.
+"""Base classes of all sources: collections that are read, and worlds that make their clips on demand.
 
 Also the checks that the formats of collections share.
 """
@@ -108,7 +108,10 @@ class GeneratedSource(BaseModel, ABC):
 def file_record(
     key: str, path: Path, captions: Sequence[str], start: float | None = None, end: float | None = None
 ) -> ClipRecord | Problem:
-    """A record of a file on disk, or a problem of its name, captions or times, or that it does not exist."""
+    """Check a file on disk: a record of it, or the problem that it has.
+
+    key: of the record. path: of a clip or image. captions: one or more. start, end: of a piece, in seconds.
+    """
     kind = kind_by_name(path.name)
     if kind is None:
         known = " ".join(CLIP_SUFFIXES + IMAGE_SUFFIXES)

@@ -23,7 +23,7 @@ class FolderSource(Source):
     path: Path = Field(description="the folder")
 
     def read(self) -> Manifest:
-        """Every clip and image with its captions; files whose names begin with a dot are ignored."""
+        """Every clip and image with its captions; names that begin with a dot are ignored."""
         root = require_folder(self.path, "folder")
         files = sorted(
             path

@@ -20,25 +20,51 @@ from typing import Any
 import numpy as np
 import torch
 
-from latent_shift.evaluation.extractors import EXTRACTORS, Given, make_extractor
-from latent_shift.evaluation.extractors.c3d import VIEW as C3D_VIEW
-from latent_shift.evaluation.extractors.c3d import C3dClasses, C3DNetwork
-from latent_shift.evaluation.extractors.i3d import VIEW as I3D_VIEW
-from latent_shift.evaluation.extractors.i3d import I3dLogits, InceptionI3d
-from latent_shift.evaluation.extractors.inception import VIEW as INCEPTION_VIEW
-from latent_shift.evaluation.extractors.inception import Inception, InceptionV3
-from latent_shift.evaluation.extractors.interface import Extractor, Facts
-from latent_shift.evaluation.features.passing import measure_clips, named_batches
-from latent_shift.evaluation.features.reading import Reading, survey
+from latent_shift.evaluation.clip_files import ClipReadOptions
+from latent_shift.evaluation.extractors import (
+    EXTRACTORS,
+    ExtractorOptions,
+    c3d,
+    i3d,
+    inception,
+    make_extractor,
+)
+from latent_shift.evaluation.extractors.base import Extractor, ExtractorInfo
+from latent_shift.evaluation.metrics.base import MetricOptions
+from latent_shift.evaluation.runner import evaluate
+from latent_shift.evaluation.sources import ClipBatch, ClipSource, FolderClips
 
-RANDOM: dict[str, tuple[Any, Callable[[], torch.nn.Module], Any, Facts]] = {
+RANDOM: dict[str, tuple[Any, Callable[[], torch.nn.Module], Any, ExtractorInfo]] = {
     "inception-v3": (
-        Inception, InceptionV3, INCEPTION_VIEW, Facts("inception-v3", "pool3", "random", "frame", 2048),
+        inception.Inception, inception.InceptionV3, inception.PREPROCESSING,
+        ExtractorInfo("inception-v3", "pool3", "random", "frame", 2048),
     ),
-    "i3d": (I3dLogits, InceptionI3d, I3D_VIEW, Facts("i3d", "logits", "random", "clip", 400, 16)),
-    "c3d": (C3dClasses, C3DNetwork, C3D_VIEW, Facts("c3d", "fc7", "random", "clip", 4096, 16)),
+    "i3d": (
+        i3d.I3D, i3d.InceptionI3d, i3d.PREPROCESSING,
+        ExtractorInfo("i3d", "logits", "random", "clip", 400, 16),
+    ),
+    "c3d": (
+        c3d.C3D, c3d.C3DNetwork, c3d.PREPROCESSING, ExtractorInfo("c3d", "fc7", "random", "clip", 4096, 16),
+    ),
 }  # fmt: skip
-Batch = tuple[list[str], Any]
+
+
+class RandomClips(ClipSource):
+    """Random clips in memory."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        super().__init__("random clips", ClipReadOptions(given.frames))
+        self.given = given
+
+    def __len__(self) -> int:
+        return self.given.clips
+
+    def batches(self) -> Iterator[ClipBatch]:
+        given, rng = self.given, np.random.default_rng(0)
+        for start in range(0, given.clips, given.batch):
+            shape = (min(given.batch, given.clips - start), given.frames, given.side, given.side, 3)
+            names = [f"{start + place}" for place in range(shape[0])]
+            yield ClipBatch(names, rng.integers(0, 256, shape, dtype=np.uint8), [None] * shape[0])
 
 
 def main() -> None:
@@ -58,7 +84,7 @@ def main() -> None:
     print(f"{given.clips} clips of {given.frames} frames, {where}; batches of {given.batch}")
     for name in given.extractor:
         extractor, note = make(name, given.weights, given.device)
-        plain, whole = compare(extractor, lambda: batches_of(given), given.frames)
+        plain, whole = compare(extractor, source_of(given))
         print(
             f"{name + note:>32}: features {plain:7.2f} clips/s, with statistics {whole:7.2f},"
             f" {plain / whole - 1:+.1%} time"
@@ -68,45 +94,39 @@ def main() -> None:
 def make(name: str, weights: Path | None, device: str) -> tuple[Extractor, str]:
     """An extractor, and a note where its weights are random."""
     try:
-        return make_extractor(name, Given(weights=weights, device=device)), ""
+        return make_extractor(name, ExtractorOptions(weights=weights, device=device)), ""
     except ValueError:
         if name not in RANDOM:
             raise
-    kind, network, view, facts = RANDOM[name]
+    kind, network, preprocessing, info = RANDOM[name]
     extractor = kind.__new__(kind)
-    Extractor.__init__(extractor, network(), facts, view, device)
+    Extractor.__init__(extractor, network(), info, preprocessing, ExtractorOptions(device=device))
     extractor.mean = torch.zeros(3, 16, 112, 112, device=device)
     return extractor, " (random weights)"
 
 
-def batches_of(given: argparse.Namespace) -> Iterator[Batch]:
-    """Names and clips (B, F, H, W, 3)."""
-    if given.folder is not None:
-        reading = Reading(given.frames, None, "crop")
-        files = survey(given.folder, reading, allow_short=True, allow_unreadable=True).clips[: given.clips]
-        yield from named_batches(files, given.folder, reading, given.batch)
-        return
-    chance = np.random.default_rng(0)
-    for start in range(0, given.clips, given.batch):
-        count = min(given.batch, given.clips - start)
-        clips = chance.integers(0, 256, (count, given.frames, given.side, given.side, 3), dtype=np.uint8)
-        yield [f"{start + place}" for place in range(count)], clips
+def source_of(given: argparse.Namespace) -> ClipSource:
+    """The clips to measure on."""
+    if given.folder is None:
+        return RandomClips(given)
+    read = ClipReadOptions(given.frames, None, "crop")
+    source = FolderClips(given.folder, read, batch_size=given.batch, allow_short=True, allow_unreadable=True)
+    source.files = source.files[: given.clips]
+    return source
 
 
-def compare(extractor: Extractor, batches: Callable[[], Iterator[Batch]], frames: int) -> tuple[float, float]:
+def compare(extractor: Extractor, source: ClipSource) -> tuple[float, float]:
     """Clips a second of the network alone and of the whole pass, taken in turns after a warm-up; the best."""
-    first = next(batches())[1]
-    extractor(torch.from_numpy(first))
+    extractor(torch.from_numpy(next(source.batches()).clips))
     plain, whole = [], []
     for _ in range(2):
-        began, count = time.perf_counter(), 0
-        for _, clips in batches():
-            extractor(torch.from_numpy(clips)).features.cpu()
-            count += len(clips)
-        plain.append(count / (time.perf_counter() - began))
         began = time.perf_counter()
-        measure_clips(batches(), [extractor], Reading(frames), source="benchmark")
-        whole.append(count / (time.perf_counter() - began))
+        for batch in source.batches():
+            extractor(torch.from_numpy(batch.clips)).features.cpu()
+        plain.append(len(source) / (time.perf_counter() - began))
+        began = time.perf_counter()
+        evaluate([source], ["flicker", "motion"], options=MetricOptions(resamples=0), extractors=[extractor])
+        whole.append(len(source) / (time.perf_counter() - began))
     return max(plain), max(whole)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from latent_shift.evaluation.extractors.i3d import InceptionI3d, own_names
 from latent_shift.evaluation.extractors.inception import InceptionV3
 from latent_shift.evaluation.extractors.weights import load_into, read_tensors
-from latent_shift.evaluation.metrics.frechet import frechet_of_rows
+from latent_shift.evaluation.metrics.distances import frechet_of_rows
 
 CD_FVD = Path("cdfvd/third_party")
 

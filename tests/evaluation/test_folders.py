@@ -42,42 +42,42 @@ EYES = ("--extractor", "moving-shapes-eyes", "--resamples", 4)
 
 
 def test_folders_are_compared_and_repeat_to_the_last_digit(run, tmp_path):
-    order = ("folders", "real", "other", "bare", *EYES, "--floor", 6, "--json")
+    order = ("folders", "real", "other", "bare", *EYES, "--baseline", 6, "--json")
     status, out, err = run(*order)
     assert status == 0, err
     assert run(*order)[1] == out
     found = json.loads(out)
-    assert [subject["name"] for subject in found["subjects"]] == ["real, held out", "other", "bare"]
-    metrics = [column["metric"] for column in found["columns"]]
+    assert [row["name"] for row in found["rows"]] == ["real, held out", "other", "bare"]
+    metrics = [metric["name"] for metric in found["metrics"]]
     assert metrics == [f"{m} (moving-shapes-eyes)" for m in ("FVD", "KVD", "IS")] + ["flicker", "motion"]
-    made_with = found["columns"][0]["made_with"]
-    assert made_with["reference clips"] == 8
-    assert made_with["clips"] == 6
-    assert {"weights", "resize", "antialias", "frames", "fps", "side"} <= set(made_with)
-    assert found["circumstances"]["seed"] == 0
+    settings = found["metrics"][0]["settings"]
+    assert settings["reference clips"] == 8
+    assert settings["clips"] == 6
+    assert {"weights", "resize", "antialias", "frames", "fps", "side"} <= set(settings)
+    assert found["environment"]["seed"] == 0
     assert "needs 97 rows or more" in err  # too few clips for a full rank
 
 
 def test_identical_folders_are_at_distance_0(run):
     found = json.loads(run("folders", "real", "real", *EYES, "--json")[1])
-    figures = found["subjects"][0]["figures"]
+    figures = found["rows"][0]["results"]
     assert next(value["value"] for key, value in figures.items() if key.startswith("FVD")) < 1e-6
 
 
 def test_captions_beside_the_clips_give_clipsim(run):
     order = ("folders", "real", "other", "bare", "--extractor", "moving-shapes", "--resamples", 0, "--json")
     found = json.loads(run(*order)[1])
-    other, bare = found["subjects"]
-    key = next(key for key in other["figures"] if key.startswith("CLIPSIM (moving-shapes)"))
-    assert 0.2 < other["figures"][key]["value"] < 1
-    assert key not in bare["figures"]
+    other, bare = found["rows"]
+    key = next(key for key in other["results"] if key.startswith("CLIPSIM (moving-shapes)"))
+    assert 0.2 < other["results"][key]["value"] < 1
+    assert key not in bare["results"]
 
 
 def test_features_are_kept_and_used_again(run, tmp_path):
-    first = json.loads(run("folders", "real", "other", *EYES, "--keep", tmp_path / "k", "--json")[1])
+    first = json.loads(run("folders", "real", "other", *EYES, "--save-features", tmp_path / "k", "--json")[1])
     kept = tmp_path / "k" / "real-moving-shapes-eyes.safetensors"
     again = json.loads(run("folders", kept, "other", *EYES, "--json")[1])
-    assert again["subjects"] == first["subjects"]
+    assert again["rows"] == first["rows"]
     status, _, err = run("folders", kept, "other", "--extractor", "moving-shapes", "--json")
     assert status == 2
     assert "holds features of moving-shapes-eyes" in err
@@ -106,7 +106,7 @@ def test_results_stand_side_by_side_on_one_page(run, tmp_path):
         (("real", "other", "--frames", 17), "are too short"),
         (("real", "other", "--fit", "pad"), "fit is 'pad'"),
         (("real", "other", "--clips", 7), "7 clips are asked for, there are 6"),
-        (("real", "other", "--floor", 13), "cannot be held out"),
+        (("real", "other", "--baseline", 13), "cannot be held out"),
         (("real", "other", "other"), "is the name of two folders"),
         (("real", "other", "--batch", 0), "--batch 0"),
         (("real", "other", "-o", "x.txt"), "must end in .json"),
@@ -141,9 +141,9 @@ def test_real_clips_and_real_features(run, tmp_path):
     """Clips of another published system against real ones, on MobileNetV2's features."""
     options = ("--extractor", "mobilenet-v2", "--weights", REAL / "weights", "--frames", 2, "--fit", "crop")
     order = ("folders", REAL / "real_clips" / "ucf101", REAL / "generated" / "controlvideo", *options)
-    status, out, err = run(*order, "--clips", 4, "--resamples", 2, "--floor", 4, "--json")
+    status, out, err = run(*order, "--clips", 4, "--resamples", 2, "--baseline", 4, "--json")
     assert status == 0, err
-    floor, other = json.loads(out)["subjects"]
-    fid = next(key for key in floor["figures"] if key.startswith("FID"))
-    assert 0 < floor["figures"][fid]["value"] < other["figures"][fid]["value"]
-    assert np.isfinite(other["figures"][fid]["high"])
+    floor, other = json.loads(out)["rows"]
+    fid = next(key for key in floor["results"] if key.startswith("FID"))
+    assert 0 < floor["results"][fid]["value"] < other["results"][fid]["value"]
+    assert np.isfinite(other["results"][fid]["high"])

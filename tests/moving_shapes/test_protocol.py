@@ -8,7 +8,7 @@ import pytest
 
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
-from latent_shift.evaluation.shards import ClipStore
+from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.moving_shapes import constants, draw_scenes, parse_caption, render
 from latent_shift.moving_shapes.scorer import protocol
 from latent_shift.moving_shapes.scorer.protocol import CELLS, choose_cells, measure
@@ -103,30 +103,30 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path):
     whole, first, second = Renderer(), Stopped(), Renderer()
     expected = measure(SEEN, "model", prompts=7, batch=2, maker=whole)
     with pytest.raises(KeyboardInterrupt):
-        measure(SEEN, "model", prompts=7, batch=2, maker=first, store=ClipStore(tmp_path, {"weights": "a"}))
+        measure(SEEN, "model", prompts=7, batch=2, maker=first, store=ClipCache(tmp_path, {"weights": "a"}))
     found = measure(
-        SEEN, "model", prompts=7, batch=2, maker=second, store=ClipStore(tmp_path, {"weights": "a"})
+        SEEN, "model", prompts=7, batch=2, maker=second, store=ClipCache(tmp_path, {"weights": "a"})
     )
     assert found.tally == expected.tally
     assert first.asked + second.asked == whole.asked
     again = measure(
-        SEEN, "model", prompts=7, batch=2, maker=Renderer(), store=ClipStore(tmp_path, {"weights": "a"})
+        SEEN, "model", prompts=7, batch=2, maker=Renderer(), store=ClipCache(tmp_path, {"weights": "a"})
     )
     assert to_row(again) == to_row(found)  # the seconds, too
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_folder_of_other_clips_is_refused(tmp_path):
-    ClipStore(tmp_path / "a", {"weights": "a", "steps": 4})
+    ClipCache(tmp_path / "a", {"weights": "a", "steps": 4})
     with pytest.raises(ValueError, match="other steps; name another"):
-        ClipStore(tmp_path / "a", {"weights": "a", "steps": 5})
+        ClipCache(tmp_path / "a", {"weights": "a", "steps": 5})
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
-        ClipStore(tmp_path, {"weights": "a"})
+        ClipCache(tmp_path, {"weights": "a"})
 
 
 def test_a_damaged_batch_is_named(tmp_path):
-    store = ClipStore(tmp_path, {})
+    store = ClipCache(tmp_path, {})
     store.batch("x", lambda: (np.zeros((1, 1, 64, 64, 3), np.uint8), 0.5))
     (tmp_path / "x.safetensors").write_bytes(b"\x10")
     with pytest.raises(ValueError, match=r"x\.safetensors: is damaged"):
@@ -218,7 +218,7 @@ def test_real_clips_alone_need_no_model(run, tmp_path):
         "--reference-only",
         "--prompts",
         3,
-        "--cells",
+        "--subsets",
         "level-1-seen,level-2-two",
     )
     status, out, _ = run(*order, "-o", "a/r.json", "--markdown", "r.md", "--sheet", "s.png")
@@ -234,8 +234,8 @@ def test_real_clips_alone_need_no_model(run, tmp_path):
 
 def test_a_model_is_measured_and_goes_on_with_its_kept_clips(run, tmp_path):
     model = tiny_pipeline_folder(tmp_path / "tiny")
-    numbers = ("--prompts", 3, "--batch", 2, "--steps", 2, "--cells", "level-1-seen")
-    order = ("evaluate", "moving-shapes", "--model", model, *numbers, "--work", "w")
+    numbers = ("--prompts", 3, "--batch", 2, "--steps", 2, "--subsets", "level-1-seen")
+    order = ("evaluate", "moving-shapes", "--model", model, *numbers, "--cache-dir", "w")
     status, out, _ = run(*order, "-o", "1.json")
     assert status == 0
     assert [line.split("|")[2].strip() for line in out.splitlines()[2:5]] == [
@@ -260,7 +260,7 @@ def test_a_model_is_measured_and_goes_on_with_its_kept_clips(run, tmp_path):
 
 
 def test_the_page_has_a_block_for_every_run_s_model(run, tmp_path):
-    numbers = ("--prompts", 1, "--steps", 1, "--cells", "level-1-seen", "--markdown", "r.md")
+    numbers = ("--prompts", 1, "--steps", 1, "--subsets", "level-1-seen", "--markdown", "r.md")
     for name in ("shift-off", "fold-8"):
         model = tiny_pipeline_folder(tmp_path / "runs" / name / "model")
         assert run("evaluate", "moving-shapes", "--model", model, *numbers)[0] == 0
@@ -272,7 +272,7 @@ def test_the_page_has_a_block_for_every_run_s_model(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--cells", "level-3"), "cell 'level-3' is unknown"),
+        (("--subsets", "level-3"), "cell 'level-3' is unknown"),
         (("--prompts", 0), "prompts is 0"),
         (("--frames", 7), "frames is 7"),
         (("--batch", 0), "batch is 0"),

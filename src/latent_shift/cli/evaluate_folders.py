@@ -1,8 +1,4 @@
-"""`latent-shift evaluate folders`, `report`, `sensitivity`: clips against clips, results side by side.
-
-Checks everything that was asked, then measures folder by folder in one pass each, prints the table, and
-writes JSON and a page where they were asked.
-"""
+"""`latent-shift evaluate folders`, `report`, `sensitivity`: clips against clips, reports side by side."""
 
 from __future__ import annotations
 
@@ -12,144 +8,203 @@ from typing import Annotated, Any
 
 import typer
 
-from latent_shift.checkpoints import choose_device
 from latent_shift.cli.evaluation_options import (
-    EXTRACTORS,
+    EXTRACTOR_NAMES,
+    AllowShort,
     Antialias,
+    AsJson,
+    Batch,
     ClipModel,
     Device,
+    Extractors,
     Force,
     Html,
-    Json,
-    Names,
+    IsSplits,
+    Metrics,
+    Output,
     Resamples,
     Weights,
-    check_numbers,
-    check_outputs,
-    chosen_names,
-    made,
+    build_extractors,
+    check_positive,
+    check_report_files,
+    extractor_names,
+    metric_names,
 )
+from latent_shift.cli.output import write_report
 from latent_shift.cli.progress import progress_of_sets
-from latent_shift.cli.results import give, with_circumstances
 from latent_shift.io import write_text
+
+EXAMPLES = 6  # of each folder on the page
+BASELINE_NAME = "real, held out"
 
 
 def folders(
-    real: Annotated[Path, typer.Argument(metavar="REAL", help="A folder, or a file of kept features.")],
-    generated: Annotated[list[Path], typer.Argument(metavar="GENERATED...", help="Folders of clips.")],
-    extractor: Names = "mobilenet-v2",
-    frames: Annotated[int, typer.Option(help="Of each clip, from its beginning; 1 takes images.")] = 16,
-    fps: Annotated[float | None, typer.Option(help="Frames a second. [each clip's own frames]")] = None,
+    real: Annotated[
+        Path, typer.Argument(metavar="REAL", help="Folder of real clips, or a file of saved features.")
+    ],
+    generated: Annotated[
+        list[Path], typer.Argument(metavar="GENERATED...", help="Folders of clips to evaluate.")
+    ],
+    extractor: Extractors = "mobilenet-v2",
+    metrics: Metrics = None,
+    frames: Annotated[
+        int, typer.Option(help="Number of frames read of each clip, from its beginning; 1 takes images.")
+    ] = 16,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second at which clips are read. [each clip's own frames]")
+    ] = None,
     fit: Annotated[
-        str, typer.Option(help="exact: one size; crop: the middle square; stretch: whole frames.")
+        str,
+        typer.Option(
+            help="exact requires clips of one size; crop takes the middle square; stretch whole frames."
+        ),
     ] = "exact",
     clips: Annotated[
-        int | None, typer.Option(help="Of each generated folder, drawn by the seed. [all]")
+        int | None, typer.Option(help="Number of clips drawn from each generated folder. [all]")
     ] = None,
-    floor: Annotated[int, typer.Option(help="Real clips to hold out, as a line of their own.")] = 0,
-    splits: Annotated[int, typer.Option(help="Of the Inception Score.")] = 1,
+    baseline: Annotated[
+        int,
+        typer.Option(help="Number of real clips held out and compared with the others as a row."),
+    ] = 0,
+    is_splits: IsSplits = 1,
     resamples: Resamples = 100,
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
-    batch: Annotated[int, typer.Option(help="Clips at a time.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    batch: Batch = 8,
     weights: Weights = None,
     clip: ClipModel = None,
     antialias: Antialias = None,
     device: Device = "auto",
-    keep: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the features there, to use again as REAL.")
+    save_features: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Save the features there; a file of them can stand for REAL."),
     ] = None,
     statistics_only: Annotated[
-        bool, typer.Option("--statistics-only", help="Keep no rows: less memory; the Fréchet distance alone.")
+        bool,
+        typer.Option(
+            "--statistics-only",
+            help="Keep statistics instead of features: Fréchet distances only.",
+        ),
     ] = False,
-    allow_unreadable: Annotated[bool, typer.Option("--allow-unreadable", help="Leave such out.")] = False,
-    allow_short: Annotated[bool, typer.Option("--allow-short", help="Leave such out.")] = False,
-    output: Json = None,
+    allow_unreadable: Annotated[
+        bool, typer.Option("--allow-unreadable", help="Skip files that cannot be read.")
+    ] = False,
+    allow_short: AllowShort = False,
+    output: Output = None,
     html: Html = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, no table.")] = False,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Distances and scores of folders of clips against real ones; CLIPSIM where .txt lie beside."""
-    check_numbers(splits=splits, batch=batch)
-    check_outputs(output, html, force)
-    names = chosen_names(extractor)
-    from latent_shift.evaluation.extractors import Given
-    from latent_shift.evaluation.features.reading import Reading
-    from latent_shift.evaluation.folders import Request, compare_folders, examples
-    from latent_shift.evaluation.report.figures import Choices
+    """Compare folders of clips with real clips: distances and scores; CLIPSIM where .txt files lie beside."""
+    check_positive(is_splits=is_splits, batch=batch)
+    check_report_files(output, html, force)
+    names, requested = extractor_names(extractor), metric_names(metrics)
+    from latent_shift.evaluation.clip_files import ClipReadOptions
+    from latent_shift.evaluation.features import SourceFeatures
+    from latent_shift.evaluation.metrics.base import MetricOptions
+    from latent_shift.evaluation.runner import evaluate, first_examples, reference_from_file
+    from latent_shift.evaluation.sources import FolderClips
 
-    request = Request(
-        reading=Reading(frames, fps, fit),  # type: ignore[arg-type]  # checked there
-        choices=Choices(resamples, splits, seed),
-        clips=clips, floor=floor, batch=batch, keep=keep, keep_rows=not statistics_only,
-        allow_unreadable=allow_unreadable, allow_short=allow_short,
-    )  # fmt: skip
-    given = Given(weights=weights, clip=clip, antialias=antialias, device=choose_device(device))
-    extractors = made(names, given, frames)
-    with progress_of_sets() as show:
-        report = compare_folders(real, generated, extractors, request, show)
-    report = with_circumstances(report, command="evaluate folders", seed=seed)
-    shown = examples([*([real] if real.is_dir() else []), *generated], request, 6) if html else []
-    give(report, output, html, as_json, shown=shown, fps=fps or 8)
+    read = ClipReadOptions(frames, fps, fit)  # type: ignore[arg-type]  # checked there
+    extractors = build_extractors(
+        names, frames, weights=weights, clip=clip, antialias=antialias, device=device
+    )
+    allowed = {"allow_unreadable": allow_unreadable, "allow_short": allow_short}
+    sources = [
+        FolderClips(folder, read, count=clips, seed=seed, batch_size=batch, **allowed) for folder in generated
+    ]
+    examples = EXAMPLES if html else 0
+    if real.is_file():
+        if baseline:
+            raise ValueError(f"{real}: is a file of features; only of a folder can clips be held out")
+        reference: FolderClips | SourceFeatures = reference_from_file(real, extractors)
+        shown = []
+    else:
+        reference = whole = FolderClips(real, read, batch_size=batch, **allowed)
+        shown = first_examples(whole, examples)
+        if baseline:
+            sources.insert(0, whole.hold_out(baseline, BASELINE_NAME, seed))
+    with progress_of_sets() as on_progress:
+        report = evaluate(
+            sources,
+            requested,
+            reference,
+            MetricOptions(resamples, is_splits, seed),
+            extractors=extractors,
+            strict=requested is not None,
+            examples=examples,
+            keep_rows=not statistics_only,
+            features_dir=save_features,
+            on_progress=on_progress,
+        )
+    report = report.model_copy(update={"examples": [*shown, *report.examples]})
+    write_report(report, output, html, as_json, command="evaluate folders", seed=seed)
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULT.json...", help="Of evaluate's -o.")],
-    title: Annotated[str, typer.Option(help="Of the page.")] = "Results",
-    output: Json = None,
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT.json...", help="Reports written by `evaluate ... -o`.")
+    ],
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Results",
+    output: Output = None,
     html: Html = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, no table.")] = False,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Several results side by side; figures of different settings get columns of their own."""
-    check_outputs(output, html, force)
-    from latent_shift.evaluation.report.model import join, read_report
+    """Join reports side by side; values of different settings get columns of their own."""
+    check_report_files(output, html, force)
+    from latent_shift.evaluation.report import join_reports, read_report
 
-    give(join([read_report(file) for file in results], title), output, html, as_json)
+    write_report(join_reports([read_report(file) for file in results], title), output, html, as_json)
 
 
 def sensitivity(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.svg")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.svg", help="File that the plot is written to.")
+    ],
     clips: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Of clips. [rendered Moving Shapes]")
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of clips. [rendered Moving Shapes]")
     ] = None,
     extractor: Annotated[
-        str, typer.Option(metavar="NAME", help=f"One of {EXTRACTORS}.")
+        str, typer.Option(metavar="NAME", help=f"One extractor of {EXTRACTOR_NAMES}.")
     ] = "moving-shapes-eyes",
-    count: Annotated[int, typer.Option(help="Rendered clips.")] = 200,
-    frames: Annotated[int, typer.Option(help="Of each clip of a folder.")] = 16,
-    fit: Annotated[str, typer.Option(help="Of a folder's clips: exact, crop or stretch.")] = "exact",
+    count: Annotated[int, typer.Option(help="Number of rendered clips.")] = 200,
+    frames: Annotated[int, typer.Option(help="Number of frames read of each clip of the folder.")] = 16,
+    fit: Annotated[
+        str, typer.Option(help="How the folder's clips are fitted: exact, crop or stretch.")
+    ] = "exact",
     weights: Weights = None,
     clip: ClipModel = None,
     device: Device = "auto",
     force: Force = False,
 ) -> None:
     """Plot how a distance grows as clips get worse: by noise, blur, shuffled frames, frozen frames."""
-    check_numbers(count=count)
+    check_positive(count=count)
     from latent_shift.media import check_output
 
     check_output(output, overwrite=force, suffixes=[".svg"])
-    (name,) = chosen_names(extractor)[:1]
-    from latent_shift.evaluation.extractors import Given
-    from latent_shift.evaluation.features.reading import Reading, in_batches, survey
-    from latent_shift.evaluation.report.sensitivity import sensitivity as measure
-    from latent_shift.evaluation.report.sensitivity import sensitivity_plot
-    from latent_shift.evaluation.report.tables import number
+    names = extractor_names(extractor)[:1]
+    from latent_shift.evaluation.clip_files import ClipReadOptions, read_batches, scan_folder
+    from latent_shift.evaluation.plots import line_plot
+    from latent_shift.evaluation.report import format_number
+    from latent_shift.evaluation.sensitivity import sensitivity as measure
 
     batches: Iterable[Any]
     if clips is None:
         batches = _rendered(count)
     else:
-        reading = Reading(frames, None, fit)  # type: ignore[arg-type]  # checked there
-        batches = (some for _, some in in_batches(survey(clips, reading).clips, reading, 8))
-    (made_one,) = made([name], Given(weights=weights, clip=clip, device=choose_device(device)), frames)
-    lines = measure(batches, made_one)
-    write_text(output, sensitivity_plot(lines, made_one) + "\n")
+        read = ClipReadOptions(frames, None, fit)  # type: ignore[arg-type]  # checked there
+        batches = (batch for _, batch in read_batches(scan_folder(clips, read).clips, read, 8))
+    (loaded,) = build_extractors(names, frames, weights=weights, clip=clip, device=device)
+    lines = measure(batches, loaded)
+    title = f"Fréchet distance on {loaded.info.name}"
+    write_text(output, line_plot(title, "amount", "distance", lines) + "\n")
     for line in lines:
-        print(f"{line.name}: {', '.join(f'{amount:g} {number(value)}' for amount, value in line.points)}")
+        values = ", ".join(f"{amount:g} {format_number(value)}" for amount, value in line.points)
+        print(f"{line.name}: {values}")
 
 
 def _rendered(count: int) -> Iterator[Any]:
-    """Clips of Moving Shapes, in batches that degrade by shares."""
+    """Clips of Moving Shapes, in batches large enough that shares of them can be corrupted."""
     from latent_shift.moving_shapes import draw_scenes, render
 
     for start in range(0, count, 40):

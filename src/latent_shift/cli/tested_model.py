@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_shift import checkpoints
-from latent_shift.checkpoints import DEVICES, DTYPES
 from latent_shift.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -21,17 +20,6 @@ class TestedModel:
 
     maker: PipelineClips
     settings: dict[str, Any]
-
-
-def check_choices(*, steps: int | None, guidance: float | None, dtype: str, device: str) -> None:
-    """ValueError naming the option that is out of range."""
-    if steps is not None and not 1 <= steps <= 1000:
-        raise ValueError(f"--steps {steps}: give 1 to 1000")
-    if guidance is not None and not 0 <= guidance <= 100:
-        raise ValueError(f"--guidance {guidance}: give 0 to 100")
-    for option, value, known in (("dtype", dtype, DTYPES), ("device", device, DEVICES)):
-        if value not in known:
-            raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
 
 
 def load_tested(

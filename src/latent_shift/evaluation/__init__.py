@@ -1,1 +1,1 @@
-"""Judging what a model makes: scorers, the protocols they are used in, and their results as files."""
+"""Evaluation: sources of clips, features, metrics, one runner, and its report."""

@@ -5,9 +5,8 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from latent_shift.checkpoints import DEFAULT_MODEL, resolve
-from latent_shift.evaluation.extractors import EXTRACTORS, Given, make_extractor
-from latent_shift.evaluation.extractors.clip import DEVIATION, MEAN, Clip
+from latent_shift.evaluation.extractors import EXTRACTORS, ExtractorOptions, make_extractor
+from latent_shift.evaluation.extractors.clip import MEAN, STD, Clip
 from latent_shift.moving_shapes import caption, constants, draw_scenes, render
 from latent_shift.moving_shapes.scorer.features import Encoders
 from tiny import TEXT_LENGTH, tiny_tokenizer
@@ -34,11 +33,11 @@ def clip_folder(tmp_path_factory):
 
 
 def test_clip_gives_what_transformers_gives(clip_folder):
-    extractor = Clip(clip_folder)
+    extractor = Clip(ExtractorOptions(clip=str(clip_folder)))
     clips = torch.randint(0, 256, (2, 3, 32, 32, 3), dtype=torch.uint8)
     features = extractor(clips).features
     plain = CLIPModel.from_pretrained(clip_folder).eval()
-    mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     pixels = (clips.flatten(0, 1).permute(0, 3, 1, 2) / 255 - mean) / deviation
     tokens = tiny_tokenizer()(
         ["a red circle", "a black square grows"], padding="max_length", return_tensors="pt"
@@ -50,18 +49,18 @@ def test_clip_gives_what_transformers_gives(clip_folder):
     assert torch.allclose(unit, out.image_embeds, atol=1e-5)
     assert torch.allclose(texts, out.text_embeds, atol=1e-5)
     assert features.shape == (6, 8)
-    assert extractor.facts.layer == "ViT 16 wide, 1 deep, patch 16, image embedding, 8 numbers a frame"
-    assert extractor.view.resize == "bicubic"
+    assert extractor.info.layer == "ViT 16 wide, 1 deep, patch 16, image embedding, 8 numbers a frame"
+    assert extractor.preprocessing.resize == "bicubic"
 
 
 def test_clip_that_is_nowhere_says_what_to_get(tmp_path):
     with pytest.raises(ValueError, match=r"layout of transformers.*openai/clip-vit-base-patch32.*--clip"):
-        Clip(tmp_path)
+        Clip(ExtractorOptions(clip=str(tmp_path)))
 
 
 @pytest.fixture(scope="module")
 def towers():
-    return Encoders(resolve(DEFAULT_MODEL))
+    return Encoders(ExtractorOptions())
 
 
 def test_the_built_in_towers_know_a_clips_own_sentence(towers):
@@ -80,20 +79,20 @@ def test_the_built_in_towers_know_a_clips_own_sentence(towers):
 
 
 def test_a_frames_embedding_is_that_of_a_still_clip(towers):
-    stills = Encoders(resolve(DEFAULT_MODEL), "frame")
+    stills = Encoders(ExtractorOptions(), "frame")
     clips = torch.from_numpy(render(draw_scenes(1, range(2), level=1)))
     features, logits = stills(clips[:, :3])
     assert (features.shape, logits) == ((6, 128), None)
     held = clips[1:, 2:3].expand(-1, 16, -1, -1, -1)
     assert torch.allclose(features[5], towers(held).features[0], atol=1e-5)
-    assert stills.facts.name != towers.facts.name
+    assert stills.info.name != towers.info.name
 
 
 def test_the_scorers_eyes_see_place_shape_and_colour():
     eyes = make_extractor("moving-shapes-eyes")
     scenes = draw_scenes(1, range(12), level=1)
     features, logits = eyes(torch.from_numpy(render(scenes)))
-    assert features.shape == (12, eyes.facts.width)
+    assert features.shape == (12, eyes.info.width)
     named = [constants.SHAPES[number] for number in logits.argmax(dim=1)]
     spins = [scene.objects[0].motion in constants.SPINNING for scene in scenes]
     right = [name == scene.objects[0].shape for name, scene in zip(named, scenes, strict=True)]
@@ -113,7 +112,7 @@ def test_the_scorers_eyes_see_place_shape_and_colour():
 
 def test_extractors_are_made_by_name(tmp_path, monkeypatch):
     monkeypatch.delenv("LATENT_SHIFT_METRIC_WEIGHTS", raising=False)
-    assert make_extractor("moving-shapes", Given(antialias=False)).view.antialias is False
+    assert make_extractor("moving-shapes", ExtractorOptions(antialias=False)).preprocessing.antialias is False
     with pytest.raises(ValueError, match=r"extractor 'vgg': expected one of inception-v3, clip"):
         make_extractor("vgg")
     for name in ("inception-v3", "i3d", "c3d", "mobilenet-v2"):
@@ -121,4 +120,4 @@ def test_extractors_are_made_by_name(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"{name} needs a weights file"):
             make_extractor(name)
     with pytest.raises(ValueError, match="encoders of Moving Shapes are not there"):
-        make_extractor("moving-shapes", Given(model=tmp_path))
+        make_extractor("moving-shapes", ExtractorOptions(model=tmp_path))

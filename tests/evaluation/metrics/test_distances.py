@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from latent_shift.evaluation.features.moments import Moments
-from latent_shift.evaluation.metrics.frechet import (
+from latent_shift.evaluation.metrics.distances import (
     frechet_distance,
     frechet_of_rows,
     gaussian_distance,
+    kernel_distance,
+    polynomial_kernel,
+    unbiased_discrepancy,
     warn_if_short,
 )
-from latent_shift.evaluation.metrics.kernel import kernel_distance, polynomial_kernel, unbiased_discrepancy
+from latent_shift.evaluation.moments import Moments
 
 
 def normal(count, width=6, seed=0):

@@ -8,9 +8,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from latent_shift.evaluation.metrics.frechet import frechet_of_rows
-from latent_shift.evaluation.metrics.inception_score import inception_score
-from latent_shift.evaluation.metrics.kernel import kernel_distance
+from latent_shift.evaluation.metrics.distances import frechet_of_rows, kernel_distance
+from latent_shift.evaluation.metrics.scores import inception_score
 
 SIZES = [(300, 300), (90, 400), (10, 8)]
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from latent_shift.evaluation.metrics.bootstrap import bootstrap, frames_of, interval
-from latent_shift.evaluation.metrics.inception_score import inception_score
+from latent_shift.evaluation.metrics.intervals import bootstrap, frames_of, normal_interval
 from latent_shift.evaluation.metrics.pixels import flicker, motion
-from latent_shift.evaluation.metrics.similarity import clip_similarities
+from latent_shift.evaluation.metrics.scores import clip_similarities, inception_score
 
 
 def test_sure_of_each_and_all_kinds_gives_the_number_of_classes():
@@ -85,9 +84,9 @@ def test_the_bootstrap_finds_the_error_of_a_mean_and_repeats_itself():
     assert redrawn.std() == pytest.approx(1 / 20, rel=0.15)
     again = bootstrap(lambda chosen: float(values[chosen].mean()), [400], resamples=300, seed=2)
     assert np.array_equal(redrawn, again)
-    found = interval(0.5, redrawn)
-    assert found.high - found.value == pytest.approx(found.value - found.low)
-    assert found.high - found.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    low, high = normal_interval(0.5, redrawn)
+    assert high - 0.5 == pytest.approx(0.5 - low)
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
 
 
 def test_clips_are_redrawn_whole():

@@ -13,17 +13,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts
-from latent_shift.evaluation.extractors.published import C3D, C3D_MEAN, joined_digest
-from latent_shift.evaluation.extractors.resizing import View
-from latent_shift.evaluation.extractors.weights import find, load_into, read_tensors, renamed
+from latent_shift.evaluation.extractors import weights
+from latent_shift.evaluation.extractors.base import (
+    Extractor,
+    ExtractorInfo,
+    ExtractorOutput,
+    Preprocessing,
+    run_chunks,
+)
+from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, WIDTH, CLASSES, FRAMES = "c3d", 112, 4096, 101, 16
-VIEW = View(SIDE, "bilinear-corners", antialias=False)
+PREPROCESSING = Preprocessing(SIDE, "bilinear-corners", antialias=False)
 CONVOLUTIONS = {
     "conv1a": (3, 64), "conv2a": (64, 128), "conv3a": (128, 256), "conv3b": (256, 256), "conv4a": (256, 512),
     "conv4b": (512, 512), "conv5a": (512, 512), "conv5b": (512, 512),
@@ -60,30 +64,30 @@ class C3DNetwork(nn.Module):
         return x, self.fc8(x)
 
 
-class C3dClasses(Extractor):
+class C3D(Extractor):
     """fc7 and the logits of UCF-101's classes, of every clip."""
 
-    def __init__(self, folder: Path | None, view: View = VIEW, device: torch.device | str = "cpu") -> None:
-        file, _ = find(C3D, folder, NAME)
-        mean_file, _ = find(C3D_MEAN, folder, NAME)
+    def __init__(self, options: ExtractorOptions) -> None:
+        file, _ = weights.find_weights(weights.C3D, options.weights, NAME)
+        mean_file, _ = weights.find_weights(weights.C3D_MEAN, options.weights, NAME)
         network = C3DNetwork()
-        load_into(network, renamed(read_tensors(file), own_name), file)
-        self.mean = read_mean(mean_file).to(device)
-        digest = joined_digest([file, mean_file])
-        facts = Facts(NAME, f"fc7, {WIDTH} numbers a clip", digest, "clip", WIDTH, FRAMES)
-        super().__init__(network, facts, view, device)
+        tensors = weights.read_tensors(file)
+        weights.load_into(network, {own_name(name): tensor for name, tensor in tensors.items()}, file)
+        digest = weights.combined_hash([file, mean_file])
+        info = ExtractorInfo(NAME, f"fc7, {WIDTH} numbers a clip", digest, "clip", WIDTH, FRAMES)
+        super().__init__(network, info, PREPROCESSING, options)
+        self.mean = read_mean(mean_file).to(self.device)
 
-    def run(self, pixels: Tensor) -> Extracted:
+    def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
         scaled = (pixels / 127.5 - 1) * 128 + 128
         clips = scaled.flip(2).transpose(1, 2) - self.mean  # (B, 3, 16, S, S), blue first
-        parts = [self.network(clip) for clip in clips.split(1)]
-        return Extracted(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+        return run_chunks(self.network, clips.split(1))
 
 
 def read_mean(file: Path) -> Tensor:
-    """The mean clip (3, 16, 112, 112), blue first, 0 to 255. Raises ValueError for a file of another kind."""
-    mean = read_tensors(file).get("mean")
+    """Read the mean clip (3, 16, 112, 112), blue first, 0 to 255. Raises ValueError for another file."""
+    mean = weights.read_tensors(file).get("mean")
     if mean is None or mean.numel() % (3 * FRAMES) or mean.ndim < 4 or min(mean.shape[-2:]) < _CROP.stop:
         shape = None if mean is None else tuple(mean.shape)
         raise ValueError(f"{file}: its mean is {shape}; expected (3, {FRAMES}, 120 or more, 120 or more)")
@@ -91,7 +95,7 @@ def read_mean(file: Path) -> Tensor:
 
 
 def own_name(name: str) -> str:
-    """This network's name of one of the published file's tensors: conv1a/W is conv1a.weight."""
+    """Return this network's name of one of the published file's tensors: conv1a/W is conv1a.weight."""
     layer, _, kind = name.partition("/")
     kind = {"W": "weight", "b": "bias"}.get(kind, kind)
     return f"{layer}.{kind}"

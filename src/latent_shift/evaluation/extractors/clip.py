@@ -16,78 +16,72 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latent_shift.evaluation.extractors.interface import Extracted, Facts, TextExtractor, frames_in_parts
-from latent_shift.evaluation.extractors.published import joined_digest
-from latent_shift.evaluation.extractors.resizing import View
+from latent_shift.evaluation.extractors.base import (
+    ExtractorInfo,
+    ExtractorOutput,
+    Preprocessing,
+    TextExtractor,
+    frame_chunks,
+)
+from latent_shift.evaluation.extractors.registry import ExtractorOptions
+from latent_shift.evaluation.extractors.weights import combined_hash
+from latent_shift.io import one_line
 
 NAME, DEFAULT = "clip", "openai/clip-vit-base-patch32"
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_AT_ONCE = 64  # texts
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_TEXT_BATCH = 64  # texts
 
 
 class Clip(TextExtractor):
     """The image embedding of every frame, and text embeddings; as CLIP gives them, not of unit length."""
 
-    def __init__(
-        self, name: str | Path, view: View | None = None, device: torch.device | str = "cpu"
-    ) -> None:
-        network, self.tokenizer, digest = _load(str(name))
+    def __init__(self, options: ExtractorOptions) -> None:
+        network, self.tokenizer, digest = _load(options.clip or DEFAULT)
         vision, width = network.config.vision_config, int(network.config.projection_dim)
         backbone = (
             f"ViT {vision.hidden_size} wide, {vision.num_hidden_layers} deep, patch {vision.patch_size}"
         )
-        facts = Facts(NAME, f"{backbone}, image embedding, {width} numbers a frame", digest, "frame", width)
-        super().__init__(network, facts, view or View(int(vision.image_size), "bicubic", True), device)
+        layer = f"{backbone}, image embedding, {width} numbers a frame"
+        info = ExtractorInfo(NAME, layer, digest, "frame", width)
+        super().__init__(network, info, Preprocessing(int(vision.image_size), "bicubic", True), options)
 
-    def run(self, pixels: Tensor) -> Extracted:
+    def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
-        mean, deviation = (
-            torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, DEVIATION)
-        )
-        parts = [self.embed((part / 255 - mean) / deviation, "vision") for part in frames_in_parts(pixels)]
-        return Extracted(torch.cat(parts), None)
+        network: Any = self.network
+        mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, STD))
+        chunks = [(chunk / 255 - mean) / std for chunk in frame_chunks(pixels)]
+        states = [network.vision_model(chunk).pooler_output for chunk in chunks]
+        return ExtractorOutput(torch.cat([network.visual_projection(state) for state in states]), None)
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> Tensor:
-        """(N, D); what is beyond CLIP's 77 tokens is cut off, as everybody's CLIPSIM does."""
-        parts = []
-        for start in range(0, len(captions), _AT_ONCE):
-            given = list(captions[start : start + _AT_ONCE])
+        """Return embeddings (N, D); text beyond CLIP's 77 tokens is cut off, as in everybody's CLIPSIM."""
+        network: Any = self.network
+        length = int(network.config.text_config.max_position_embeddings)
+        embeddings = []
+        for start in range(0, len(captions), _TEXT_BATCH):
             tokens = self.tokenizer(
-                given, padding="max_length", truncation=True, max_length=self._length(), return_tensors="pt"
-            )
-            parts.append(self.embed(tokens.to(self.device), "text"))
-        return torch.cat(parts).float()
-
-    def embed(self, given: Any, side: str) -> Tensor:
-        """The projected embedding of pixels ("vision") or tokens ("text")."""
-        network: Any = self.network
-        if side == "vision":
-            projected: Tensor = network.visual_projection(network.vision_model(given).pooler_output)
-        else:
-            states = network.text_model(input_ids=given.input_ids, attention_mask=given.attention_mask)
-            projected = network.text_projection(states.pooler_output)
-        return projected
-
-    def _length(self) -> int:
-        network: Any = self.network
-        return int(network.config.text_config.max_position_embeddings)
+                list(captions[start : start + _TEXT_BATCH]),
+                padding="max_length", truncation=True, max_length=length, return_tensors="pt",
+            ).to(self.device)  # fmt: skip
+            states = network.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+            embeddings.append(network.text_projection(states.pooler_output))
+        return torch.cat(embeddings).float()
 
 
 def _load(name: str) -> tuple[Any, Any, str]:
-    """The network, its tokenizer and hash. Raises ValueError where they are nowhere."""
+    """Load a network, its tokenizer and hash. Raises ValueError where they are nowhere."""
     from transformers import CLIPModel, CLIPTokenizer
 
     try:
         network: nn.Module = CLIPModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
         tokenizer = CLIPTokenizer.from_pretrained(name)
-        digest = joined_digest(_weight_files(name))
+        digest = combined_hash(_weight_files(name))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             "clip needs a model in the layout of transformers (config.json, model.safetensors, tokenizer):"
             f" {name} is neither such a folder nor a hub id that could be fetched; get {DEFAULT} from the"
-            f" Hugging Face hub and name its folder with --clip ({reason})"
+            f" Hugging Face hub and name its folder with --clip ({one_line(error)[:200]})"
         ) from error
     return network, tokenizer, digest
 

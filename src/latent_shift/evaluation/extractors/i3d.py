@@ -17,14 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts
-from latent_shift.evaluation.extractors.published import I3D
-from latent_shift.evaluation.extractors.resizing import View
-from latent_shift.evaluation.extractors.same_padding import pad_same
-from latent_shift.evaluation.extractors.weights import Tensors, find, load_into, read_tensors, renamed
+from latent_shift.evaluation.extractors import weights
+from latent_shift.evaluation.extractors.base import (
+    Extractor,
+    ExtractorInfo,
+    ExtractorOutput,
+    Preprocessing,
+    pad_same,
+)
+from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, CLASSES, FRAMES = "i3d", 224, 400, 16
-VIEW = View(SIDE, "bilinear", antialias=False)
+PREPROCESSING = Preprocessing(SIDE, "bilinear", antialias=False)
 Sizes = tuple[int, int, int]
 
 # Channels of the branches: 1x1; 1x1, 3x3; 1x1, 3x3; after the pool (GoogLeNet, arXiv 1409.4842, table 1).
@@ -106,21 +110,21 @@ class InceptionI3d(nn.Module):
         return self.logits(x).mean(dim=(2, 3, 4))
 
 
-class I3dLogits(Extractor):
+class I3D(Extractor):
     """The logits of every clip, as features and as logits."""
 
-    def __init__(self, folder: Path | None, view: View = VIEW, device: torch.device | str = "cpu") -> None:
-        file, digest = find(I3D, folder, NAME)
+    def __init__(self, options: ExtractorOptions) -> None:
+        file, digest = weights.find_weights(weights.I3D, options.weights, NAME)
         network = InceptionI3d()
-        load_into(network, own_names(read_tensors(file), file), file)
-        facts = Facts(NAME, f"logits, {CLASSES} numbers a clip", digest, "clip", CLASSES, FRAMES)
-        super().__init__(network, facts, view, device)
+        weights.load_into(network, own_names(weights.read_tensors(file), file), file)
+        info = ExtractorInfo(NAME, f"logits, {CLASSES} numbers a clip", digest, "clip", CLASSES, FRAMES)
+        super().__init__(network, info, PREPROCESSING, options)
 
-    def run(self, pixels: Tensor) -> Extracted:
+    def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
         clips = (pixels / 127.5 - 1).transpose(1, 2)  # (B, 3, F, S, S)
         logits = torch.cat([self.network(clip) for clip in clips.split(1)])
-        return Extracted(logits, logits)
+        return ExtractorOutput(logits, logits)
 
 
 def pool_same(x: Tensor, kernel: Sizes, stride: Sizes) -> Tensor:
@@ -128,16 +132,15 @@ def pool_same(x: Tensor, kernel: Sizes, stride: Sizes) -> Tensor:
     return functional.max_pool3d(pad_same(x, kernel, stride), kernel, stride=stride)
 
 
-def own_names(tensors: Tensors, file: Path) -> Tensors:
-    """The tensors under this network's names. Raises ValueError for a file of no known layout."""
+def own_names(tensors: weights.Tensors, file: Path) -> weights.Tensors:
+    """Return the tensors under this network's names. Raises ValueError for a file of no known layout."""
     if "Conv3d_1a_7x7.conv3d.weight" in tensors:
         return tensors
     if "conv3d_1a_7x7.conv3d.weight" in tensors:
-        return renamed(tensors, _of_hassony2)
-    first = ", ".join(list(tensors)[:3])
+        return {_of_hassony2(name): tensor for name, tensor in tensors.items()}
     raise ValueError(
-        f"{file}: holds I3D under names that are not known here ({first}, ...);"
-        f" get {' or '.join(one.name for one in I3D[:3])} instead"
+        f"{file}: holds I3D under names that are not known here ({', '.join(list(tensors)[:3])}, ...);"
+        f" get {' or '.join(one.name for one in weights.I3D)} instead"
     )
 
 

@@ -10,20 +10,25 @@ Shapes: N frames; 299 x 299 pixels, -1 to 1; pool3 (N, 2048), logits (N, 1008).
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts, frames_in_parts
-from latent_shift.evaluation.extractors.published import INCEPTION
-from latent_shift.evaluation.extractors.resizing import View
-from latent_shift.evaluation.extractors.weights import find, load_into, read_tensors
+from latent_shift.evaluation.extractors import weights
+from latent_shift.evaluation.extractors.base import (
+    Extractor,
+    ExtractorInfo,
+    ExtractorOutput,
+    Preprocessing,
+    frame_chunks,
+    run_chunks,
+)
+from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, WIDTH, CLASSES = "inception-v3", 299, 2048, 1008
-VIEW = View(SIDE, "bilinear", antialias=False)
+PREPROCESSING = Preprocessing(SIDE, "bilinear", antialias=False)
 Pool = Literal["none", "average", "maximum", "reduce"]
 Kernel = int | tuple[int, int]
 Step = tuple[str, int, Kernel]  # a convolution's name, its channels, its kernel
@@ -122,17 +127,16 @@ class InceptionV3(nn.Module):
 class Inception(Extractor):
     """pool3 and logits of every frame."""
 
-    def __init__(self, folder: Path | None, view: View = VIEW, device: torch.device | str = "cpu") -> None:
-        file, digest = find(INCEPTION, folder, NAME)
+    def __init__(self, options: ExtractorOptions) -> None:
+        file, digest = weights.find_weights(weights.INCEPTION, options.weights, NAME)
         network = InceptionV3()
-        load_into(network, read_tensors(file), file)
-        facts = Facts(NAME, f"pool3, {WIDTH} numbers a frame", digest, "frame", WIDTH)
-        super().__init__(network, facts, view, device)
+        weights.load_into(network, weights.read_tensors(file), file)
+        info = ExtractorInfo(NAME, f"pool3, {WIDTH} numbers a frame", digest, "frame", WIDTH)
+        super().__init__(network, info, PREPROCESSING, options)
 
-    def run(self, pixels: Tensor) -> Extracted:
+    def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
-        parts = [self.network(part / 127.5 - 1) for part in frames_in_parts(pixels)]
-        return Extracted(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+        return run_chunks(self.network, [chunk / 127.5 - 1 for chunk in frame_chunks(pixels)])
 
 
 def _block_35(channels: int, pooled: int) -> Mixed:

@@ -1,5 +1,24 @@
-"""Figures from features and pixels: pure functions of arrays, one family a file.
+"""Metrics by name: functions of features and pixels, and what makes results of them.
 
-`frechet` (FID, FVD), `kernel` (KID, KVD), `inception_score`, `similarity` (CLIPSIM), `pixels` (flicker,
-motion), `bootstrap` (intervals of any of them). What features are, and with which settings, they do not know.
+`distances` (FID, FVD, KID, KVD), `scores` (Inception Score, CLIPSIM), `pixels` (flicker, motion) and
+`intervals` hold pure functions of arrays, and the metrics built on them; `base` is the interface.
 """
+
+from latent_shift.registry import Registry
+
+_HERE = "latent_shift.evaluation.metrics"
+METRICS = Registry(
+    "metric",
+    "latent_shift.metrics",
+    {
+        "fid": f"{_HERE}.distances:fid",
+        "kid": f"{_HERE}.distances:kid",
+        "fvd": f"{_HERE}.distances:fvd",
+        "kvd": f"{_HERE}.distances:kvd",
+        "is": f"{_HERE}.scores:InceptionScore",
+        "clipsim": f"{_HERE}.scores:ClipSim",
+        "flicker": f"{_HERE}.pixels:flicker_metric",
+        "motion": f"{_HERE}.pixels:motion_metric",
+    },
+)
+DEFAULT_METRICS = ("fid", "kid", "fvd", "kvd", "is", "clipsim", "flicker", "motion")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,23 @@ from torch.nn import functional
 from transformers import VivitModel
 
 from latent_shift.checkpoints import DEFAULT_MODEL, resolve
-from latent_shift.evaluation.extractors.interface import Extracted, Extractor, Facts, Per, TextExtractor
-from latent_shift.evaluation.extractors.known import Given, view_of
-from latent_shift.evaluation.extractors.published import joined_digest
-from latent_shift.evaluation.extractors.resizing import View
+from latent_shift.evaluation.extractors.base import (
+    Extractor,
+    ExtractorInfo,
+    ExtractorOutput,
+    Per,
+    Preprocessing,
+    TextExtractor,
+)
+from latent_shift.evaluation.extractors.registry import ExtractorOptions
+from latent_shift.evaluation.extractors.weights import combined_hash
 from latent_shift.moving_shapes import constants
 from latent_shift.moving_shapes.scorer import shape_match
 from latent_shift.moving_shapes.scorer.segment import segment
 from latent_shift.moving_shapes.scorer.tracking import track_object
 from latent_shift.training.text_tower import embed_texts, read_text_tower
 
-VIEW = View(constants.SIZE, "bilinear", antialias=True)
+PREPROCESSING = Preprocessing(constants.SIZE, "bilinear", antialias=True)
 # Position (x, y), size and presence at each of 16 moments; probabilities of shapes; one-hot colour and
 # background.
 SCORER_WIDTH = (
@@ -50,36 +57,37 @@ SCORER_WIDTH = (
 _CHUNK = 64  # clips, or texts, in one call of an encoder
 
 
-def scorer_features(given: Given) -> ScorerFeatures:
+def scorer_features(options: ExtractorOptions) -> ScorerFeatures:
     """Build the extractor "moving-shapes-eyes"."""
-    return ScorerFeatures(view_of(VIEW, given))
+    return ScorerFeatures(options)
 
 
-def clip_features(given: Given) -> Encoders:
+def clip_features(options: ExtractorOptions) -> Encoders:
     """Build the extractor "moving-shapes"."""
-    return Encoders(given.model or resolve(DEFAULT_MODEL), "clip", view_of(VIEW, given), given.device)
+    return Encoders(options, "clip")
 
 
-def frame_features(given: Given) -> Encoders:
+def frame_features(options: ExtractorOptions) -> Encoders:
     """Build the extractor "moving-shapes-frames"."""
-    return Encoders(given.model or resolve(DEFAULT_MODEL), "frame", view_of(VIEW, given), given.device)
+    return Encoders(options, "frame")
 
 
 class ScorerFeatures(Extractor):
     """Position, size, shape, colour and background of clips: features (B, SCORER_WIDTH), logits (B, 17)."""
 
-    def __init__(self, view: View = VIEW) -> None:
+    def __init__(self, options: ExtractorOptions) -> None:
         stored = files("latent_shift").joinpath("assets", shape_match.WEIGHTS_FILE).read_bytes()
         digest = hashlib.sha256(stored).hexdigest()[:12]
         layer = f"the scorer's measures, {SCORER_WIDTH} numbers a clip"
-        facts = Facts("moving-shapes-eyes", layer, digest, "clip", SCORER_WIDTH)
-        super().__init__(shape_match.ShapeNetwork(), facts, view, "cpu")
+        info = ExtractorInfo("moving-shapes-eyes", layer, digest, "clip", SCORER_WIDTH)
+        network = shape_match.ShapeNetwork()
+        super().__init__(network, info, PREPROCESSING, replace(options, device="cpu"))
 
-    def run(self, pixels: Tensor) -> Extracted:
+    def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
         clips = pixels.round().byte().permute(0, 1, 3, 4, 2).numpy()
         features, logits = (np.stack(rows) for rows in zip(*map(extract, clips), strict=True))
-        return Extracted(torch.from_numpy(features), torch.from_numpy(logits))
+        return ExtractorOutput(torch.from_numpy(features), torch.from_numpy(logits))
 
 
 def extract(clip: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -114,27 +122,26 @@ def extract(clip: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.fl
 class Encoders(TextExtractor):
     """Embeddings (N, D) of unit length: of clips, or per "frame" of each frame repeated; of captions."""
 
-    def __init__(
-        self, folder: Path, per: Per = "clip", view: View = VIEW, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, options: ExtractorOptions, per: Per = "clip") -> None:
+        folder = options.model or resolve(DEFAULT_MODEL)
         network, digest = _read_video_encoder(folder)
         config: Any = network.config
         self.tokenizer, self.text_encoder = read_text_tower(folder)
-        self.text_encoder.requires_grad_(False).eval().to(device)
+        self.text_encoder.requires_grad_(False).eval().to(options.device)
         self.num_frames, width = int(config.num_frames), int(config.hidden_size)
         name = "moving-shapes" if per == "clip" else "moving-shapes-frames"
-        facts = Facts(name, f"video encoder, {width} numbers a {per}", digest, per, width)
-        super().__init__(network, facts, view, device)
+        info = ExtractorInfo(name, f"video encoder, {width} numbers a {per}", digest, per, width)
+        super().__init__(network, info, PREPROCESSING, options)
 
-    def run(self, pixels: Tensor) -> Extracted:
+    def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
         clips = pixels / 127.5 - 1
-        if self.facts.per == "clip":
+        if self.info.per == "clip":
             clips = clips[:, held_frames(clips.shape[1], self.num_frames)]
-            return Extracted(torch.cat([self._embed(part) for part in clips.split(_CHUNK)]), None)
+            return ExtractorOutput(torch.cat([self._embed(part) for part in clips.split(_CHUNK)]), None)
         frames = clips.flatten(0, 1)[:, None]  # (B * F, 1, 3, S, S)
         parts = [self._embed(part.expand(-1, self.num_frames, -1, -1, -1)) for part in frames.split(_CHUNK)]
-        return Extracted(torch.cat(parts), None)
+        return ExtractorOutput(torch.cat(parts), None)
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> Tensor:
@@ -163,7 +170,7 @@ def _read_video_encoder(folder: Path) -> tuple[nn.Module, str]:
                 " clip_tower/ and text_encoder/, such as the built-in one"
             )
     network = VivitModel.from_pretrained(folder / "clip_tower", dtype=torch.float32, add_pooling_layer=False)
-    return network, joined_digest(weights)
+    return network, combined_hash(weights)
 
 
 def _one_hot(names: dict[str, constants.RGB], name: str | None) -> NDArray[np.float32]:

@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.evaluation.clip_maker import ClipMaker
-from latent_shift.evaluation.shards import ClipStore
 from latent_shift.moving_shapes import (
     ObjectWords,
     Scene,
@@ -144,7 +144,7 @@ def measure(
     frames: int = constants.FRAMES,
     batch: int = 8,
     maker: ClipMaker | None = None,
-    store: ClipStore | None = None,
+    store: ClipCache | None = None,
     examples: int = 0,
     show_done: Callable[[int], None] = lambda done: None,
 ) -> CellResult:
@@ -171,7 +171,7 @@ def batches_of(
     frames: int,
     batch: int,
     maker: ClipMaker | None = None,
-    store: ClipStore | None = None,
+    store: ClipCache | None = None,
 ) -> Iterator[tuple[list[Scene], Clips, float]]:
     """The cell's scenes in batches, their clips (B, F, H, W, 3), and the seconds it took to make them."""
     every = cell.scenes(prompts)
@@ -215,7 +215,7 @@ def _make(
     scenes: list[Scene],
     frames: int,
     maker: ClipMaker | None,
-    store: ClipStore | None,
+    store: ClipCache | None,
 ) -> tuple[Clips, float]:
     """Clips (B, F, H, W, 3) of one batch of scenes, and the seconds it took to make them."""
     began = time.perf_counter()

@@ -1,0 +1,52 @@
+"""Reports for the user: a table on standard output, JSON and a page in files.
+
+The table is drawn by rich on a terminal, and is the same as Markdown anywhere else.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latent_shift.io import write_text
+
+if TYPE_CHECKING:
+    from latent_shift.evaluation.report import Report
+
+
+def write_report(
+    report: Report, output: Path | None, html: Path | None, as_json: bool = False, **environment: Any
+) -> None:
+    """Print a report, and write it to the files named. environment: added to the report's own."""
+    report = report.model_copy(update={"environment": {**environment, **report.environment}})
+    text = report.model_dump_json(indent=2)
+    if as_json:
+        print(text)
+    else:
+        print_report(report)
+    if output is not None:
+        write_text(output, text + "\n")
+    if html is not None:
+        from latent_shift.evaluation.page import render_html
+
+        write_text(html, render_html(report))
+
+
+def print_report(report: Report) -> None:
+    """Print the table, the settings of its metrics, and its notes."""
+    from latent_shift.evaluation.report import footnotes, markdown, table_headers, table_rows
+
+    if not sys.stdout.isatty():
+        print(markdown(report))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*table_headers(report), title=report.title)
+    for cells in table_rows(report):
+        table.add_row(*cells)
+    console = Console(highlight=False)
+    console.print(table)
+    for line in (*footnotes(report), *report.notes):
+        console.print(line, style="dim", markup=False)

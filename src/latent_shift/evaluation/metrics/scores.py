@@ -1,0 +1,124 @@
+"""Scores without a reference: Inception Score and CLIPSIM.
+
+The Inception Score (Salimans et al., arXiv 1606.03498) is exp of the mean divergence of a sample's class
+probabilities from their mean: high where the classifier is sure of each sample, and all samples together are
+of many classes. The name stays for any classifier, C3D for clips, another network elsewhere.
+
+CLIPSIM (Wu et al., GODIVA, arXiv 2104.14806) is the mean cosine of image and text embeddings over the frames
+of a clip, then over clips. Its value depends on the backbone (ViT-B/32, B/16, L/14): never print it without.
+
+Shapes: N samples, C classes; B clips, F frames, D numbers an embedding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from latent_shift.evaluation.features import Features, SourceFeatures
+from latent_shift.evaluation.metrics.base import (
+    FeatureMetric,
+    Indices,
+    Measurement,
+    NotAvailable,
+    mean_of_clips,
+    result_of_clips,
+    settings_of,
+)
+from latent_shift.evaluation.metrics.intervals import frames_of
+from latent_shift.evaluation.report import MetricInfo
+
+
+class InceptionScore(FeatureMetric):
+    """Inception Score on the logits of every extractor that classifies."""
+
+    needs = "the Inception Score needs an extractor that classifies, such as inception-v3 or c3d"
+
+    def of_features(
+        self, features: Features, clips: SourceFeatures, reference: SourceFeatures | None
+    ) -> Measurement | None:
+        """See `FeatureMetric.of_features`."""
+        if features.logits is None:
+            return None
+        logits, per_clip = features.logits, len(features.logits) // max(len(features.clips), 1)
+        splits = min(self.options.is_splits, len(logits))
+
+        def measure(chosen: Indices) -> float:
+            return inception_score(
+                logits[frames_of(chosen, per_clip)], splits=splits, seed=self.options.seed
+            )[0]
+
+        settings = settings_of(features) | {"splits": splits, "classes": logits.shape[1]}
+        info = MetricInfo(name=f"IS ({features.settings.extractor})", better="higher", settings=settings)
+        return Measurement(info, result_of_clips(measure, len(features.clips), self.options))
+
+
+class ClipSim(FeatureMetric):
+    """CLIPSIM on every extractor that embeds texts, where every clip has a caption."""
+
+    needs = "CLIPSIM needs an extractor that embeds texts, such as clip, and rows of features"
+
+    def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
+        """See `Metric.compute`."""
+        for name, caption in zip(clips.names, clips.captions, strict=True):
+            if caption is None:
+                raise NotAvailable(f"{name}: has no caption; put one into a .txt of its name beside it")
+        return super().compute(clips, reference)
+
+    def of_features(
+        self, features: Features, clips: SourceFeatures, reference: SourceFeatures | None
+    ) -> Measurement | None:
+        """See `FeatureMetric.of_features`."""
+        name = features.settings.extractor
+        rows = features.rows
+        if name not in clips.text_features or rows is None:
+            return None
+        frames = rows.reshape(len(features.clips), -1, rows.shape[1])
+        each = clip_similarities(frames, clips.text_features[name])
+        info = MetricInfo(name=f"CLIPSIM ({name})", better="higher", settings=settings_of(features))
+        return Measurement(info, mean_of_clips(each, self.options))
+
+
+def inception_score(logits: NDArray[np.floating], *, splits: int = 1, seed: int = 0) -> tuple[float, float]:
+    """Return mean and standard deviation over `splits` of the score of logits (N, C), from 1 to C.
+
+    With one split the order of the samples does not matter; with more, `seed` decides who falls into which,
+    so that prompts sorted by class do not make splits of few classes. Raises ValueError where there are fewer
+    samples than splits.
+    """
+    if not 1 <= splits <= len(logits):
+        raise ValueError(f"splits is {splits}; give 1 to the number of samples, {len(logits)}")
+    order = np.random.default_rng(seed).permutation(len(logits)) if splits > 1 else np.arange(len(logits))
+    scores = [_score(logits[part]) for part in np.array_split(order, splits)]
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def _score(logits: NDArray[np.floating]) -> float:
+    logs = log_softmax(logits.astype(np.float64), axis=1)
+    probabilities = np.exp(logs)
+    mean = probabilities.mean(axis=0)
+    # A class that no sample can be has log 0; its probabilities are 0, too, and so is what it adds.
+    mean_logs = np.log(np.where(mean > 0, mean, 1.0))
+    return float(np.exp((probabilities * (logs - mean_logs)).sum(axis=1).mean()))
+
+
+def clip_similarities(frames: NDArray[np.floating], texts: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return mean cosines (B,), -1 to 1, of frames (B, F, D) with their clips' texts (B, D).
+
+    Raises ValueError for other shapes, and for an embedding of length 0.
+    """
+    if frames.ndim != 3 or texts.shape != (frames.shape[0], frames.shape[2]):
+        raise ValueError(f"frames {frames.shape} and texts {texts.shape}; expected (B, F, D) and (B, D)")
+    cosines = np.einsum("bfd,bd->bf", _units(frames), _units(texts))
+    means: NDArray[np.float64] = cosines.mean(axis=1)
+    return means
+
+
+def _units(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    exact = vectors.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=-1, keepdims=True)
+    if not (lengths > 0).all():
+        raise ValueError("an embedding is of length 0 or not a number, and has no direction")
+    units: NDArray[np.float64] = exact / lengths
+    return units

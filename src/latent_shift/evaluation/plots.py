@@ -1,0 +1,85 @@
+"""Plots as SVG text, drawn by matplotlib: lines over a number, and the curves of a report.
+
+The same lines give the same bytes: identifiers are hashed with a fixed salt, and no date is written.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from latent_shift.evaluation.report import MetricInfo, Report
+
+OVER = ("guidance", "steps", "frames")  # settings of rows over which curves are drawn
+STYLE: Any = {
+    "svg.hashsalt": "latent-shift",
+    "svg.fonttype": "none",  # text stays text
+    "font.size": 9,
+    "axes.autolimit_mode": "round_numbers",
+    "axes.xmargin": 0,
+    "axes.ymargin": 0,
+}
+
+
+@dataclass
+class Line:
+    """A named line through points (x, y)."""
+
+    name: str
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+
+def line_plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
+    """Return an SVG of lines as `line_figure` draws them. Raises ValueError for no points.
+
+    title, x_name, y_name: of the plot and its axes.
+    """
+    if not any(line.points for line in lines):
+        raise ValueError(f"plot {title!r} has no points")
+    with matplotlib.rc_context(STYLE):
+        figure = line_figure(title, x_name, y_name, lines)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].strip()
+
+
+def line_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> Figure:
+    """Draw lines with a legend under a title; axes, called x_name and y_name, end at round numbers."""
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    for line in lines:
+        x, y = zip(*sorted(line.points), strict=True)
+        axes.plot(x, y, marker="o", markersize=3, label=line.name, gid=f"line-{line.name}")
+    axes.set(title=title, xlabel=x_name, ylabel=y_name)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.legend(frameon=False)
+    return figure
+
+
+def curves(report: Report) -> list[str]:
+    """Return an SVG for each metric over each of OVER in which the rows differ, a line a model."""
+    found = []
+    for over in OVER:
+        groups: dict[str, tuple[MetricInfo, dict[str, Line]]] = {}
+        for metric in report.metrics:
+            others = {name: value for name, value in metric.settings.items() if name != over}
+            _, lines = groups.setdefault(f"{metric.name} {others}", (metric, {}))
+            for row in report.rows:
+                x, result = row.settings.get(over), row.results.get(metric.key)
+                if isinstance(x, int | float) and result is not None:
+                    model = str(row.settings.get("model", row.name))
+                    lines.setdefault(model, Line(model)).points.append((float(x), result.value))
+        for metric, lines in groups.values():
+            drawn = [line for line in lines.values() if len({x for x, _ in line.points}) > 1]
+            if drawn:
+                found.append(line_plot(f"{metric.name} over {over}", over, metric.name, drawn))
+    return found

@@ -1,0 +1,267 @@
+"""The one evaluation loop: sources of clips, metrics by name and a reference to one report.
+
+    report = evaluate(
+        [FolderClips(Path("generated"), read)], ["fvd", "kvd"], FolderClips(Path("real"), read),
+        extractors=[make_extractor("i3d")],
+    )
+
+Each source is read once, batch by batch, however many extractors and metrics look at it. Batches are the same
+in every run, and so is every digit.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latent_shift.evaluation.extractors.base import Extractor, TextExtractor
+from latent_shift.evaluation.features import (
+    FeatureCollector,
+    Features,
+    SourceFeatures,
+    feature_settings,
+    read_features,
+    versions,
+    write_features,
+)
+from latent_shift.evaluation.metrics import DEFAULT_METRICS, METRICS
+from latent_shift.evaluation.metrics.base import Measurement, Metric, MetricOptions, NotAvailable
+from latent_shift.evaluation.report import Example, MetricInfo, Report, Row
+from latent_shift.evaluation.sources import ClipBatch, ClipSource
+
+MetricSpec = str | Callable[[MetricOptions], Metric]
+ProgressCallback = Callable[[str, int, int], None]  # name of the source, clips done, of how many
+
+
+def evaluate(
+    sources: Sequence[ClipSource],
+    metrics: Sequence[MetricSpec] | None = None,
+    reference: ClipSource | SourceFeatures | None = None,
+    options: MetricOptions = MetricOptions(),  # noqa: B008  # frozen
+    *,
+    extractors: Sequence[Extractor] = (),
+    strict: bool = False,
+    title: str | None = None,
+    examples: int = 0,
+    keep_rows: bool = True,
+    features_dir: Path | None = None,
+    on_progress: ProgressCallback = lambda name, done, total: None,
+) -> Report:
+    """Evaluate sources, a row each.
+
+    Args:
+        sources: each of another name.
+        metrics: names of METRICS ("fid@clip" computes a metric on one of the extractors only), or classes.
+            None: DEFAULT_METRICS.
+        reference: real clips, or saved features of them (`reference_from_file`).
+        options: of all metrics.
+        extractors: each is run once on each clip.
+        strict: raise for a metric that clips, reference or extractors do not allow; else leave it out.
+        title: of the report; by default the names of sources and reference.
+        examples: clips of each source, and of each of its subsets, to keep for the report's page.
+        keep_rows: False keeps statistics of features only, which suffice for Fréchet distances.
+        features_dir: where features of files are saved; saved ones of the reference are used again.
+        on_progress: called after each batch.
+
+    Raises:
+        ValueError: two sources of one name; a source without clips; an unknown metric, or with `strict` one
+            that cannot be computed; a reference that was measured with other settings.
+    """
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name}: is the name of two folders; rename one, so that a table can tell them")
+    for spec in metrics or ():  # before any work
+        _make_metric(spec, options)
+    notes: list[str] = []
+    run = partial(extract, seed=options.seed, keep_rows=keep_rows, on_progress=on_progress)
+    if isinstance(reference, ClipSource):
+        notes += reference.notes
+        reference = _reference_features(reference, extractors, features_dir, keep_rows, run)
+    infos: dict[str, MetricInfo] = {}
+    rows, shown = [], []
+    for source in sources:
+        row = _RowMetrics(source, metrics or DEFAULT_METRICS, options, examples)
+        clips = run(source, extractors, on_batch=row.update)
+        _save(clips, source, features_dir)
+        results = row.compute(clips, reference, strict)
+        infos |= {info.key: info for info, _ in results}
+        found = {info.key: result for info, result in results}
+        rows.append(Row(name=source.name, settings=source.settings, results=found))
+        notes += [*source.notes, *(note for metric in row.metrics for note in metric.notes)]
+        shown += row.examples
+    order = {extractor.info.name: number for number, extractor in enumerate(extractors)}
+    against = f" against {reference.name}" if reference else ""
+    return Report(
+        title=title or f"{', '.join(names)}{against}",
+        metrics=sorted(  # shares first, then extractor by extractor, then metrics on pixels
+            infos.values(),
+            key=lambda info: (not info.percent, order.get(info.settings.get("extractor", ""), len(order))),
+        ),
+        rows=rows,
+        environment=environment(),
+        notes=list(dict.fromkeys(notes)),
+        examples=shown,
+    )
+
+
+def extract(
+    source: ClipSource,
+    extractors: Sequence[Extractor],
+    *,
+    seed: int = 0,
+    keep_rows: bool = True,
+    on_batch: Callable[[ClipBatch], None] = lambda batch: None,
+    on_progress: ProgressCallback = lambda name, done, total: None,
+) -> SourceFeatures:
+    """Extract the features of all clips, and of their captions where every clip has one.
+
+    extractors: each is run once on each clip. seed: recorded with the features. keep_rows: False keeps
+    statistics only. on_batch: called with each batch. on_progress: then called with the source's name, the
+    clips done and their number. Raises ValueError for a source without clips, and for features that are not
+    finite.
+    """
+    collectors = [FeatureCollector(extractor, source.read, keep_rows=keep_rows) for extractor in extractors]
+    found = SourceFeatures(source.name, source.read.settings())
+    for batch in source.batches():
+        for collector in collectors:
+            collector.add(batch.names, batch.clips)
+        on_batch(batch)
+        found.names += batch.names
+        found.captions += batch.captions
+        on_progress(source.name, len(found.names), len(source))
+    if not found.names:
+        raise ValueError(f"{source.name}: there are no clips to measure")
+    for collector in collectors:
+        name, extractor = collector.extractor.info.name, collector.extractor
+        found.features[name] = collector.features(source.name, seed, source.stamp)
+        captions = [caption for caption in found.captions if caption is not None]
+        if isinstance(extractor, TextExtractor) and len(captions) == len(found.names):
+            found.text_features[name] = extractor.texts(captions).cpu().numpy()
+    return found
+
+
+def reference_from_file(file: Path, extractors: Sequence[Extractor]) -> SourceFeatures:
+    """Return saved features as a reference. ValueError where they are of none of the extractors."""
+    features = read_features(file)
+    name = features.settings.extractor
+    if name not in {extractor.info.name for extractor in extractors}:
+        raise ValueError(f"{file}: holds features of {name}; measure with that extractor")
+    return SourceFeatures(features.provenance.source, features={name: features}, names=list(features.clips))
+
+
+def first_examples(source: ClipSource, count: int) -> list[Example]:
+    """Return the first clips of a source for the report's page."""
+    row = _RowMetrics(source, (), MetricOptions(), count)
+    for batch in source.batches():
+        if len(row.examples) >= count:
+            break
+        row.update(batch)
+    return row.examples
+
+
+def environment() -> dict[str, Any]:
+    """Return what values depend on beside their settings: "versions", "machine" (GPU or CPU), "date"."""
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "versions": {**versions(), "diffusers": version("diffusers")},
+        "machine": f"{machine}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _make_metric(spec: MetricSpec, options: MetricOptions) -> Metric:
+    if not isinstance(spec, str):
+        return spec(options)
+    name, _, extractor = spec.partition("@")
+    metric: Metric = METRICS[name](options, extractor or None)
+    return metric
+
+
+class _RowMetrics:
+    """The metrics of one source, and its clips for the report's page."""
+
+    def __init__(
+        self, source: ClipSource, metrics: Sequence[MetricSpec], options: MetricOptions, examples: int
+    ) -> None:
+        self.source, self.max_examples = source, examples
+        self.metrics = [_make_metric(spec, options) for spec in metrics]
+        self.examples: list[Example] = []
+        self._shown: Counter[str] = Counter()  # by subset
+
+    def update(self, batch: ClipBatch) -> None:
+        """Show a batch to every metric, and keep its first clips."""
+        remarks = [metric.update(batch) for metric in self.metrics]
+        notes = next((found for found in remarks if found is not None), batch.notes)
+        for index in range(min(len(batch.clips), self.max_examples - self._shown[batch.subset])):
+            self._shown[batch.subset] += 1
+            label = batch.captions[index] or f"clip {self._shown[batch.subset]}"
+            note = notes[index] if notes else ""
+            self.examples.append(Example(label, self.source.name, batch.clips[index], note, self.source.fps))
+
+    def compute(
+        self, clips: SourceFeatures, reference: SourceFeatures | None, strict: bool
+    ) -> list[Measurement]:
+        """Return all results, their settings completed by those of the source."""
+        found: list[Measurement] = []
+        for metric in self.metrics:
+            try:
+                found += metric.compute(clips, reference)
+            except NotAvailable:
+                if strict:
+                    raise
+        return [
+            Measurement(
+                info.model_copy(update={"settings": {**info.settings, **self.source.metric_settings}}), result
+            )
+            for info, result in found
+        ]
+
+
+def _reference_features(
+    source: ClipSource,
+    extractors: Sequence[Extractor],
+    folder: Path | None,
+    keep_rows: bool,
+    run: Callable[..., SourceFeatures],
+) -> SourceFeatures:
+    """Return the features of a reference: saved ones of the same files and settings, others extracted."""
+    saved: dict[str, Features] = {}
+    for extractor in extractors:
+        file = _features_file(folder, source, extractor.info.name)
+        if file is not None and file.is_file():
+            features = read_features(file)
+            usable = features.rows is not None or not keep_rows
+            same = features.settings == feature_settings(extractor, source.read)
+            if usable and same and features.provenance.stamp == source.stamp:
+                saved[extractor.info.name] = features
+    missing = [extractor for extractor in extractors if extractor.info.name not in saved]
+    if not missing:
+        return SourceFeatures(source.name, source.read.settings(), saved)
+    found = run(source, missing)
+    _save(found, source, folder)
+    found.features.update(saved)
+    return found
+
+
+def _save(found: SourceFeatures, source: ClipSource, folder: Path | None) -> None:
+    for name, features in found.features.items():
+        file = _features_file(folder, source, name)
+        if file is not None:
+            write_features(file, features)
+
+
+def _features_file(folder: Path | None, source: ClipSource, extractor: str) -> Path | None:
+    """Return the file of saved features; None for clips that are no files."""
+    if folder is None or not source.stamp:
+        return None
+    return folder / f"{source.name} {extractor}.safetensors".replace(" ", "-")

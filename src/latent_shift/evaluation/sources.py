@@ -1,0 +1,295 @@
+"""Sources of clips to evaluate: a folder, a system with a prompt set, a system's reconstruction of another.
+
+Every source yields its clips batch by batch with their names and captions; the runner knows nothing else of
+it. Another source is a subclass of `ClipSource` with `__len__` and `batches`.
+
+Shapes: B videos, F frames, H, W pixels, uint8 (B, F, H, W, 3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latent_shift.evaluation.clip_cache import ClipCache
+from latent_shift.evaluation.clip_files import (
+    ClipReadOptions,
+    FolderScan,
+    choose_clips,
+    read_batches,
+    read_caption,
+    scan_folder,
+)
+from latent_shift.evaluation.clip_maker import ClipMaker
+from latent_shift.evaluation.prompt_sets import Prompt, PromptSet
+
+Clips = NDArray[np.uint8]
+BATCH_SIZE = 8
+DEFAULT_FPS = 8.0  # at which clips without a rate of their own are shown
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Some clips of a source, (B, F, H, W, 3) of one size.
+
+    names: one a clip, unique in the source. captions: None for a clip without. origins: of each clip that
+    from which it was made, known to the source and to metrics that belong to it: a prompt, a scene. subset:
+    of the source, where it has parts. notes: a line about each clip for the report's page. seconds: spent
+    generating the batch.
+    """
+
+    names: Sequence[str]
+    clips: Clips
+    captions: Sequence[str | None]
+    origins: Sequence[Any] = ()
+    subset: str = ""
+    notes: Sequence[str] = ()
+    seconds: float = 0.0
+
+
+class ClipSource(ABC):
+    """Clips under one name: a row of the report, or its reference.
+
+    read: how the clips are read, recorded with every metric; generated clips have its frames and rate.
+    settings: of the row, such as model and steps. metric_settings: on which every figure of these clips
+    depends, such as the prompt set: figures of other settings stand in another column. stamp: a hash over
+    the clips where they are files, so that saved features of them can be used again. notes: sentences for
+    the report. fps: frames a second at which the report's page shows the clips.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        read: ClipReadOptions,
+        *,
+        settings: dict[str, Any] | None = None,
+        metric_settings: dict[str, Any] | None = None,
+        stamp: str = "",
+        notes: Sequence[str] = (),
+        fps: float | None = None,
+    ) -> None:
+        self.name, self.read, self.stamp, self.notes = name, read, stamp, list(notes)
+        self.settings, self.metric_settings = settings or {}, metric_settings or {}
+        self.fps = fps or read.fps or DEFAULT_FPS
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of clips."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[ClipBatch]:
+        """Yield all clips; the same ones in the same order and batches in every run."""
+
+
+class FolderClips(ClipSource):
+    """The clips of a folder and of the folders below, with the captions in .txt files beside them.
+
+    count: clips drawn by `seed`; None for all. allow_unreadable, allow_short: leave such files out, and say
+    so in the notes, instead of raising ValueError (see `scan_folder`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        read: ClipReadOptions,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+        batch_size: int = BATCH_SIZE,
+        allow_unreadable: bool = False,
+        allow_short: bool = False,
+    ) -> None:
+        scan = scan_folder(folder, read, allow_unreadable=allow_unreadable, allow_short=allow_short)
+        files = choose_clips(scan.clips, count, seed)
+        self._set(folder.resolve().name, read, scan, files, batch_size)
+
+    def _set(
+        self, name: str, read: ClipReadOptions, scan: FolderScan, files: list[Path], batch_size: int
+    ) -> None:
+        self.scan, self.files, self.batch_size = scan, files, batch_size
+        sizes = "\n".join(f"{scan.name(file)} {file.stat().st_size}" for file in files)
+        left_out = sorted({**scan.unreadable, **scan.short})
+        notes = [f"{len(left_out)} of {scan.folder.name} left out: {', '.join(left_out)}"] if left_out else []
+        super().__init__(
+            name,
+            read,
+            settings={"clips": len(files)},
+            stamp=hashlib.sha256(sizes.encode()).hexdigest()[:12],
+            notes=notes,
+        )
+
+    def hold_out(self, count: int, name: str, seed: int = 0) -> FolderClips:
+        """Take `count` clips, drawn by `seed`, out of this source and return them as a source called `name`.
+
+        Raises ValueError where fewer than two would be left.
+        """
+        if count >= len(self.files) - 1:
+            raise ValueError(
+                f"{count} clips cannot be held out of the {len(self.files)} in {self.scan.folder};"
+                " leave two or more"
+            )
+        held_out = set(choose_clips(self.files, count, seed))
+        apart = FolderClips.__new__(FolderClips)
+        chosen = [file for file in self.files if file in held_out]
+        apart._set(name, self.read, self.scan, chosen, self.batch_size)
+        rest = [file for file in self.files if file not in held_out]
+        self._set(self.name, self.read, self.scan, rest, self.batch_size)
+        return apart
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.files)
+
+    def batches(self) -> Iterator[ClipBatch]:
+        """Yield the clips, decoded, each batch of one size."""
+        for files, clips in read_batches(self.files, self.read, self.batch_size):
+            names = [self.scan.name(file) for file in files]
+            yield ClipBatch(names, clips, [read_caption(file) for file in files], notes=names)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every `of`-th batch, beginning with batch `number`, 0 to of - 1."""
+
+    number: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.of:
+            raise ValueError(f"shard {self.number + 1} of {self.of}: give 1/{self.of} to {self.of}/{self.of}")
+
+
+def parse_shard(text: str) -> Shard:
+    """Parse a shard written as 2/8: the second of eight. Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or int(found[2]) < 1:
+        raise ValueError(f"shard {text!r}: expected NUMBER/OF, such as 2/8")
+    return Shard(int(found[1]) - 1, int(found[2]))
+
+
+class GeneratedClips(ClipSource):
+    """A system's clips of a prompt set, made batch by batch, kept in a cache and never made twice.
+
+    Batches are the same whoever makes them, so that processes or machines with one cache folder share the
+    work, and a stopped one goes on. A clip depends on its own prompt and seed; which batch it is in can
+    change its last bits on some devices, which is why batches are fixed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        system: ClipMaker,
+        prompts: PromptSet,
+        read: ClipReadOptions,
+        cache: ClipCache,
+        *,
+        batch_size: int = BATCH_SIZE,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch is {batch_size}; give at least 1")
+        digest = {"prompt list": prompts.digest()}
+        super().__init__(
+            name,
+            read,
+            settings={**(settings or {}), **digest},
+            metric_settings={**prompts.settings, **digest},
+        )
+        self.system, self.prompts, self.cache, self.batch_size = system, prompts, cache, batch_size
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.prompts.prompts)
+
+    def batches(self) -> Iterator[ClipBatch]:
+        """Yield all clips, made where they are not in the cache."""
+        for name, prompts in self.named_batches():
+            clips, seconds = self._generate(name, prompts)
+            yield ClipBatch(
+                names=[prompt.name for prompt in prompts],
+                clips=clips,
+                captions=[prompt.text for prompt in prompts],
+                origins=prompts,
+                notes=[f"seed {prompt.seed}" for prompt in prompts],
+                seconds=seconds,
+            )
+
+    def generate_shard(
+        self, shard: Shard, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> int:
+        """Make the missing clips of a shard, and return how many it has. on_progress: clips done, in all."""
+        mine = self.named_batches()[shard.number :: shard.of]
+        total, done = sum(len(prompts) for _, prompts in mine), 0
+        for name, prompts in mine:
+            self._generate(name, prompts)
+            done += len(prompts)
+            on_progress(done, total)
+        return total
+
+    def named_batches(self) -> list[tuple[str, Sequence[Prompt]]]:
+        """Return the prompts in batches, each with the name that it has in the cache."""
+        whole = self.prompts.prompts
+        starts = range(0, len(whole), self.batch_size)
+        parts = [(start, whole[start : start + self.batch_size]) for start in starts]
+        return [(batch_name(start, len(prompts)), prompts) for start, prompts in parts]
+
+    def _generate(self, name: str, prompts: Sequence[Prompt]) -> tuple[Clips, float]:
+        texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+        return generate_batch(self.system, self.cache, name, texts, seeds, self.read.frames)
+
+
+class ReconstructedClips(ClipSource):
+    """Another source's clips through a system's autoencoder: the ceiling of that system's scores."""
+
+    def __init__(
+        self, name: str, system: ClipMaker, clips: ClipSource, settings: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(
+            name, clips.read, settings=settings, metric_settings=clips.metric_settings, fps=clips.fps
+        )
+        self.system, self.clips = system, clips
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.clips)
+
+    def batches(self) -> Iterator[ClipBatch]:
+        """Yield the other source's batches, encoded and decoded again."""
+        for batch in self.clips.batches():
+            began = time.perf_counter()
+            clips = self.system.reconstruct(batch.clips)
+            seconds = batch.seconds + time.perf_counter() - began
+            yield ClipBatch(
+                batch.names, clips, batch.captions, batch.origins, batch.subset, batch.notes, seconds
+            )
+
+
+def batch_name(start: int, count: int) -> str:
+    """Return the name of a batch in a cache: the numbers of its first and last prompt."""
+    return f"{start:06d}-{start + count - 1:06d}"
+
+
+def generate_batch(
+    system: ClipMaker, cache: ClipCache, name: str, prompts: Sequence[str], seeds: Sequence[int], frames: int
+) -> tuple[Clips, float]:
+    """Return clips (B, F, H, W, 3) of prompts and the seconds they took.
+
+    They are taken from the cache, where it has them under `name`; else the system makes them, of `frames`
+    frames each by its own of the seeds, and they are kept.
+    """
+
+    def make() -> tuple[Clips, float]:
+        began = time.perf_counter()
+        clips = system.sample(list(prompts), list(seeds), frames)
+        return clips, time.perf_counter() - began
+
+    return cache.batch(name, make)

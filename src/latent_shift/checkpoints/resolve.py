@@ -1,8 +1,8 @@
 """From a name to the path of a model, a checked folder or file; the only room that may reach the network.
 
-Needs no torch. `loading` makes a pipeline of a path; what can be known without that (settings for clips,
-pixels per latent pixel, hash) is read here from small files and headers. Headers are read and weights hashed
-once per process while a file stays the same, so a model may be resolved again at no cost.
+Resolving needs no torch. `loading` makes a pipeline of a path; settings for clips, pixels per latent pixel
+and the hash are read here, from small files and headers. Headers are read and weights hashed once per process
+while a file stays the same, so a model may be resolved again at no cost.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latent_shift.checkpoints.single_file import EXPECTED, check_single_file, detect_layout
 from latent_shift.io import file_sha256, file_state, one_line, read_json_mapping, read_safetensors_header
-from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config
+
+if TYPE_CHECKING:
+    from latent_shift.video_config import VideoConfig
 
 DEFAULT_MODEL = "moving-shapes"
 INDEX = "model_index.json"
@@ -100,6 +103,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def video_config(path: Path) -> VideoConfig:
     """Defaults of a model in sampling; those of an image model where it was never tuned on clips."""
+    from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config  # imports torch
+
     file = path / FILE_NAME
     return read_video_config(file) if file.is_file() else VideoConfig()
 
@@ -130,6 +135,8 @@ def _download(name: str) -> Path:
     from diffusers import DiffusionPipeline
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
+
+    from latent_shift.video_config import FILE_NAME
 
     try:
         folder = Path(DiffusionPipeline.download(name, use_safetensors=True))

@@ -15,12 +15,19 @@ from __future__ import annotations
 import gzip
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.io import SafetensorsHeader, one_line, read_json_mapping, read_safetensors_header
+from latent_shift.io import (
+    SafetensorsHeader,
+    file_state,
+    one_line,
+    read_json_mapping,
+    read_safetensors_header,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -170,18 +177,14 @@ def check_tokenizer(path: Path | None, file: Path) -> None:
     elif not path.is_file():
         raise ValueError(f"{path}: there is no such tokenizer; {_MEND}")
     else:
-        _read_merges(path)
+        _read_merges(*file_state(path))
 
 
 def load_tokenizer(path: Path, *, padding: str, length: int) -> Any:
     """A `CLIPTokenizer` from a folder or CLIP's vocabulary file; errors as in `check_tokenizer`.
 
-    As in the published folders, a text encoder that is padded with "!" reads one in a prompt as padding, too.
-
-    Args:
-        path: the folder or file.
-        padding: token that pads a text.
-        length: tokens of a padded text.
+    padding: the token that pads a text to `length` tokens. As in the published folders, a text encoder that
+    is padded with "!" reads one in a prompt as padding, too.
     """
     from transformers import CLIPTokenizer
 
@@ -189,16 +192,17 @@ def load_tokenizer(path: Path, *, padding: str, length: int) -> Any:
         return CLIPTokenizer.from_pretrained(
             _tokenizer_folder(path), pad_token=padding, model_max_length=length, local_files_only=True
         )
-    merges = _read_merges(path)
+    merges = _read_merges(*file_state(path))
     # A letter for each byte in the order of CLIP's vocabulary: printable bytes first, then stand-ins
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), _START, _END]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=padding, model_max_length=length)
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), pad_token=padding, model_max_length=length)
 
 
-def _read_merges(file: Path) -> list[tuple[str, str]]:
+@lru_cache(maxsize=1)
+def _read_merges(file: Path, *_: int) -> tuple[tuple[str, str], ...]:
     """The merges of CLIP's vocabulary file, in order. Raises ValueError for any other file."""
     try:
         with gzip.open(file, "rt", encoding="utf-8") as lines:
@@ -209,7 +213,7 @@ def _read_merges(file: Path) -> list[tuple[str, str]]:
         raise ValueError(
             f"{file}: is not CLIP's {VOCABULARY_FILE}: expected {_NUM_MERGES} lines of two pieces"
         )
-    return [(first, second) for first, second in merges]
+    return tuple((first, second) for first, second in merges)
 
 
 def _tokenizer_folder(path: Path) -> Path:

@@ -1,8 +1,8 @@
 """`LatentShiftPipeline`: prompts in, clips out; one frame gives an image.
 
-A diffusers pipeline whose U-Net shifts over frames: Stable Diffusion's or SDXL's, by what the folder holds.
-`base.py` holds what both share, the other files what differs. It opens any folder in either layout and saves
-folders that the stock pipelines open.
+A diffusers pipeline with the temporal shift in its U-Net: Stable Diffusion's or SDXL's, by the layout of the
+folder. `base.py` holds the part that both share. It opens any folder in either layout and saves folders that
+the stock pipelines open.
 
     pipeline = LatentShiftPipeline.from_pretrained(folder)
     clip = pipeline(prompt, num_frames=16, generator=torch.Generator().manual_seed(0)).frames[0]

@@ -1,4 +1,4 @@
-"""Text to video by a diffusers pipeline whose U-Net shifts over frames: what both layouts share.
+"""Text to video by diffusers pipelines with the temporal shift: the part that both layouts share.
 
 Settings of the shift, loading and saving, and the call: checks, denoising of all frames together, decoding in
 chunks. Encoding text, offload and slicing are those of the stock pipeline that a subclass adds.
@@ -200,7 +200,7 @@ class VideoPipelineMixin(DiffusionPipeline):
                 encoder truncates or does not know; words outside a closed vocabulary are left out.
             num_frames, fps, height, width, num_inference_steps, guidance_scale, guidance_rescale, eta: ranges
                 and units as in `VideoConfig`; None takes the model's own. fps matters only to models tuned
-                with it. eta: fresh noise in every step, as alike between frames as the initial noise.
+                with it. eta: fresh noise in every step, correlated between frames as the initial noise.
             num_videos_per_prompt: clips of each prompt, at least 1.
             generator: one per video, whose noise then depends on it only; or one for all.
             latents: initial noise of unit variance, (B, F, C, h, w) or (B*F, C, h, w).
@@ -459,7 +459,7 @@ def _hub_options(keywords: dict[str, Any]) -> dict[str, Any]:
     return {name: keywords[name] for name in _HUB_OPTIONS if name in keywords}
 
 
-def _non_finite(what: str, where: str, dtype: torch.dtype) -> str:
+def _non_finite(subject: str, where: str, dtype: torch.dtype) -> str:
     full = "the weights, or the scheduler's settings, are at fault"
     mend = full if dtype == torch.float32 else "load the model with torch_dtype=torch.float32"
-    return f"{what} no longer finite {where} in {str(dtype).removeprefix('torch.')}: {mend}"
+    return f"{subject} no longer finite {where} in {str(dtype).removeprefix('torch.')}: {mend}"

@@ -15,7 +15,7 @@ from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
 
 
 class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
-    """Text to video by a text-to-image model whose U-Net shifts over frames (arXiv 2304.08477)."""
+    """Text to video by a text-to-image model with the temporal shift in its U-Net (arXiv 2304.08477)."""
 
     stock_class = StableDiffusionPipeline
 

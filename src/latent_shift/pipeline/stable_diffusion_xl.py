@@ -14,7 +14,7 @@ from latent_shift.pipeline.base import VideoPipelineMixin
 
 
 class LatentShiftXLPipeline(VideoPipelineMixin, StableDiffusionXLPipeline):
-    """Text to video by an SDXL model whose U-Net shifts over frames."""
+    """Text to video by an SDXL model with the temporal shift in its U-Net."""
 
     stock_class = StableDiffusionXLPipeline
     _upcast_decoding = True

@@ -52,8 +52,8 @@ def load(
             model's own (`pipeline.fuse_lora` would merge them).
 
     Raises:
-        ValueError: as `resolve` and `check_loras`, for a device that is not there, a model whose parts do not
-            fit together, and LoRA layers that fit nothing in it.
+        ValueError: as `resolve` and `check_loras`, for a device that is not there, parts of a model that do
+            not fit together, and LoRA layers that fit nothing in it.
     """
     path = resolve(name, tokenizer=tokenizer, prediction_type=prediction_type)
     checked = check_loras(loras)

@@ -114,8 +114,9 @@ def detect_layout(file: Path) -> tuple[Layout, SafetensorsHeader]:
 def choose_prediction_type(
     file: Path, layout: Layout, header: SafetensorsHeader, requested: str | None
 ) -> str:
-    """What the U-Net predicts, one of PREDICTION_TYPES: as requested, else by the file, else by its layout.
+    """Prediction type of a U-Net, one of PREDICTION_TYPES: as requested, else by the file, else its layout.
 
+    file: named in errors. layout, header: of the file, as detected. requested: by the user; None: not.
     Raises ValueError for an unknown one, and where none of them tells (SD 2.x comes in both kinds).
     """
     if requested is not None:

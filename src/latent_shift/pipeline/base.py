@@ -202,7 +202,7 @@ class VideoPipelineMixin(DiffusionPipeline):
                 and units as in `VideoConfig`; None takes the model's own. fps matters only to models tuned
                 with it. eta: fresh noise in every step, correlated between frames as the initial noise.
             num_videos_per_prompt: clips of each prompt, at least 1.
-            generator: one per video, whose noise then depends on it only; or one for all.
+            generator: one per video, so that its noise depends on this one only; or one for all.
             latents: initial noise of unit variance, (B, F, C, h, w) or (B*F, C, h, w).
             prompt_embeds, negative_prompt_embeds: (prompts, L, D) in place of texts.
             pooled_prompt_embeds, negative_pooled_prompt_embeds: (prompts, P), with them in SDXL's layout.

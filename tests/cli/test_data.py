@@ -6,7 +6,7 @@ import pytest
 
 from clips import numbers, write_video
 from latent_shift import media
-from latent_shift.data.sources import detect_source
+from latent_shift.data.sources import SOURCES, detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from program import run_program
 
@@ -58,6 +58,18 @@ def test_preview_names_what_it_leaves_out_and_stops_where_nothing_fits(clips, ru
     status, out, err = run("preview", "clips", "--frames", 4, "-o", "some.png")  # a fourth of them is bad
     assert (status, out, len(err)) == (0, ["some.png"], 1)
     assert err[0].startswith("left out 3.mp4: ")
+
+
+def test_preview_of_a_generated_source_shows_the_items_of_its_dataset(run, tmp_path):
+    (tmp_path / "world.yaml").write_text("{format: moving-shapes, seed: 4, levels: [1, 2]}")
+    assert run("preview", "world.yaml", "--count", 3, "-o", "w.png") == (0, ["w.png"], [])
+    data = SOURCES["moving-shapes"](seed=4, levels=(1, 2)).dataset()
+    items = [data[index] for index in range(3)]
+    sheet = media.contact_sheet([i["frames"].numpy() for i in items], [i["caption"] for i in items])
+    assert (media.read_clip("w.png")[0][0] == sheet).all()
+    assert media.read_settings("w.png")["seed"] == 4
+    status, out, err = run("preview", "world.yaml", "--seed", 3, "-o", "v.png")
+    assert (status, out, err) == (2, [], ["latent-shift: error: --seed: only for another source"])
 
 
 def test_check_tells_people_and_programs(clips, run):

@@ -153,7 +153,7 @@ def test_images_of_another_source_are_mixed_in(tiny, own, tmp_path):
 def test_the_validation_keeps_its_clips_to_itself(tiny):
     module = objective(tiny(validation={"items": 2, "every": 3}))
     trained, kept = module.dataset(ignore), module.validation(ignore)
-    keys = [{entry.key for entry in part.entries} for part in (trained, kept)]
+    keys = [{record.key for record in part.records} for part in (trained, kept)]
     assert (len(keys[0]), len(keys[1])) == (4, 2)
     assert not keys[0] & keys[1]
     with pytest.raises(ValueError, match="6 of its 6 entries cannot be kept out"):

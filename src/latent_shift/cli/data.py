@@ -71,8 +71,8 @@ def preview(
     format: Format = None,
     settings: Settings = None,
     seed: Annotated[
-        int, typer.Option(help="Random seed: of the scenes of moving-shapes, or of windows and captions.")
-    ] = 0,
+        int | None, typer.Option(help="Random seed of moving-shapes, or of windows and captions. [0]")
+    ] = None,
     count: Annotated[int, typer.Option(help="Number of clips.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
@@ -88,17 +88,18 @@ def preview(
     if source == WORLD:
         _refuse(window | {"images": images or None, "format": format, "set": settings}, "another source")
         chosen = {"level": level or 1, "split": split or "seen", "objects": objects}
-        clips, captions = _scenes(seed, count, level or 1, split or "seen", objects)
+        clips, captions = _scenes(seed or 0, count, level or 1, split or "seen", objects)
     else:
         _refuse(scenes, WORLD)
         found = _source(source, format, settings)
         chosen = {name: value for name, value in window.items() if value is not None}
         if isinstance(found, GeneratedSource):
-            _refuse(chosen, "another source")
-            clips, captions = _generated(found, seed, count, images=images)
+            _refuse({**chosen, "seed": seed}, "another source")
+            chosen = {"seed": found.seed}
+            clips, captions = _generated(found, count, images=images)
         else:
-            clips, captions = _windows(found.read(), chosen, seed, count, images=images)
-    embedded = {"source": source, **chosen, "seed": seed, "count": count}
+            clips, captions = _windows(found.read(), chosen, seed or 0, count, images=images)
+    embedded = {"source": source, "seed": seed or 0, **chosen, "count": count}
     write_image(output, contact_sheet(clips, captions), embedded, overwrite=force)
     print(output)
 
@@ -204,9 +205,9 @@ def _scenes(seed: int, count: int, level: int, split: str, objects: int | None) 
     return list(render(scenes)), [caption(scene) for scene in scenes]
 
 
-def _generated(source: GeneratedSource, seed: int, count: int, *, images: bool) -> Shown:
+def _generated(source: GeneratedSource, count: int, *, images: bool) -> Shown:
     """The first items of a generated source."""
-    dataset = source.model_copy(update={"seed": seed}).dataset(images=images)
+    dataset = source.dataset(images=images)
     items = [dataset[index] for index in range(count)]
     return [item["frames"].numpy() for item in items], [item["caption"] for item in items]
 

@@ -39,10 +39,10 @@ def encode_clips(
     """Encode all clips into `folder`, yielding the number of clips done after each new shard.
 
     Args:
-        clips: what to encode.
+        clips: clips to encode.
         encode_frames: from frames uint8 (N*F, H, W, 3) to latents (N*F, C, h, w).
         folder: where the shards lie; full ones that are there already are kept.
-        settings: what the latents depend on, stored beside them.
+        settings: JSON values that the latents depend on, stored beside them.
         workers: processes that give the frames; 0, this one.
 
     Raises:
@@ -115,8 +115,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
         captions: of the clips, and maybe of others before them.
         images: whether an item is one frame of a clip, (1, C, h, w); the items are then all frames.
         first: the clip of `captions` that the latents begin with.
-        oversample_words: in a ratio of the places clips with such a word in their captions are seen.
-        oversample_ratio: that ratio.
+        oversample_words: words of clips to see more often.
+        oversample_ratio: share of a batch that is taken among the clips with such a word in their captions.
 
     Raises:
         ValueError: no clip's caption has one of the words.

@@ -38,7 +38,7 @@ def precomputed_files(
 
     Args:
         latents: (F, C, h, w), of all frames.
-        text: "text" (captions, L, D) and in SDXL's layout "pooled" (captions, P).
+        text: embeddings of the captions, "text" (captions, L, D) and in SDXL's layout "pooled" (captions, P).
         settings_record: rate, size and models that they depend on, which a dataset compares with its own.
     """
     made = {"made": json.dumps(settings_record)}  # one key: safetensors keeps no order of several
@@ -78,7 +78,9 @@ class PrecomputedLatentDataset(VideoDataset):
         self, manifest: Manifest, settings: ClipSettings, models: Mapping[str, str], **options: Any
     ) -> None:
         if settings.buckets is not None or settings.stride is not None:
-            raise ValueError("clips.ahead: has one rate and one size; set fps, height and width")
+            raise ValueError(
+                "clips.precomputed_latents: has one rate and one size; set fps, height and width"
+            )
         size = {"height": settings.height, "width": settings.width}
         self.expected: dict[str, Any] = {"fps": settings.fps or DEFAULT_FPS, **size, **models}
         super().__init__(manifest, settings, **options)

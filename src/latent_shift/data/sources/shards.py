@@ -50,14 +50,10 @@ class ShardsSource(Source):
         notes: list[str] = []
         for name in [name for pattern in patterns for name in expand(pattern)]:
             tar = self._local(name)
-            samples: dict[str, dict[str, TarMember]] = {}
-            broken: list[Problem] = []
-            try:
-                _read_headers(tar, samples)
-            except (OSError, tarfile.TarError) as error:
-                broken.append(Problem(name, f"cannot be read as a tar: {one_line(error)}"))
+            samples, error = _read_headers(tar)
             found += [self._sample(f"{tar}/{stem}", members, notes) for stem, members in samples.items()]
-            found += broken
+            if error:
+                found.append(Problem(name, f"cannot be read as a tar: {error}"))
         return build_manifest(", ".join(patterns), found, notes)
 
     def _local(self, name: str) -> str:
@@ -103,14 +99,19 @@ class ShardsSource(Source):
         return captions, *piece_times(content.get("start"), content.get("end"))
 
 
-def _read_headers(tar: str, samples: dict[str, dict[str, TarMember]]) -> None:
-    """Add a tar's members by sample and suffix; raise where it is cut off, after those before the cut."""
-    with tarfile.open(tar, "r:") as file:
-        for member in file:
-            if member.isfile():
-                stem, suffix = split_name(member.name)
-                found = TarMember(tar, member.name, member.offset_data, member.size)
-                samples.setdefault(stem, {})[suffix] = found
+def _read_headers(tar: str) -> tuple[dict[str, dict[str, TarMember]], str]:
+    """A tar's members by sample and suffix, and its error; of a tar that is cut off those before the cut."""
+    samples: dict[str, dict[str, TarMember]] = {}
+    try:
+        with tarfile.open(tar, "r:") as file:
+            for member in file:
+                if member.isfile():
+                    stem, suffix = split_name(member.name)
+                    found = TarMember(tar, member.name, member.offset_data, member.size)
+                    samples.setdefault(stem, {})[suffix] = found
+    except (OSError, tarfile.TarError) as error:
+        return samples, one_line(error)
+    return samples, ""
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -9,6 +9,8 @@ Shapes: N images of H x W pixels, C latent channels, h x w latent pixels.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from diffusers import AutoencoderKL
@@ -50,15 +52,17 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk: int, *, upcast: b
         upcast: whether a float16 autoencoder with `force_upcast` in its configuration decodes in float32.
             SDXL's first one overflows otherwise; stock pipelines do so in SDXL's layout only.
     """
-    half = upcast and vae.dtype == torch.float16 and vae.config.force_upcast
-    if half:
-        vae.to(dtype=torch.float32)
-    try:
+    with _float32(vae) if upcast else nullcontext():
         unscaled = unscale_latents(vae, latents.to(vae.dtype))
         return torch.cat([vae.decode(part, return_dict=False)[0] for part in unscaled.split(chunk)])
-    finally:
-        if half:
-            vae.to(dtype=torch.float16)
+
+
+@torch.no_grad()
+def reconstruct_frames(vae: AutoencoderKL, frames: Tensor) -> Tensor:
+    """Encode and decode frames uint8 (N, H, W, 3) together, each latent at its posterior's mean."""
+    with _float32(vae):
+        images = to_model_range(frames).to(vae.device, vae.dtype)
+        return to_uint8(vae.decode(vae.encode(images).latent_dist.mode(), return_dict=False)[0])
 
 
 def scale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
@@ -97,3 +101,16 @@ def _statistics(vae: AutoencoderKL, like: Tensor) -> tuple[Tensor, Tensor] | Non
         return None
     mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in (mean, std))
     return mean, std
+
+
+@contextmanager
+def _float32(vae: AutoencoderKL) -> Iterator[None]:
+    """Run a float16 autoencoder in float32 where its configuration has `force_upcast`."""
+    half = vae.dtype == torch.float16 and vae.config.force_upcast
+    if half:
+        vae.to(dtype=torch.float32)
+    try:
+        yield
+    finally:
+        if half:
+            vae.to(dtype=torch.float16)

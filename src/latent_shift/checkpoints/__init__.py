@@ -24,6 +24,7 @@ from latent_shift.checkpoints.loading import (
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
 from latent_shift.checkpoints.resolve import (
     DEFAULT_MODEL,
+    native_size,
     pixel_multiple,
     resolve,
     video_config,
@@ -43,6 +44,7 @@ __all__ = [
     "choose_dtype",
     "load",
     "lora_facts",
+    "native_size",
     "pixel_multiple",
     "resolve",
     "use_scheduler",

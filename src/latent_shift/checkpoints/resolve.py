@@ -13,9 +13,14 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from latent_shift.checkpoints.single_file import EXPECTED, check_single_file, detect_layout
+from latent_shift.checkpoints.single_file import (
+    EXPECTED,
+    check_single_file,
+    choose_prediction_type,
+    detect_layout,
+)
 from latent_shift.io import file_sha256, file_state, one_line, read_json_mapping, read_safetensors_header
 
 if TYPE_CHECKING:
@@ -113,6 +118,18 @@ def pixel_multiple(path: Path) -> int:
     """Pixels per latent pixel, by the autoencoder's config; frames have sides that are multiples of it."""
     folder = detect_layout(path)[0].config_folder if path.is_file() else path
     return 2 ** (len(read_json_mapping(folder / "vae" / "config.json").get("block_out_channels", [0])) - 1)
+
+
+def native_size(path: Path, prediction_type: str | None = None) -> tuple[int, int]:
+    """Height and width in pixels that a model makes by default. prediction_type: as in `resolve`."""
+    if path.is_file():
+        layout, header = detect_layout(path)
+        latent: Any = layout.sample_size(choose_prediction_type(path, layout, header, prediction_type))
+    else:
+        latent = read_json_mapping(path / "unet" / "config.json")["sample_size"]
+    height, width = (latent, latent) if isinstance(latent, int) else latent
+    config, scale = video_config(path), pixel_multiple(path)
+    return config.height or height * scale, config.width or width * scale
 
 
 def weights_hash(path: Path) -> str:

@@ -74,6 +74,12 @@ class Layout:
         """The folder with the configs of the layout's parts."""
         return CONFIGS / self.configs
 
+    def sample_size(self, prediction_type: str) -> int:
+        """Height and width in latent pixels that the U-Net was trained at."""
+        if self.prediction_type is None and prediction_type == "v_prediction":
+            return 96  # the kind of SD 2.x that was trained at 768 pixels
+        return int(read_json_mapping(self.config_folder / "unet" / "config.json")["sample_size"])
+
 
 LAYOUTS = (
     Layout("SD 1.x", "sd-1", 768, (_CLIP,), (_END,), "epsilon"),
@@ -164,8 +170,7 @@ def load_single_file(
     except (SingleFileComponentError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{file}: cannot be loaded: {one_line(error)}") from error
     _check_complete(pipeline, file)
-    if layout.prediction_type is None and prediction_type == "v_prediction":
-        pipeline.unet.register_to_config(sample_size=96)  # the kind of SD 2.x that was trained at 768 pixels
+    pipeline.unet.register_to_config(sample_size=layout.sample_size(prediction_type))
     return pipeline
 
 

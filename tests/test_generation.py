@@ -1,58 +1,61 @@
-"""Which clips are made, with which seeds, into which files: before any model is loaded."""
+"""Requests, the files they go to, and batches: what a clip is made of does not depend on its neighbours."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from latent_shift.cli.orders import make_wish, plan, read_prompts, slug
+from latent_shift.generation import parse_request, plan_jobs, read_prompts, slug
+from latent_shift.systems.base import RequestDefaults
 
-DEFAULTS = {"frames": 16, "steps": 20, "guidance": 7.5}
-
-
-def planned(*wishes, count=1, output="out/", **defaults):
-    return plan(list(wishes), count=count, output=output, defaults=DEFAULTS | defaults)
+DEFAULTS = RequestDefaults(frames=16, fps=8.0, steps=20, guidance=7.5, height=64, width=64, size_multiple=8)
 
 
-def wish(prompt="a red circle", **values):
-    return make_wish(prompt=prompt, **values)
+def planned(*requests, count=1, output="out/", **defaults):
+    return plan_jobs(list(requests), replace(DEFAULTS, **defaults), count=count, output=output)
 
 
-def test_a_clip_takes_its_values_from_the_wish_and_else_from_the_model():
-    (order,) = planned(wish(seed=3, steps=5))
-    assert (order.prompt, order.seed, order.frames, order.steps, order.guidance) == (
+def request(prompt="a red circle", **values):
+    return parse_request(prompt=prompt, **values)
+
+
+def test_a_clip_takes_its_values_from_the_request_and_else_from_the_model():
+    (job,) = planned(request(seed=3, steps=5))
+    made = job.request
+    assert (made.prompt, made.seed, made.frames, made.steps, made.guidance) == (
         "a red circle",
         3,
         16,
         5,
         7.5,
     )
-    assert order.file == Path("out/a-red-circle-3.mp4")
+    assert job.file == Path("out/a-red-circle-3.mp4")
 
 
 def test_each_prompt_counts_its_seeds_up_from_its_own():
-    orders = planned(wish("one", seed=7), wish("two", seed=7), wish("three", seed=1), count=2)
-    assert [(o.prompt, o.seed) for o in orders] == [
+    jobs = planned(request("one", seed=7), request("two", seed=7), request("three", seed=1), count=2)
+    assert [(job.request.prompt, job.request.seed) for job in jobs] == [
         ("one", 7), ("one", 8), ("two", 7), ("two", 8), ("three", 1), ("three", 2),
     ]  # fmt: skip
 
 
 def test_a_seed_is_drawn_anew_where_none_is_given():
-    seeds = {planned(wish())[0].seed for _ in range(5)}
+    seeds = {planned(request())[0].request.seed for _ in range(5)}
     assert len(seeds) > 1
-    first, second = planned(wish(), count=2)
-    assert second.seed == first.seed + 1
+    first, second = planned(request(), count=2)
+    assert second.request.seed == first.request.seed + 1
 
 
 def test_one_frame_makes_an_image():
-    assert planned(wish(seed=1, frames=1))[0].file.suffix == ".png"
-    assert planned(wish(seed=1), frames=1)[0].file.suffix == ".png"
+    assert planned(request(seed=1, frames=1))[0].file.suffix == ".png"
+    assert planned(request(seed=1), frames=1)[0].file.suffix == ".png"
 
 
 def test_names_are_made_of_words_and_never_the_same_twice():
-    orders = planned(*[wish("the same start " * 9 + end, seed=1) for end in ("a", "b", "c")])
-    assert len({order.file for order in orders}) == 3
-    assert all(len(order.file.name) < 64 for order in orders)
+    jobs = planned(*[request("the same start " * 9 + end, seed=1) for end in ("a", "b", "c")])
+    assert len({job.file for job in jobs}) == 3
+    assert all(len(job.file.name) < 64 for job in jobs)
     assert slug("../../Étoile, ROUGE!/x") == "étoile-rouge-x"
     assert slug("?!") == "clip"
 
@@ -69,30 +72,30 @@ def test_names_are_made_of_words_and_never_the_same_twice():
     ],
 )
 def test_outputs_are_files_or_folders(output, own, file):
-    assert planned(wish(seed=1, output=own), output=output)[0].file == Path(file)
+    assert planned(request(seed=1, output=own), output=output)[0].file == Path(file)
 
 
 def test_a_folder_may_look_like_a_file(tmp_path):
     (tmp_path / "a.mp4").mkdir()
-    assert planned(wish(seed=1), output=str(tmp_path / "a.mp4"))[0].file.parent == tmp_path / "a.mp4"
+    assert planned(request(seed=1), output=str(tmp_path / "a.mp4"))[0].file.parent == tmp_path / "a.mp4"
 
 
 @pytest.mark.parametrize(
-    ("wishes", "options", "message"),
+    ("requests", "options", "message"),
     [
-        ([wish()], {"output": "a.avi"}, r"unknown suffix '\.avi'"),
-        ([wish(), wish()], {"output": "a.mp4"}, "several clips"),
-        ([wish()], {"output": "a.mp4", "count": 2}, "several clips"),
-        ([wish(output="b.mp4")], {"output": "a.mp4"}, "name a folder"),
-        ([wish(output="b.mp4")], {"count": 2}, "--count 2"),
-        ([wish(output="b.txt")], {}, r"unknown suffix '\.txt'"),
-        ([wish(output="b.mp4"), wish(output="./b.mp4")], {}, "two clips would be written"),
-        ([wish(seed=2**63 - 1)], {"count": 2}, "exceeds"),
+        ([request()], {"output": "a.avi"}, r"unknown suffix '\.avi'"),
+        ([request(), request()], {"output": "a.mp4"}, "several clips"),
+        ([request()], {"output": "a.mp4", "count": 2}, "several clips"),
+        ([request(output="b.mp4")], {"output": "a.mp4"}, "name a folder"),
+        ([request(output="b.mp4")], {"count": 2}, "--count 2"),
+        ([request(output="b.txt")], {}, r"unknown suffix '\.txt'"),
+        ([request(output="b.mp4"), request(output="./b.mp4")], {}, "two clips would be written"),
+        ([request(seed=2**63 - 1)], {"count": 2}, "exceeds"),
     ],
 )
-def test_outputs_that_do_not_fit_are_refused(wishes, options, message):
+def test_outputs_that_do_not_fit_are_refused(requests, options, message):
     with pytest.raises(ValueError, match=message):
-        planned(*wishes, **options)
+        planned(*requests, **options)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_outputs_that_do_not_fit_are_refused(wishes, options, message):
 )
 def test_values_out_of_range_name_their_option(values, message):
     with pytest.raises(ValueError, match=message):
-        make_wish(**({"prompt": "x"} | values))
+        parse_request(**({"prompt": "x"} | values))
 
 
 def test_text_files_hold_a_prompt_a_line(tmp_path):

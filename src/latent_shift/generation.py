@@ -1,0 +1,264 @@
+"""From prompts to clips: requests, the files they go to, and running them in batches on any system.
+
+Used by the command, the server, evaluation and benchmark. Needs no torch: everything that can be wrong about
+a request is found before a model is loaded.
+
+    requests = [parse_request(prompt="a red circle", seed=1)]
+    jobs = plan_jobs(requests, systems.inspect(name), count=2, output="out/")
+    for job, made in zip(jobs, run(systems.load(name), [job.request for job in jobs])):
+        media.write_clip(job.file, made.clip, made.request.fps)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count as counted
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationError
+
+from latent_shift.limits import MAX_SEED
+from latent_shift.systems.base import GenerationRequest, RequestDefaults, SettledRequest, TextToVideoSystem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "SUFFIXES",
+    "ClipJob",
+    "FileRequest",
+    "GeneratedClip",
+    "GenerationRequest",
+    "SettledRequest",
+    "is_file_output",
+    "parse_request",
+    "plan_jobs",
+    "read_prompts",
+    "run",
+    "slug",
+]
+
+SUFFIXES = (".mp4", ".gif", ".webp", ".png")
+_SLUG_LENGTH = 48  # characters; at most 4 bytes each, within the 255 bytes of a file name
+# Eight clips of the built-in model: beyond four a batch saves nothing on a CPU (0.47, 0.40, 0.37, 0.37, 0.38
+# core-seconds a clip of four steps in batches of 1, 2, 4, 8, 16), and all but small clips run one by one.
+_BATCH_PIXELS = 8 * 16 * 64 * 64
+# torch's CPU convolutions take other kernels below 16 images: a clip's last bits would then depend on
+# how many others are made with it.
+_SAME_KERNELS = 16
+
+
+class FileRequest(GenerationRequest):
+    """A request with a file or folder of its own: a line of a .jsonl file."""
+
+    output: str | None = Field(None, min_length=1)
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """One clip to make and the file to write."""
+
+    request: SettledRequest
+    file: Path
+
+
+@dataclass(frozen=True)
+class GeneratedClip:
+    """A clip (F, H, W, 3) uint8 and its request. seconds: its batch's time divided by the batch's clips."""
+
+    clip: NDArray[np.uint8]
+    request: SettledRequest
+    seconds: float
+
+
+def run(
+    system: TextToVideoSystem,
+    requests: Sequence[GenerationRequest],
+    *,
+    max_batch: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[GeneratedClip]:
+    """Generate clips, one a request, in the order of the requests.
+
+    Consecutive requests of one shape make a batch, whose clips are yielded before the next begins.
+
+    Args:
+        system: loaded.
+        requests: what they leave open is settled by the system's defaults.
+        max_batch: clips made together, at least 1; None: as many as have 524,288 pixels in all, and one where
+            on a CPU more would change a clip's last bits.
+        on_progress: called after each denoising step of a batch with the steps done and all steps, both
+            summed over clips; an exception that it raises ends the run.
+
+    Raises:
+        ValueError: for a request that the system cannot meet; before any work where its defaults tell.
+    """
+    info = system.info()
+    settled = [info.defaults.settle(request) for request in requests]
+    total = sum(request.steps for request in settled)
+    done = 0
+    for batch in _batches(settled, max_batch, info.device):
+        steps = sum(request.steps for request in batch)
+
+        def step_ended(step: int, of: int, before: int = done, steps: int = steps) -> None:
+            if on_progress is not None:
+                on_progress(before + steps * step // of, total)
+
+        began = time.perf_counter()
+        clips = system.generate(batch, step_ended)
+        seconds = round((time.perf_counter() - began) / len(batch), 3)
+        done += steps
+        for request, clip in zip(batch, clips, strict=True):
+            yield GeneratedClip(clip, request, seconds)
+
+
+def _batches(
+    requests: Sequence[SettledRequest], max_batch: int | None, device: str
+) -> Iterator[list[SettledRequest]]:
+    for _, group in groupby(requests, key=lambda request: request.shape):
+        alike = list(group)
+        size = _default_batch(alike[0], device) if max_batch is None else max_batch
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
+def _default_batch(request: SettledRequest, device: str) -> int:
+    images = request.frames * (2 if request.guidance > 1 else 1)
+    if device == "cpu" and images < _SAME_KERNELS:
+        return 1
+    return max(1, _BATCH_PIXELS // (request.frames * request.height * request.width))
+
+
+def parse_request(**values: Any) -> FileRequest:
+    """A request from options of the command line. Raises ValueError naming the option."""
+    try:
+        return FileRequest(**values)
+    except ValidationError as error:
+        raise ValueError(_explain(error, option="--")) from error
+
+
+def read_prompts(file: Path) -> list[dict[str, Any]]:
+    """The checked values of each prompt in a file: .txt has one prompt a line, .jsonl one object.
+
+    Empty lines, and those of a .txt that begin with #, are skipped. Raises ValueError naming file and line.
+    """
+    if file.suffix.lower() not in (".txt", ".jsonl"):
+        raise ValueError(f"--prompts {file}: expected a .txt or .jsonl file")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--prompts {file}: is not UTF-8 text ({error})") from error
+    except OSError as error:
+        raise ValueError(f"--prompts {file}: {error.strerror}") from error
+    parse = _parse_jsonl if file.suffix.lower() == ".jsonl" else _parse_txt
+    numbered = [(f"{file} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    found = [values for where, line in numbered if (values := parse(where, line)) is not None]
+    if not found:
+        raise ValueError(f"--prompts {file}: holds no prompt")
+    return found
+
+
+def _parse_txt(where: str, line: str) -> dict[str, Any] | None:
+    return None if line.lstrip().startswith("#") else {"prompt": line.strip()}
+
+
+def _parse_jsonl(where: str, line: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected a JSON object with a prompt")
+    try:
+        FileRequest(**values)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_explain(error)}") from error
+    return values
+
+
+def _explain(error: ValidationError, option: str = "") -> str:
+    """The first thing wrong, in one line: name, value, what was expected."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {name!r}; known are {', '.join(FileRequest.model_fields)}"
+    if first["type"] == "missing":
+        return f"has no {name}"
+    if name == "prompt":
+        return "the prompt is empty" if isinstance(first["input"], str) else "the prompt must be text"
+    return f"{option}{name} {first['input']!r}: {first['msg'].removeprefix('Input ')}"
+
+
+def plan_jobs(
+    requests: Sequence[FileRequest], defaults: RequestDefaults, *, count: int, output: str
+) -> list[ClipJob]:
+    """All clips to make, in order.
+
+    Each request makes `count` clips with the seeds seed, seed + 1, ...: a clip never depends on what else is
+    made beside it. `output` is a file for one clip, or a folder. Raises ValueError for outputs that do not
+    fit, and requests that the model cannot meet.
+    """
+    jobs: list[ClipJob] = []
+    taken: set[Path] = set()
+    for request in requests:
+        first = defaults.settle(request, option="--")
+        if first.seed + count - 1 > MAX_SEED:
+            raise ValueError(f"--seed {first.seed}: with --count {count} it exceeds {MAX_SEED}")
+        folder, file = _target(output, request.output, several=len(requests) * count > 1, count=count)
+        suffix = ".png" if first.frames == 1 else ".mp4"
+        for seed in range(first.seed, first.seed + count):
+            path = file or _free(folder / f"{slug(first.prompt)}-{seed}{suffix}", taken)
+            if path in taken:
+                raise ValueError(f"{path}: two clips would be written to it; give each its own output")
+            taken.add(path)
+            jobs.append(ClipJob(first.model_copy(update={"seed": seed}), path))
+    return jobs
+
+
+def _target(base: str, own: str | None, *, several: bool, count: int) -> tuple[Path, Path | None]:
+    """(folder, file or None): a request's own output lies in the output folder, or anywhere if absolute."""
+    if own is None:
+        if not is_file_output(base):
+            return Path(base), None
+        if several:
+            raise ValueError(f"-o {base}: names one file, but several clips would be made; name a folder")
+        return Path(base).parent, Path(base)
+    if is_file_output(base):
+        raise ValueError(f"-o {base}: name a folder, since a prompt has its own output {own!r}")
+    path = Path(base) / own
+    if not is_file_output(own):
+        return path, None
+    if count > 1:
+        raise ValueError(f"output {own!r}: names one file, but --count {count} clips would be made")
+    return path.parent, path
+
+
+def is_file_output(output: str) -> bool:
+    """Whether an output names a file, not a folder. Raises ValueError for a suffix that cannot be written."""
+    path = Path(output)
+    if output.endswith("/") or not path.suffix or path.is_dir():
+        return False
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{path}: unknown suffix {path.suffix!r}; expected {' '.join(SUFFIXES)}, or a folder"
+        )
+    return True
+
+
+def slug(prompt: str) -> str:
+    """A file name made of a prompt's words."""
+    return "-".join(re.findall(r"\w+", prompt.lower()))[:_SLUG_LENGTH].rstrip("-") or "clip"
+
+
+def _free(path: Path, taken: set[Path]) -> Path:
+    """The path, or with -2, -3, ... where this run already has one of that name."""
+    if path not in taken:
+        return path
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in counted(2))
+    return next(candidate for candidate in numbered if candidate not in taken)

@@ -1,0 +1,64 @@
+"""Text-to-video systems behind one interface (`base.TextToVideoSystem`), one file each.
+
+    system = systems.load("moving-shapes")
+    clips = system.generate([GenerationRequest(prompt="a red circle", seed=1)])   # uint8 (1, F, H, W, 3)
+
+A new system is a file here and a line in `SYSTEMS`. Nothing outside this folder knows one by name.
+"""
+
+from __future__ import annotations
+
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from latent_shift.io import read_json_mapping
+from latent_shift.registry import Registry
+from latent_shift.systems.base import SYSTEM_FILE, RequestDefaults, TextToVideoSystem
+
+DEFAULT_SYSTEM = "latent_shift"
+SYSTEMS = Registry(
+    "system", "latent_shift.systems", {DEFAULT_SYSTEM: "latent_shift.systems.latent_shift:LatentShift"}
+)
+
+__all__ = ["DEFAULT_SYSTEM", "SYSTEMS", "find", "inspect", "load"]
+
+
+def find(name: str | Path) -> type[TextToVideoSystem]:
+    """The system of a model: a folder's `system.json` names it, all other models are `latent_shift`.
+
+    Raises ValueError for a `system.json` that names no known system.
+    """
+    file = Path(name) / SYSTEM_FILE
+    if not file.is_file():
+        return SYSTEMS[DEFAULT_SYSTEM]
+    content = read_json_mapping(file)
+    try:
+        return SYSTEMS[str(content.get("system"))]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def inspect(name: str | Path, **options: Any) -> RequestDefaults:
+    """Check a model's files and read its defaults, without torch. Options and errors as of `load`."""
+    system = find(name)
+    return system.inspect(name, **_known(system, options, system.inspect))
+
+
+def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", **options: Any) -> TextToVideoSystem:
+    """Load a model: a built-in name, a folder, a hub id, or a single file.
+
+    device, dtype: "auto" or one of `checkpoints.DEVICES`, `checkpoints.DTYPES`. options: those of the
+    system's own `load`; None leaves one out. Raises ValueError for a model that cannot be loaded, and an
+    option that its system does not have.
+    """
+    system = find(name)
+    return system.load(name, device=device, dtype=dtype, **_known(system, options, system.load))
+
+
+def _known(system: type[TextToVideoSystem], options: dict[str, Any], call: Any) -> dict[str, Any]:
+    given = {option: value for option, value in options.items() if value is not None}
+    for option, value in given.items():
+        if option not in signature(call).parameters:
+            raise ValueError(f"{option} {value}: models of the system {system.name} have no such option")
+    return given

@@ -1,0 +1,263 @@
+"""Interface of text-to-video systems: all that generation, evaluation, comparison and serving know of one.
+
+A system may be one network or a cascade of several; from outside it takes requests and returns clips. Needs
+neither torch nor numpy to be imported, so that commands can check requests before they load a model.
+
+Shapes: B clips, F frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from latent_shift.limits import (
+    MAX_FPS,
+    MAX_FRAMES,
+    MAX_GUIDANCE,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    MIN_FPS,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Clips = NDArray[np.uint8]
+
+SYSTEM_FILE = "system.json"  # in a model's folder: {"system": "latent_shift"}
+_DRAWN_SEEDS = 2**31
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="seed of the clip's noise")]
+Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES, description="frames; 1 gives an image")]
+Fps = Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS, allow_inf_nan=False, description="frames a second")]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS, description="denoising steps")]
+Guidance = Annotated[
+    float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False, description="classifier-free guidance scale")
+]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE, description="pixels")]
+
+
+class GenerationRequest(BaseModel):
+    """One clip to make. None is the model's own value; a seed of None is drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    prompt: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    seed: Seed | None = None
+    frames: Frames | None = None
+    fps: Fps | None = None
+    steps: Steps | None = None
+    guidance: Guidance | None = None
+    negative: str | None = Field(None, description="negative prompt")
+    height: Side | None = None
+    width: Side | None = None
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """All that the clips of one network batch have in common."""
+        negative = self.negative is not None
+        return self.frames, self.fps, self.steps, self.guidance, self.height, self.width, negative
+
+
+class SettledRequest(GenerationRequest):
+    """A request with every value settled; only `negative` may be None."""
+
+    seed: Seed
+    frames: Frames
+    fps: Fps
+    steps: Steps
+    guidance: Guidance
+    height: Side
+    width: Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestDefaults:
+    """A model's own values for a request, and the limits of the requests that it can meet.
+
+    height, width: pixels, multiples of `size_multiple`. vocabulary: all words that the model knows, in lower
+    case; empty where it is open.
+    """
+
+    frames: int
+    fps: float
+    steps: int
+    guidance: float
+    height: int
+    width: int
+    size_multiple: int
+    vocabulary: tuple[str, ...] = ()
+
+    def settle(self, request: GenerationRequest, *, option: str = "") -> SettledRequest:
+        """Fill in what a request leaves open; a settled one comes back unchanged and unchecked.
+
+        option: stands before names in messages ("--"). Raises ValueError for a size that is no multiple, and
+        a prompt without a word that the model knows.
+        """
+        if isinstance(request, SettledRequest):
+            return request
+        from latent_shift.prompts import check_known
+
+        for name, side in (("height", request.height), ("width", request.width)):
+            if side is not None and side % self.size_multiple:
+                raise ValueError(f"{option}{name} {side}: {self._sizes_near(side)}")
+        check_known([request.prompt], self.vocabulary)
+        names = set(SettledRequest.model_fields)
+        own = {name: value for name, value in vars(self).items() if name in names}
+        given = request.model_dump(include=names, exclude_none=True)
+        return SettledRequest(**{"seed": secrets.randbelow(_DRAWN_SEEDS), **own, **given})
+
+    def _sizes_near(self, side: int) -> str:
+        multiple = self.size_multiple
+        lower = min(max(side // multiple, 1) * multiple, MAX_SIDE - multiple)
+        mend = f"for example {lower} or {lower + multiple}"
+        return f"this model makes multiples of {multiple} up to {MAX_SIDE}, {mend}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemInfo:
+    """Facts of a loaded system: with a request and the program's version, all that decides a clip.
+
+    weights: 12 hexadecimal digits of the SHA-256 of its weight files. config: the same of its other settings.
+    settings: more that clips are made with, by name (scheduler, LoRA files), as JSON can hold it. licence:
+    of the weights, None where unknown.
+    """
+
+    system: str
+    defaults: RequestDefaults
+    dtype: str
+    device: str
+    weights: str
+    config: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters, the text encoder's and the decoder's included.
+
+    parts: by network. trained: those that training on clips changes. temporal: those that the image model
+    does not have.
+    """
+
+    parts: Mapping[str, int]
+    trained: int
+    temporal: int
+
+    @property
+    def all(self) -> int:
+        """The sum over all parts."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a system is to be trained, the same for all systems of a comparison.
+
+    recipes: folder of the stages' recipes, one YAML file each, in the order of their names. image_model: the
+    image model that stages on clips start from, None: each recipe's own. steps: budget of each stage on
+    clips, None: each recipe's own.
+    """
+
+    recipes: Path
+    image_model: str | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run of a system, which `latent-shift train RECIPE --set ...` starts.
+
+    task: of the recipe. starts_from: the model whose weights it begins with, None: random weights.
+    settings: values that replace the recipe's, by key.
+    """
+
+    name: str
+    recipe: Path
+    task: str
+    trained_on: Literal["captions", "images", "clips"]
+    starts_from: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TextToVideoSystem(ABC):
+    """A text-to-video system: one file in this folder, and an entry in `systems.SYSTEMS`."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def inspect(cls, path: str | Path, *, loras: Sequence[str] = ()) -> RequestDefaults:
+        """Check a model's files and read its defaults, from small files and headers, without torch.
+
+        Args as of `load`. Raises ValueError for what `load` would refuse because of the files.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls, path: str | Path, *, device: str = "auto", dtype: str = "auto", loras: Sequence[str] = ()
+    ) -> Self:
+        """Load a model, ready to generate.
+
+        Args:
+            path: a folder, a file, or a name that the system knows.
+            device: one of `checkpoints.DEVICES`.
+            dtype: one of `checkpoints.DTYPES`.
+            loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each.
+
+        Raises:
+            ValueError: for files that are missing, damaged or of another kind, and a device that is not
+                there.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Save to a folder that `systems.load` opens: safetensors and JSON, with `system.json`."""
+
+    @abstractmethod
+    def stages(self, plan: TrainingPlan) -> list[Stage]:
+        """The training runs of the system, in order; empty where it cannot be trained here."""
+
+    @abstractmethod
+    def generate(
+        self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None = None
+    ) -> Clips:
+        """Make one clip a request, in one network batch: uint8 (B, F, H, W, 3); F = 1 gives images.
+
+        A clip depends on its own request: its noise comes from its own seed, drawn on the CPU.
+
+        Args:
+            requests: at least one, all of one `shape`.
+            on_step: called after each denoising step with the steps done and all steps of the call; an
+                exception that it raises ends the call.
+
+        Raises:
+            ValueError: for requests of several shapes or that the model cannot meet, values that are not
+                finite, and too little memory.
+        """
+
+    @abstractmethod
+    def reconstruct(self, clips: Clips) -> Clips | None:
+        """Encode and decode clips (B, F, H, W, 3) by the last stage; None where it cannot.
+
+        The scores of reconstructed real clips are the ceiling of those of generated ones.
+        """
+
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """Count the parameters."""
+
+    @abstractmethod
+    def info(self) -> SystemInfo:
+        """Facts of the loaded system; the weight files are hashed once."""

@@ -1,0 +1,249 @@
+"""Latent-Shift: an image diffusion model whose U-Net shifts features over frames (arXiv 2304.08477).
+
+Every model in the layouts of Stable Diffusion 1, 2 and SDXL, as a folder, hub id or single file, LoRA files
+with it. One network makes all frames; no parameter is added to the image model's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from latent_shift import checkpoints
+from latent_shift.io import read_yaml_mapping, write_json
+from latent_shift.systems.base import (
+    SYSTEM_FILE,
+    GenerationRequest,
+    Parameters,
+    RequestDefaults,
+    Stage,
+    SystemInfo,
+    TextToVideoSystem,
+    TrainingPlan,
+)
+
+if TYPE_CHECKING:
+    from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
+    from latent_shift.systems.base import Clips
+
+_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_TRAINED_ON: dict[str, Literal["captions", "images", "clips"]] = {
+    "text_contrastive": "captions",
+    "video_text_contrastive": "clips",
+    "autoencoder": "images",
+    "image": "images",
+    "video": "clips",
+}
+
+
+class LatentShift(TextToVideoSystem):
+    """A loaded Latent-Shift model."""
+
+    name: ClassVar[str] = "latent_shift"
+
+    def __init__(
+        self,
+        pipeline: LatentShiftPipeline | LatentShiftXLPipeline,
+        path: Path,
+        *,
+        loras: Sequence[str] = (),
+        prediction_type: str | None = None,
+    ) -> None:
+        """Wrap a pipeline loaded from `path`; loras and prediction_type: those that it was loaded with."""
+        self.pipeline, self._path, self._loras = pipeline, path, loras
+        self._prediction_type = prediction_type
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def inspect(
+        cls,
+        path: str | Path,
+        *,
+        loras: Sequence[str] = (),
+        tokenizer: str | Path | None = None,
+        prediction_type: str | None = None,
+    ) -> RequestDefaults:
+        """Check the model's files and read its defaults. Args as of `load`."""
+        path = checkpoints.resolve(path, tokenizer=tokenizer, prediction_type=prediction_type)
+        checkpoints.check_loras(loras)
+        return _defaults(path, prediction_type)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        loras: Sequence[str] = (),
+        tokenizer: str | Path | None = None,
+        prediction_type: str | None = None,
+        scheduler: str | None = None,
+    ) -> Self:
+        """Load a model, ready to generate.
+
+        Args:
+            path: the built-in model's name, a folder, a hub id (org/name), or a .safetensors file.
+            device: one of `checkpoints.DEVICES`.
+            dtype: one of `checkpoints.DTYPES`.
+            loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each.
+            tokenizer: for a single file, CLIP's: a folder or a file.
+            prediction_type: for a single file that does not say, one of `checkpoints.PREDICTION_TYPES`.
+            scheduler: one of `checkpoints.SCHEDULERS`, None: the model's own.
+
+        Raises:
+            ValueError: for files that are missing, damaged or of another kind, LoRA layers that fit nothing
+                in the model, and a device that is not there.
+        """
+        path = checkpoints.resolve(path, tokenizer=tokenizer, prediction_type=prediction_type)
+        pipeline = checkpoints.load(
+            path,
+            device=device,
+            dtype=dtype,
+            loras=loras,
+            tokenizer=tokenizer,
+            prediction_type=prediction_type,
+        )
+        if scheduler is not None:
+            checkpoints.use_scheduler(pipeline, scheduler)
+        return cls(pipeline, path, loras=loras, prediction_type=prediction_type)
+
+    def save(self, folder: Path) -> None:
+        """Save a folder that stock pipelines open as an image model. Raises ValueError with LoRA attached."""
+        self.pipeline.save_pretrained(folder)
+        write_json(Path(folder) / SYSTEM_FILE, {"system": self.name})
+
+    def stages(self, plan: TrainingPlan) -> list[Stage]:
+        """The recipes of the plan's folder, in the order of their names."""
+        return [_stage(recipe, plan) for recipe in sorted(plan.recipes.glob("*.yaml"))]
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None = None
+    ) -> Clips:
+        """Make one clip a request: uint8 (B, F, H, W, 3). See `TextToVideoSystem.generate`."""
+        import torch
+
+        if len({request.shape for request in requests}) != 1:
+            raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
+        first = requests[0]
+
+        def step_ended(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(step + 1, pipeline.num_timesteps)
+            return {}
+
+        try:
+            result: Any = self.pipeline(
+                [request.prompt for request in requests],
+                negative_prompt=None if first.negative is None else [one.negative or "" for one in requests],
+                num_frames=first.frames,
+                fps=first.fps,
+                height=first.height,
+                width=first.width,
+                num_inference_steps=first.steps,
+                guidance_scale=first.guidance,
+                generator=[_generator(request.seed) for request in requests],
+                output_type="np",
+                callback_on_step_end=step_ended,
+            )
+        except torch.OutOfMemoryError as error:
+            made = "this clip" if len(requests) == 1 else f"a batch of {len(requests)} clips"
+            mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
+            raise ValueError(f"the device's memory does not hold {made}; try {mends}") from error
+        return (result.frames * 255).round().astype("uint8")
+
+    def reconstruct(self, clips: Clips) -> Clips:
+        """Encode and decode clips (B, F, H, W, 3) by the autoencoder, a clip at a time."""
+        import numpy as np
+        import torch
+
+        from latent_shift.autoencoder import reconstruct_frames
+
+        vae = self.pipeline.vae
+        return np.stack([reconstruct_frames(vae, torch.from_numpy(clip)).cpu().numpy() for clip in clips])
+
+    def parameters(self) -> Parameters:
+        """Count the parameters: the U-Net is trained, none is temporal."""
+        networks = {name: getattr(self.pipeline, name, None) for name in _NETWORKS}
+        parts = {
+            name: sum(tensor.numel() for tensor in network.parameters())
+            for name, network in networks.items()
+            if network is not None
+        }
+        return Parameters(parts, trained=parts["unet"], temporal=0)
+
+    def info(self) -> SystemInfo:
+        """Facts of the loaded model; settings: scheduler, and prediction and LoRA files where given."""
+        settings: dict[str, Any] = {"scheduler": type(self.pipeline.scheduler).__name__}
+        if self._prediction_type is not None:
+            settings["prediction"] = self._prediction_type
+        if self._lora_facts:
+            settings["loras"] = self._lora_facts
+        return SystemInfo(
+            system=self.name,
+            defaults=self._defaults,
+            dtype=str(self.pipeline.unet.dtype).removeprefix("torch."),
+            device=self.pipeline.device.type,
+            weights=self._weights,
+            config=self._config,
+            settings=settings,
+        )
+
+    @cached_property
+    def _defaults(self) -> RequestDefaults:
+        return _defaults(self._path, self._prediction_type)
+
+    @cached_property
+    def _weights(self) -> str:
+        return checkpoints.weights_hash(self._path)
+
+    @cached_property
+    def _config(self) -> str:
+        text = checkpoints.video_config(self._path).model_dump_json()
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def _lora_facts(self) -> list[dict[str, Any]]:
+        return checkpoints.lora_facts(checkpoints.check_loras(self._loras))
+
+
+def _defaults(path: Path, prediction_type: str | None) -> RequestDefaults:
+    own = checkpoints.video_config(path)
+    height, width = checkpoints.native_size(path, prediction_type)
+    return RequestDefaults(
+        frames=own.num_frames,
+        fps=own.fps,
+        steps=own.num_inference_steps,
+        guidance=own.guidance_scale,
+        height=height,
+        width=width,
+        size_multiple=checkpoints.pixel_multiple(path),
+        vocabulary=own.closed_vocabulary,
+    )
+
+
+def _generator(seed: int | None) -> Any:
+    import torch
+
+    generator = torch.Generator("cpu")
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def _stage(recipe: Path, plan: TrainingPlan) -> Stage:
+    content = read_yaml_mapping(recipe, "recipe")
+    task = str(content.get("task"))
+    if task not in _TRAINED_ON:
+        raise ValueError(f"{recipe}: task {task!r}: expected one of {', '.join(_TRAINED_ON)}")
+    settings: dict[str, Any] = {}
+    if task == "video":
+        settings |= {} if plan.image_model is None else {"pretrained_model": plan.image_model}
+        settings |= {} if plan.steps is None else {"steps": plan.steps}
+    start = settings.get("pretrained_model") or content.get("init_from") or content.get("pretrained_model")
+    return Stage(recipe.stem, recipe, task, _TRAINED_ON[task], start, settings)

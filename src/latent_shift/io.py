@@ -20,19 +20,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 # A warning of these rooms and of the packages that call into them points at the line that called them.
-_CALLED_BY_USERS = tuple(
-    f"latent_shift.{room}"
-    for room in (
-        "io",
-        "prompts",
-        "conditioning",
-        "video_config",
-        "pipeline",
-        "checkpoints",
-        "systems",
-        "generation",
-    )
-)
+_ROOMS = "io prompts conditioning video_config pipeline checkpoints systems generation"
+_CALLED_BY_USERS = tuple(f"latent_shift.{room}" for room in _ROOMS.split())
 _BETWEEN = ("torch", "diffusers", "contextlib")
 
 

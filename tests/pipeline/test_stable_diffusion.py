@@ -226,16 +226,16 @@ def test_a_video_depends_on_its_own_seed_alone(tmp_path, correlation):
     torch.testing.assert_close(many, together, rtol=0, atol=1e-4)
 
 
-def test_frames_are_told_their_places_where_the_model_was_tuned_to_hear_them(tmp_path):
-    """As the stock embeddings with the places added would be read; one frame is told nothing."""
+def test_frame_positions_are_embedded_where_the_model_was_tuned_with_them(tmp_path):
+    """One frame has none."""
     folder = tiny_pipeline_folder(tmp_path / "m", frame_position_embedding=True)
-    told = quiet(LatentShiftPipeline.from_pretrained(folder))
-    untold = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "n")))
+    tuned = quiet(LatentShiftPipeline.from_pretrained(folder))
+    plain = quiet(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(tmp_path / "n")))
     once = {"generator": seeded(1), "output_type": "latent", "guidance_scale": 1.0}
-    assert not torch.allclose(told(PROMPT, **once).frames, untold(PROMPT, **once).frames, atol=1e-3)
+    assert not torch.allclose(tuned(PROMPT, **once).frames, plain(PROMPT, **once).frames, atol=1e-3)
     image = {"num_frames": 1, "output_type": "latent"}
-    alone = told(PROMPT, generator=seeded(1), **image).frames
-    assert torch.equal(alone, untold(PROMPT, generator=seeded(1), **image).frames)
+    alone = tuned(PROMPT, generator=seeded(1), **image).frames
+    assert torch.equal(alone, plain(PROMPT, generator=seeded(1), **image).frames)
 
 
 def test_a_noisy_sampler_keeps_the_seeds(pipeline):

@@ -79,14 +79,12 @@ def lora_facts(loras: Iterable[Lora]) -> list[dict[str, Any]]:
 def attach_loras(pipeline: AnyPipeline, loras: Sequence[Lora]) -> None:
     """Attach checked LoRA files to a pipeline's U-Net and text encoders, each with its weight.
 
-    Raises ValueError for keys that fit nothing in this model, listing them, and loads none of the files then.
+    Raises ValueError as `map_keys_to_layers`, and loads none of the files then.
     """
     from safetensors.torch import load_file
 
     read = [(lora, load_file(lora.file)) for lora in loras]
     layers = [map_keys_to_layers(pipeline, lora.file, tensors) for lora, tensors in read]
-    for (lora, tensors), found in zip(read, layers, strict=True):
-        _check_keys(lora.file, tensors, found)
     names = [f"lora_{number}" for number in range(len(loras))]
     for name, (lora, tensors), found in zip(names, read, layers, strict=True):
         # By the folder and the name, for then the file's own metadata (ranks, alphas) is read as well.
@@ -99,10 +97,10 @@ def attach_loras(pipeline: AnyPipeline, loras: Sequence[Lora]) -> None:
 
 
 def map_keys_to_layers(pipeline: AnyPipeline, file: Path, tensors: dict[str, Tensor]) -> dict[str, Layer]:
-    """The layer that each tensor of a LoRA file fits, by its key; keys that fit none are left out.
+    """The layer that each tensor of a LoRA file fits, by its key; alphas, which belong to one, are left out.
 
     diffusers renames the keys, and the tensors are traced through that. Raises ValueError for keys that it
-    cannot read.
+    cannot read, and for keys that fit nothing in this model, listing them.
     """
     parts = {name: getattr(pipeline, name) for name in pipeline._lora_loadable_modules}
     # As its load_lora_weights does: only SDXL has LoRA files that count the blocks of the U-Net otherwise.
@@ -119,7 +117,16 @@ def map_keys_to_layers(pipeline: AnyPipeline, file: Path, tensors: dict[str, Ten
                     found[id(tensor)] = (part, path)
     except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"{file}: its keys cannot be read: {one_line(error)}") from error
-    return {key: found[id(tensor)] for key, tensor in known.items() if id(tensor) in found}
+    layers = {key: found[id(tensor)] for key, tensor in known.items() if id(tensor) in found}
+    alphas = {f"{_prefix(key)}.alpha" for key in layers if key.startswith(_KOHYA)}
+    if lost := [key for key in tensors if key not in layers and key not in alphas]:
+        more = f" and {len(lost) - _MAX_LISTED} more" if len(lost) > _MAX_LISTED else ""
+        raise ValueError(
+            f"{file}: {len(lost)} of its {len(tensors)} keys fit nothing in this model: "
+            f"{', '.join(lost[:_MAX_LISTED])}{more}; "
+            "is it a LoRA of another base model, or of a kind that diffusers does not read?"
+        )
+    return layers
 
 
 def complete_pairs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,20 +140,6 @@ def complete_pairs(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for key, tensor in tensors.items()
         if _prefix(key) in complete and key.removeprefix(_prefix(key))[1:] in (*ends, "alpha")
     }
-
-
-def _check_keys(file: Path, tensors: dict[str, Tensor], layers: dict[str, Layer]) -> None:
-    """Raise ValueError where keys fit no layer; the alpha of a layer that was found counts as found."""
-    prefixes = {_prefix(key) for key in layers}
-    alphas = {key for key in tensors if key.startswith(_KOHYA) and key == f"{_prefix(key)}.alpha"}
-    lost = [k for k in tensors if k not in layers and not (k in alphas and _prefix(k) in prefixes)]
-    if lost:
-        more = f" and {len(lost) - _MAX_LISTED} more" if len(lost) > _MAX_LISTED else ""
-        raise ValueError(
-            f"{file}: {len(lost)} of its {len(tensors)} keys fit nothing in this model: "
-            f"{', '.join(lost[:_MAX_LISTED])}{more}; "
-            "is it a LoRA of another base model, or of a kind that diffusers does not read?"
-        )
 
 
 def _set_alphas(

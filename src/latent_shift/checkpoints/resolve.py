@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from latent_shift.checkpoints.single_file import (
     EXPECTED,
-    check_single_file,
+    check_tokenizer,
     choose_prediction_type,
     detect_layout,
 )
@@ -54,7 +54,8 @@ def resolve(
     """
     path = Path(name)
     if path.is_file():
-        check_single_file(path, None if tokenizer is None else Path(tokenizer), prediction_type)
+        choose_prediction_type(path, *detect_layout(path), prediction_type)
+        check_tokenizer(None if tokenizer is None else Path(tokenizer), path)
         return path
     for option, value in (("tokenizer", tokenizer), ("prediction-type", prediction_type)):
         if value is not None:

@@ -6,7 +6,7 @@ found. Two things are not in such a file: CLIP's tokenizer, which the user names
 has it, and any package of CLIP as `bpe_simple_vocab_16e6.txt.gz`), and whether an SD 2.x model predicts noise
 or velocity, which the user names where the file does not.
 
-    check_single_file(file, tokenizer, prediction_type)          # needs no torch
+    layout, header = detect_layout(file)          # needs no torch, nor do the other checks
     pipeline = load_single_file(file, tokenizer, prediction_type, torch.float32)
 """
 
@@ -89,13 +89,6 @@ LAYOUTS = (
 EXPECTED = f"a checkpoint in the layout of {', '.join(layout.name for layout in LAYOUTS)}"
 
 
-def check_single_file(file: Path, tokenizer: Path | None, prediction_type: str | None) -> None:
-    """Raise ValueError for a file of another kind, a damaged one, or a missing or wrong option."""
-    layout, header = detect_layout(file)
-    choose_prediction_type(file, layout, header, prediction_type)
-    check_tokenizer(tokenizer, file)
-
-
 def detect_layout(file: Path) -> tuple[Layout, SafetensorsHeader]:
     """The layout of a file, by its keys and shapes, and its header. Raises ValueError with what was found."""
     if file.suffix != ".safetensors":
@@ -152,7 +145,8 @@ def load_single_file(
         dtype: of all parts.
 
     Raises:
-        ValueError: as `check_single_file`, and for weights that are missing or do not fit.
+        ValueError: for a file of another kind, a damaged one, weights that are missing or do not fit, and a
+            tokenizer or prediction type that is missing or wrong.
     """
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 

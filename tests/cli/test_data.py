@@ -40,7 +40,7 @@ def test_preview_is_exactly_what_the_dataset_gives(clips, run, tmp_path):
     data = VideoDataset(
         detect_source("clips").read(), ClipSettings(num_frames=4, fps=4, height=24, width=32), seed=3
     )
-    items = [data[visit] for visit in range(3)]
+    items = [data[index] for index in range(3)]
     sheet = media.contact_sheet([i["frames"].numpy() for i in items], [i["caption"] for i in items])
     assert (media.read_clip("p.png")[0][0] == sheet).all()
     assert len(set(numbers(items[0]["frames"]))) == 4
@@ -72,7 +72,7 @@ def test_preview_of_a_generated_source_shows_the_items_of_its_dataset(run, tmp_p
     assert (status, out, err) == (2, [], ["latent-shift: error: --seed: only for another source"])
 
 
-def test_check_tells_people_and_programs(clips, run):
+def test_check_reports_as_text_and_as_json(clips, run):
     (clips / "3.mp4").write_bytes(b"no clip")
     (clips / "3.txt").write_text("x")
     status, out, err = run("check", "clips", "--workers", 1)

@@ -11,14 +11,14 @@ def test_a_batch_is_of_one_bucket_and_an_epoch_of_all_items():
     batches = BucketBatchSampler(BUCKETS, 4, seed=0)
     epochs = [[batches.indices(epoch * 4 + step) for step in range(4)] for epoch in range(2)]
     for epoch in epochs:
-        for visits in epoch:
-            assert len(visits) == 4
-            assert len({BUCKETS[visit % len(BUCKETS)] for visit in visits}) == 1
-        seen = {visit % len(BUCKETS) for visits in epoch for visit in visits}
+        for indices in epoch:
+            assert len(indices) == 4
+            assert len({BUCKETS[index % len(BUCKETS)] for index in indices}) == 1
+        seen = {index % len(BUCKETS) for indices in epoch for index in indices}
         assert seen == set(range(len(BUCKETS))) - {3}
-    everything = [visit for epoch in epochs for visits in epoch for visit in visits]
+    everything = [index for epoch in epochs for indices in epoch for index in indices]
     assert len(set(everything)) == len(everything)  # never the same window twice
-    assert epochs[0] != [[visit - min(map(min, epochs[1])) for visit in visits] for visits in epochs[1]]
+    assert epochs[0] != [[index - min(map(min, epochs[1])) for index in indices] for indices in epochs[1]]
 
 
 def test_a_run_that_begins_later_sees_the_same():

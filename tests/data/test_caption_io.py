@@ -1,4 +1,4 @@
-"""Captions in odd encodings survive, and what was guessed is said."""
+"""Captions in odd encodings survive, and guesses are noted."""
 
 import pytest
 
@@ -8,14 +8,14 @@ SENTENCE = "un café à Zürich – naïve"
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "note_text"),
     [("utf-8", ""), ("utf-8-sig", ""), ("utf-16", "UTF-16, by its byte order mark"), ("cp1252", "a guess")],
 )
-def test_odd_encodings_survive_and_are_told(encoding, told):
+def test_odd_encodings_survive_and_are_noted(encoding, note_text):
     text, notes = decode(SENTENCE.encode(encoding), "a.txt")
     assert text == SENTENCE
-    assert [note for note in notes if told in note and note.startswith("a.txt")] == notes
-    assert bool(notes) == bool(told)
+    assert [note for note in notes if note_text in note and note.startswith("a.txt")] == notes
+    assert bool(notes) == bool(note_text)
 
 
 def test_any_bytes_are_text():

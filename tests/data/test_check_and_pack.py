@@ -1,4 +1,4 @@
-"""Everything read once and told; everything packed into shards, the same bytes however it was stopped."""
+"""Check reads and reports everything; pack writes the same bytes wherever it was stopped."""
 
 import json
 import shutil
@@ -32,18 +32,18 @@ def clips(tmp_path_factory):
     return folder
 
 
-def test_the_report_tells_what_there_is_and_each_bad_file(clips):
+def test_the_report_has_statistics_and_each_bad_file(clips):
     report = inspect(detect_source(str(clips)).read())
-    told = report.as_json()
-    assert (told["entries"], told["clips"], told["images"]) == (6, 3, 1)
-    assert told["frames"] == 16 + 16 + 30 + 1
-    assert told["sizes"] == {"64x48": 2, "80x32": 1, "20x10": 1}
-    assert told["frame_rates"] == {"8": 2, "10": 1}
-    assert (told["seconds"]["least"], told["seconds"]["most"]) == (2.0, 3.0)
-    assert told["duplicate_files"] == [["a.mkv", "same.mkv"]]
-    assert told["captions"]["missing"] == told["captions"]["said_more_than_once"] == 1
-    assert told["captions"]["longest"] == "caption of text"
-    bad = {one["key"]: one["reason"] for one in told["bad"]}
+    values = report.as_json()
+    assert (values["entries"], values["clips"], values["images"]) == (6, 3, 1)
+    assert values["frames"] == 16 + 16 + 30 + 1
+    assert values["sizes"] == {"64x48": 2, "80x32": 1, "20x10": 1}
+    assert values["frame_rates"] == {"8": 2, "10": 1}
+    assert (values["seconds"]["least"], values["seconds"]["most"]) == (2.0, 3.0)
+    assert values["duplicate_files"] == [["a.mkv", "same.mkv"]]
+    assert values["captions"]["missing"] == values["captions"]["said_more_than_once"] == 1
+    assert values["captions"]["longest"] == "caption of text"
+    bad = {one["key"]: one["reason"] for one in values["bad"]}
     assert set(bad) == {"mute.mkv", "text.mp4", "cut.mkv"}
     assert bad["mute.mkv"] == "no caption: mute.txt is missing"
     assert bad["text.mp4"].startswith("cannot be read as a clip or image: Invalid data")
@@ -52,7 +52,7 @@ def test_the_report_tells_what_there_is_and_each_bad_file(clips):
     assert "bad, left out: 3" in summary
     assert "a.mkv = same.mkv" in summary
     assert all(f"  {key}: {reason}" in summary for key, reason in bad.items())
-    json.dumps(told)
+    json.dumps(values)
 
 
 def test_a_piece_beyond_the_clip_is_bad(clips):

@@ -1,4 +1,4 @@
-"""docs/data.md, taken at its word: its files are made, its sources read, its clips seen."""
+"""docs/data.md: its files are created, its sources read, its clips decoded."""
 
 import io
 import re

@@ -15,17 +15,17 @@ SETTINGS = {"world": 1}
 
 
 class Clips:
-    """Clips of two noisy frames by index; counts how many were asked for."""
+    """Clips of two noisy frames by index; counts how many were requested."""
 
     def __init__(self, length):
-        self.length, self.asked = length, 0
+        self.length, self.requested = length, 0
 
     def __len__(self):
         return self.length
 
     def frames(self, indices):
         indices = list(indices)
-        self.asked += len(indices)
+        self.requested += len(indices)
         return np.stack(
             [np.random.default_rng(i).integers(0, 256, (2, 32, 32, 3), np.uint8) for i in indices]
         )
@@ -60,14 +60,14 @@ def test_a_store_holds_the_scaled_means_of_every_frame(vae, tmp_path):
 
 
 def test_encoding_goes_on_where_it_was_stopped(encode, tmp_path):
-    whole, parted = Clips(10), Clips(10)
+    whole, stopped = Clips(10), Clips(10)
     list(encode_clips(whole, encode, tmp_path / "whole", SETTINGS))
-    assert next(encode_clips(parted, encode, tmp_path / "parted", SETTINGS)) == 4
-    (tmp_path / "parted" / "latents-00000004.unfinished").write_bytes(b"half")
-    assert list(encode_clips(parted, encode, tmp_path / "parted", SETTINGS)) == [8, 10]
-    assert parted.asked == 10
-    assert torch.equal(*(read_latents(tmp_path / name, 10) for name in ("whole", "parted")))
-    assert list(encode_clips(parted, encode, tmp_path / "parted", SETTINGS)) == []
+    assert next(encode_clips(stopped, encode, tmp_path / "stopped", SETTINGS)) == 4
+    (tmp_path / "stopped" / "latents-00000004.unfinished").write_bytes(b"half")
+    assert list(encode_clips(stopped, encode, tmp_path / "stopped", SETTINGS)) == [8, 10]
+    assert stopped.requested == 10
+    assert torch.equal(*(read_latents(tmp_path / name, 10) for name in ("whole", "stopped")))
+    assert list(encode_clips(stopped, encode, tmp_path / "stopped", SETTINGS)) == []
 
 
 def test_clips_drawn_by_other_processes_lie_in_the_same_order(encode, tmp_path):
@@ -87,7 +87,7 @@ def test_a_store_can_grow_and_be_read_in_part(encode, tmp_path):
     assert torch.equal(read_latents(tmp_path, 3), six[:3])
 
 
-def test_missing_clips_are_told(encode, tmp_path):
+def test_missing_clips_are_an_error(encode, tmp_path):
     list(encode_clips(Clips(5), encode, tmp_path, SETTINGS))
     with pytest.raises(ValueError, match="holds 5 clips, not 20: encode it again"):
         read_latents(tmp_path, 20)

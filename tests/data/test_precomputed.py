@@ -1,4 +1,4 @@
-"""Latents and text states computed ahead: what a training reads is what it would have computed."""
+"""Precomputed latents and text embeddings: a training reads the same as it would have computed."""
 
 import shutil
 
@@ -52,11 +52,11 @@ def test_a_window_is_what_the_clip_would_have_been_encoded_to(clips, model, tmp_
     expected = encode_frames(pipeline.vae, plain["frames"], 4)
     assert first["latents"].shape == expected.shape
     assert torch.allclose(first["latents"].float(), expected, atol=2e-3)
-    told = encode_prompts(pipeline, (first["caption"],)).states[0]
-    assert torch.allclose(first["text"].float(), told, atol=2e-3)
-    windows = {tuple(ahead[1 + 3 * visit]["latents"].flatten()[:3].tolist()) for visit in range(40)}
+    embeds = encode_prompts(pipeline, (first["caption"],)).states[0]
+    assert torch.allclose(first["text"].float(), embeds, atol=2e-3)
+    windows = {tuple(ahead[1 + 3 * index]["latents"].flatten()[:3].tolist()) for index in range(40)}
     assert len(windows) == 5  # of eight frames
-    assert {ahead[1 + 3 * visit]["caption"] for visit in range(40)} == {
+    assert {ahead[1 + 3 * index]["caption"] for index in range(40)} == {
         "a red circle moving left",
         "a green ring",
     }
@@ -79,7 +79,7 @@ def test_several_processes_write_the_same_bytes(clips, model, tmp_path):
         ({"num_frames": 9}, "is too short: 4 frames of the 9 asked for"),
     ],
 )
-def test_what_does_not_fit_is_told_before_any_work(clips, model, tmp_path, change, error):
+def test_files_that_do_not_fit_are_an_error_before_any_work(clips, model, tmp_path, change, error):
     manifest = packed(clips, model, tmp_path / "shards")
     hashes = model_hashes(load(str(model), device="cpu", dtype="fp32"))
     with pytest.raises(ValueError, match=error):

@@ -29,7 +29,7 @@ def test_resizing_is_antialiased_as_pillow_does_it():
     assert (gray.float() - 127.5).abs().max() < 10
 
 
-def test_frames_of_the_right_size_are_left_alone():
+def test_frames_of_the_right_size_stay_unchanged():
     frames = torch.randint(0, 256, (2, 16, 24, 3), dtype=torch.uint8)
     assert torch.equal(center_crop_resize(frames, (16, 24)), frames)
 
@@ -49,6 +49,6 @@ def test_buckets_have_about_the_same_number_of_pixels():
     assert 1.6 < wide[1] / wide[0] < 2
 
 
-def test_buckets_that_cannot_be_are_told():
+def test_buckets_without_a_size_are_an_error():
     with pytest.raises(ValueError, match="no size of about 1000 pixels has sides that are multiples of 64"):
         _ = Buckets(pixels=1000, multiple=64).sizes

@@ -31,14 +31,14 @@ def put(name, data=b""):
     return path
 
 
-def told(manifest):
+def problems_of(manifest):
     return {problem.where: problem.reason for problem in manifest.problems}
 
 
 # ---- folders ----------------------------------------------------------------------------------------
 
 
-def test_a_folder_says_what_it_leaves_out():
+def test_a_folder_reports_files_that_it_leaves_out():
     for name in ("good.mp4", "mute.mp4", "blank.mp4", ".hidden.mp4", "sub/._fork.mp4", "notes.md"):
         put(f"clips/{name}")
     put("clips/good.txt", "caf\xe9".encode("cp1252"))
@@ -46,7 +46,7 @@ def test_a_folder_says_what_it_leaves_out():
     put("clips/alone.txt", "no clip")
     manifest = detect_source("clips").read()
     assert [(record.key, record.captions) for record in manifest.records] == [("good.mp4", ("café",))]
-    assert told(manifest) == {
+    assert problems_of(manifest) == {
         "mute.mp4": "no caption: mute.txt is missing",
         "blank.mp4": "no caption: blank.txt is empty",
         "alone.txt": "a caption without a clip or image of the same name",
@@ -87,7 +87,7 @@ def test_broken_lines_of_a_csv_are_problems_with_their_line():
     )
     manifest = detect_source("t.csv").read()
     assert [record.captions for record in manifest.records] == [("good",)]
-    problems = told(manifest)
+    problems = problems_of(manifest)
     assert problems["t.csv line 3"] == "has 5 cells, the header 4; put a text that holds commas in quotes"
     assert problems["t.csv line 5"] == "path is empty"
     assert problems["t.csv line 6"] == "caption is empty or no text"
@@ -197,7 +197,7 @@ def test_a_webvid_csv_names_the_clips_that_are_not_there():
     put("t.csv", "videoid,contentUrl,duration,page_dir,name\n7,u,PT1S,p1,a lake\n8,u,PT1S,p1,a hill\n")
     manifest = detect_source("t.csv", "webvid", videos="v").read()
     assert [record.captions for record in manifest.records] == [("a lake",)]
-    assert told(manifest) == {"p1/8": "v/p1/8.mp4: no such file"}
+    assert problems_of(manifest) == {"p1/8": "v/p1/8.mp4: no such file"}
     with pytest.raises(ValueError, match="no column 'path'"):
         detect_source("t.csv").read()
 
@@ -230,7 +230,7 @@ def test_shards_give_their_samples_and_their_problems(tmp_path):
     ]  # fmt: skip
     with open_clip(manifest.records[0].file.open()) as opened:
         assert opened.count_frames() == 4
-    assert set(told(manifest)) == {"s-0.tar/1", "s-0.tar/2", "s-0.tar/3", "s-0.tar/4", "s-2.tar"}
+    assert set(problems_of(manifest)) == {"s-0.tar/1", "s-0.tar/2", "s-0.tar/3", "s-0.tar/4", "s-2.tar"}
 
 
 def test_a_shard_that_is_cut_off_gives_what_lies_before_the_cut(tmp_path):
@@ -240,7 +240,7 @@ def test_a_shard_that_is_cut_off_gives_what_lies_before_the_cut(tmp_path):
     put("s.tar", whole[: whole.rindex(b"1.mp4") + 512 + len(clip) // 2])
     manifest = detect_source("s.tar").read()
     assert manifest.records[0].key == "s.tar/0"
-    assert "s.tar" in told(manifest)
+    assert "s.tar" in problems_of(manifest)
     put("t.tar", b"no tar at all" * 100)
     with pytest.raises(ValueError, match=r"t\.tar: cannot be read as a tar"):
         detect_source("t.tar").read()
@@ -255,7 +255,7 @@ def test_patterns_and_names():
         expand("x-{0..1}.tar")
 
 
-def test_shards_on_the_web_are_fetched_once_and_only_if_asked(tmp_path):
+def test_shards_on_the_web_are_fetched_once_and_only_into_a_folder(tmp_path):
     (tmp_path / "site").mkdir()
     tar_of("site/s.tar", {"0.mp4": b"clip", "0.txt": b"x"})
     handler = functools.partial(Quiet, directory=str(tmp_path / "site"))
@@ -283,7 +283,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 # ---- which source it is -----------------------------------------------------------------------------
 
 
-def test_what_is_clear_is_recognised_and_the_rest_is_asked_for():
+def test_clear_formats_are_detected_and_others_are_an_error():
     put("folder/a.mp4")
     put("tree/A/v_A_g01_c01.avi")
     put("saved/state.json", "{}")

@@ -1,4 +1,4 @@
-"""What a visit sees: the seed and its number decide, whoever loads it; bad files are told, not hidden."""
+"""An item depends on the seed and its index, not on the worker; bad files are reported, not hidden."""
 
 import json
 import shutil
@@ -68,31 +68,31 @@ def test_an_item(folder):
 )
 def test_rates_and_strides(folder, settings, step, fps):
     data = videos(folder, *FIVE, **settings)
-    for visit in range(4):
-        item = data[visit]
+    for index in range(4):
+        item = data[index]
         assert np.diff(numbers(item["frames"])).tolist() == [step] * 7
         assert item["fps"] == pytest.approx(fps)
 
 
 def test_each_time_another_window_and_caption(folder):
     data = videos(folder, "0.mkv")
-    items = [data[visit] for visit in range(20)]
+    items = [data[index] for index in range(20)]
     starts = {numbers(item["frames"])[0] for item in items}
     assert len(starts) > 8
     assert min(starts) <= 3
     assert max(starts) >= 19
     assert {item["caption"] for item in items} == {"one", "two", "three"}
     again = videos(folder, "0.mkv")
-    assert all(torch.equal(again[visit]["frames"], items[visit]["frames"]) for visit in (19, 2))
+    assert all(torch.equal(again[index]["frames"], items[index]["frames"]) for index in (19, 2))
     other = videos(folder, "0.mkv", seed=1)
-    assert [numbers(other[visit]["frames"])[0] for visit in range(20)] != [
+    assert [numbers(other[index]["frames"])[0] for index in range(20)] != [
         numbers(item["frames"])[0] for item in items
     ]
 
 
 def test_a_window_stays_within_its_piece(folder):
     data = videos(folder, "0.mkv", times={"start": 1.0, "end": 2.5})
-    starts = {numbers(data[visit]["frames"])[0] for visit in range(20)}
+    starts = {numbers(data[index]["frames"])[0] for index in range(20)}
     assert starts == set(range(8, 13))
     whole = videos(folder, "0.mkv", num_frames=30)
     assert numbers(whole[0]["frames"]) == list(range(30))
@@ -100,11 +100,11 @@ def test_a_window_stays_within_its_piece(folder):
 
 def test_workers_and_order_change_nothing_bad_files_included(folder, tmp_path):
     names = [*FIVE, "cut.mkv", "text.mp4", "short.mkv"]
-    visits = [[0, 5, 6], [7, 13, 14], [21, 5, 22], [29, 31, 15]]
+    indices = [[0, 5, 6], [7, 13, 14], [21, 5, 22], [29, 31, 15]]
     seen = {}
     for workers in (0, 1, 2):
         data = videos(folder, *names, max_bad_share=0.5, bad_log=tmp_path / f"{workers}.jsonl")
-        loader = DataLoader(data, batch_sampler=visits, num_workers=workers)
+        loader = DataLoader(data, batch_sampler=indices, num_workers=workers)
         seen[workers] = list(loader)
         bad = read_bad_log(tmp_path / f"{workers}.jsonl")
         assert set(bad) == {"5 cut.mkv", "6 text.mp4", "7 short.mkv"}
@@ -116,7 +116,7 @@ def test_workers_and_order_change_nothing_bad_files_included(folder, tmp_path):
     alone = videos(folder, *names, max_bad_share=0.5)
     assert torch.equal(alone[15]["frames"], seen[0][3]["frames"][2])
     lines = (tmp_path / "0.jsonl").read_text().splitlines()
-    assert len(lines) == 3  # each told once
+    assert len(lines) == 3  # each noted once
     assert json.loads(lines[0]).keys() == {"key", "reason"}
 
 
@@ -126,7 +126,7 @@ def test_of_a_file_cut_short_the_sound_part_is_still_seen(folder):
     )
     settings = ClipSettings(num_frames=2, max_bad_share=0.5, **SMALL)
     data = VideoDataset(Manifest("source", (cut, whole)), settings, seed=0)
-    items = [data[visit] for visit in range(0, 40, 2)]
+    items = [data[index] for index in range(0, 40, 2)]
     assert {item["caption"] for item in items} == {"cut.mkv", "0.mkv"}
     last = max(numbers(item["frames"])[1] for item in items if item["caption"] == "cut.mkv")
     assert 8 < last <= 15  # of the thirty frames
@@ -135,7 +135,7 @@ def test_of_a_file_cut_short_the_sound_part_is_still_seen(folder):
 
 def test_too_many_bad_files_end_the_run_with_one_line_that_names_one(folder):
     data = videos(folder, *FIVE, "text.mp4", "text.mp4", max_bad_share=0.2)
-    assert [data[visit]["frames"].shape[0] for visit in range(6)] == [8] * 6
+    assert [data[index]["frames"].shape[0] for index in range(6)] == [8] * 6
     with pytest.raises(
         TooManyBadClips, match=r"^source: 2 of \d entries tried cannot be used; the last: 6 text\.mp4: .*Inv"
     ):
@@ -164,7 +164,7 @@ def test_images_and_single_frames_of_clips(folder):
     assert len(both) == 1
     assert both[7]["frames"].shape == (1, 32, 32, 3)
     assert both[0]["frames"].flatten(0, 2).unique(dim=0).tolist() == [[0, 128, 0]]
-    frames = [videos(folder, "0.mkv", num_frames=1)[visit]["frames"] for visit in range(12)]
+    frames = [videos(folder, "0.mkv", num_frames=1)[index]["frames"] for index in range(12)]
     assert {len(frame) for frame in frames} == {1}
     assert len({numbers(frame)[0] for frame in frames}) > 5
     with pytest.raises(ValueError, match="source: holds no images, but 5 clips"):
@@ -179,7 +179,7 @@ def test_buckets_give_each_clip_its_shape(folder):
     manifest = Manifest("source", records(folder, "0.mkv", "tall.mkv", "text.mp4"))
     buckets = Buckets(pixels=64 * 64, multiple=16)
     data = VideoDataset(manifest, ClipSettings(num_frames=4, buckets=buckets, max_bad_share=0.5), seed=0)
-    assert [data[visit]["frames"].shape[1:3] for visit in (0, 1)] == [(48, 80), (96, 48)]
+    assert [data[index]["frames"].shape[1:3] for index in (0, 1)] == [(48, 80), (96, 48)]
     assert data.bucket_of[2] is None
     assert list(data.bad) == [2]
 

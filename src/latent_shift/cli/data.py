@@ -95,11 +95,11 @@ def preview(
         chosen = {name: value for name, value in window.items() if value is not None}
         if isinstance(found, GeneratedSource):
             _refuse({**chosen, "seed": seed}, "another source")
-            chosen = {"seed": found.seed}
+            seed = found.seed
             clips, captions = _generated(found, count, images=images)
         else:
             clips, captions = _windows(found.read(), chosen, seed or 0, count, images=images)
-    embedded = {"source": source, "seed": seed or 0, **chosen, "count": count}
+    embedded = {"source": source, **chosen, "seed": seed or 0, "count": count}
     write_image(output, contact_sheet(clips, captions), embedded, overwrite=force)
     print(output)
 

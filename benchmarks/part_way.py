@@ -19,8 +19,7 @@ from torch import Generator, Tensor
 
 from latent_shift.autoencoder import encode_frames
 from latent_shift.checkpoints import load
-from latent_shift.moving_shapes import Scene, caption, constants, draw_scene, render
-from latent_shift.moving_shapes.scorer.protocol import object_words
+from latent_shift.moving_shapes import Scene, caption, constants, draw_scene, parse_caption, render
 from latent_shift.moving_shapes.scorer.score import score_clip
 from latent_shift.noise import draw_noise
 
@@ -83,7 +82,7 @@ def finished(pipeline, latents: Tensor, prompts: list[str], left_out: int) -> tu
 
 def score(clip: np.ndarray, scene: Scene) -> tuple[bool, bool]:
     """Whether the motion is right, and the shape."""
-    score = score_clip(clip, object_words(scene), scene.background).objects[0]
+    score = score_clip(clip, *parse_caption(caption(scene))).objects[0]
     return score.motion, score.shape
 
 

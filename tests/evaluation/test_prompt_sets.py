@@ -256,7 +256,7 @@ def test_ucf_101_gives_its_figures(run, tmp_path):
         (("ucf-101", "--model", "none"), "unknown model"),
         (("moving-shapes-report", "--model", "tiny", "--model", "tiny"), "named twice"),
         (("moving-shapes-report", "--frames", 1), "a report on clips needs 2"),
-        (("moving-shapes-report", "--subsets", "x"), "cell 'x' is unknown"),
+        (("moving-shapes-report", "--subsets", "x"), "subset 'x' is unknown"),
     ],
 )
 def test_mistakes_are_told_before_any_work(run, monkeypatch, options, message):
@@ -276,7 +276,7 @@ def test_moving_shapes_in_one_report(run, place, tmp_path):
     assert status == 0, err
     found = json.loads((tmp_path / "r.json").read_text())
     names = [row["name"] for row in found["rows"]]
-    assert names == ["real clips (the floor)", "real, through the autoencoder", "moving-shapes"]
+    assert names == ["real clips (the baseline)", "real, through the autoencoder", "moving-shapes"]
     metrics = [metric["name"] for metric in found["metrics"]]
     for metric in ("all right at once", "motion right", "FVD (moving-shapes)", "motion", "flicker",
                    "FID (moving-shapes-frames)", "CLIPSIM (moving-shapes)", "IS (moving-shapes-eyes)",

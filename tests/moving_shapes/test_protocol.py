@@ -1,4 +1,4 @@
-"""The protocol: fixed prompts and seeds, the three sources, what a stopped run keeps, and the command."""
+"""The protocol: fixed prompts and seeds, kinds of clips, exact scores, stopped runs, and the command."""
 
 import json
 from collections import Counter
@@ -8,18 +8,39 @@ import pytest
 
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from latent_shift.cli.output import put_block
 from latent_shift.evaluation.clip_cache import ClipCache
-from latent_shift.moving_shapes import constants, draw_scenes, parse_caption, render
-from latent_shift.moving_shapes.scorer import protocol
-from latent_shift.moving_shapes.scorer.protocol import CELLS, choose_cells, measure
-from latent_shift.moving_shapes.scorer.results import Results, Row, Share, put_block, to_row
+from latent_shift.evaluation.clip_files import ClipReadOptions
+from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable, proportion
+from latent_shift.evaluation.metrics.intervals import wilson_interval
+from latent_shift.evaluation.report import MetricInfo, Report, Row, read_report
+from latent_shift.evaluation.runner import evaluate
+from latent_shift.evaluation.sources import ClipBatch, FolderClips, ReconstructedClips
+from latent_shift.media import write_clip
+from latent_shift.moving_shapes import constants, draw_scenes, parse_caption, protocol, render
+from latent_shift.moving_shapes.protocol import (
+    SUBSETS,
+    EvaluatedModel,
+    MovingShapesScores,
+    SubsetClips,
+    choose_subsets,
+)
+from latent_shift.moving_shapes.report import score_table
 from tiny import tiny_pipeline_folder
 
-SEEN = CELLS["level-1-seen"]
+SEEN = SUBSETS["level-1-seen"]
+SHARES = (
+    "colour right",
+    "shape right",
+    "motion right",
+    "speed right",
+    "background right",
+    "all right at once",
+)
 
 
 class Renderer:
-    """A model that never errs: it rng each caption anew; its autoencoder paints every other clip gray."""
+    """A model that never errs: it renders each caption anew; its autoencoder paints every other clip gray."""
 
     def __init__(self):
         self.asked = []
@@ -31,66 +52,123 @@ class Renderer:
 
     def sample(self, prompts, seeds, frames):
         self.asked += zip(prompts, seeds, strict=True)
-        scenes = [scene for name in CELLS for scene in CELLS[name].scenes(8)]
+        scenes = [scene for name in SUBSETS for scene in SUBSETS[name].scenes(8)]
         drawn = {protocol.prompt_of(scene, frames): scene for scene in scenes}
         return np.concatenate([render([drawn[prompt]], range(frames)) for prompt in prompts])
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_prompts_are_fixed_and_keep_the_cells_rules(name):
-    cell = CELLS[name]
-    scenes = cell.scenes(12)
-    assert scenes == cell.scenes(20)[:12]
+def clips_of(kind, *, subset=SEEN, system=None, cache=None, **numbers):
+    """The clips of a subset: rendered, through the autoencoder, or generated."""
+    system = system or Renderer()
+    model = EvaluatedModel("m", system, cache or ClipCache(None, {}), {"weights": "a"})
+    if kind == "generated":
+        return SubsetClips("model", [subset], model=model, **numbers)
+    rendered = SubsetClips("real", [subset], **numbers)
+    return rendered if kind == "rendered" else ReconstructedClips("restored", system, rendered)
+
+
+def scores_of(source, **options):
+    """The counts of all scores, (right, of) by name, and the report."""
+    report = evaluate([source], [MovingShapesScores], **options)
+    names = {info.key: info.name for info in report.metrics}
+    results = {names[key]: (one.right, one.of) for key, one in report.rows[0].results.items()}
+    return results, report
+
+
+def by_kind(scores):
+    return {name.removeprefix("motion right, "): count for name, count in scores.items() if "right, " in name}
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_prompts_are_fixed_and_keep_the_subsets_rules(name):
+    subset = SUBSETS[name]
+    scenes = subset.scenes(12)
+    assert scenes == subset.scenes(20)[:12]
     for scene in scenes:
         objects, ground = parse_caption(protocol.prompt_of(scene, 16))
-        assert (objects, ground) == (protocol.object_words(scene), scene.background)
-        assert len(objects) == cell.num_objects
+        assert ground == scene.background
+        assert objects == [
+            (obj.size_word, obj.colour, obj.shape, obj.speed_word, obj.motion) for obj in scene.objects
+        ]
+        assert len(objects) == subset.num_objects
         held_out = any(constants.names_held_out(obj.colour, obj.shape, obj.motion) for obj in objects)
-        assert cell.split == "any" or held_out == (cell.split == "held-out")
-        assert cell.level == 2 or not any(obj.speed or constants.is_digit(obj.shape) for obj in objects)
-    assert scenes != draw_scenes(
-        0, range(12), level=cell.level, num_objects=cell.num_objects, split=cell.split
-    )
+        assert subset.split == "any" or held_out == (subset.split == "held-out")
+        assert subset.level == 2 or not any(obj.speed or constants.is_digit(obj.shape) for obj in objects)
+        image, ground = parse_caption(protocol.prompt_of(scene, 1), image=True)
+        assert ground == scene.background
+        assert image == [obj._replace(speed="", motion="") for obj in objects]
+    others = draw_scenes(0, range(12), level=subset.level, num_objects=subset.num_objects, split=subset.split)
+    assert scenes != others
 
 
 def test_no_two_clips_have_one_seed():
-    seeds = [cell.clip_seed(index) for cell in CELLS.values() for index in (0, 1, protocol.MOST_PROMPTS - 1)]
+    last = protocol.MAX_PROMPTS - 1
+    seeds = [subset.clip_seed(index) for subset in SUBSETS.values() for index in (0, 1, last)]
     assert len(set(seeds)) == len(seeds)
 
 
-def test_each_source_is_scored_and_counted():
-    sources = {source: measure(SEEN, source, prompts=8, batch=3, maker=Renderer()) for source in
-               ("rendered", "autoencoder", "model")}  # fmt: skip
-    assert sources["rendered"].tally == sources["model"].tally
-    assert all(verdicts == [True] * 8 for verdicts in sources["model"].tally.columns.values())
-    lost = sources["autoencoder"].tally.columns
-    assert sum(lost["all"]) == sum(lost["colour"]) == 3  # batches of 3, 3 and 2: the second of each is left
+def test_each_kind_of_clips_is_scored_and_counted():
+    found = {
+        kind: scores_of(clips_of(kind, prompts=8, batch_size=3))[0]
+        for kind in ("rendered", "autoencoder", "generated")
+    }
+    assert found["rendered"] == found["generated"]
+    assert all(found["generated"][name] == (8, 8) for name in SHARES)
+    lost = found["autoencoder"]
+    # batches of 3, 3 and 2: the second of each is left
+    assert lost["all right at once"][0] == lost["colour right"][0] == 3
 
 
 def test_motions_are_counted_by_kind_too():
-    drawn, through = (measure(SEEN, source, prompts=8, batch=3, maker=Renderer()).tally for source in
-                      ("rendered", "autoencoder"))  # fmt: skip
+    drawn, through = (
+        scores_of(clips_of(kind, prompts=8, batch_size=3))[0] for kind in ("rendered", "autoencoder")
+    )
     asked = Counter(constants.motion_kind(obj.motion) for scene in SEEN.scenes(8) for obj in scene.objects)
-    assert {kind: len(verdicts) for kind, verdicts in drawn.kinds.items()} == asked
-    assert all(all(verdicts) for verdicts in drawn.kinds.values())
-    for tally in (drawn, through):
-        assert sum(map(sum, tally.kinds.values())) == sum(tally.columns["motion"])
+    assert {kind: of for kind, (_, of) in by_kind(drawn).items()} == asked
+    assert all(right == of for right, of in by_kind(drawn).values())
+    for scores in (drawn, through):
+        assert sum(right for right, _ in by_kind(scores).values()) == scores["motion right"][0]
 
 
 def test_two_objects_count_twice_where_objects_are_counted():
-    tally = measure(CELLS["level-2-two"], "rendered", prompts=5).tally
-    assert {name: len(verdicts) for name, verdicts in tally.columns.items()} == {
-        "colour": 10, "shape": 10, "motion": 10, "speed": 10, "background": 5, "all": 5,
+    scores, _ = scores_of(clips_of("rendered", subset=SUBSETS["level-2-two"], prompts=5))
+    assert {name: scores[name][1] for name in SHARES} == {
+        "colour right": 10, "shape right": 10, "motion right": 10, "speed right": 10,
+        "background right": 5, "all right at once": 5,
     }  # fmt: skip
 
 
 def test_images_have_no_motion_to_score():
-    maker = Renderer()
-    result = measure(SEEN, "model", prompts=4, frames=1, maker=maker, examples=2)
-    assert set(result.tally.columns) == {"colour", "shape", "background", "all"}
-    assert not result.tally.kinds
-    assert not any("moving" in prompt for prompt, _ in maker.asked)
-    assert [example.clip.shape for example in result.examples] == [(1, 64, 64, 3)] * 2
+    system = Renderer()
+    scores, report = scores_of(clips_of("generated", system=system, prompts=4, frames=1), examples=2)
+    assert set(scores) == {"colour right", "shape right", "background right", "all right at once"}
+    assert not by_kind(scores)
+    assert not any("moving" in prompt for prompt, _ in system.asked)
+    assert [example.clip.shape for example in report.examples] == [(1, 64, 64, 3)] * 2
+
+
+def test_other_clips_have_no_scores():
+    frames = np.zeros((1, 16, 64, 64, 3), np.uint8)
+    for clips, caption, message in (
+        (frames, "a dog runs", "x: 'a dog runs' is not a canonical"),
+        (frames, None, "x: '' is not a canonical"),
+        (frames[:, :, :32], "a red star moving left on a navy background", "x: frames are uint8"),
+    ):
+        scores = MovingShapesScores(MetricOptions())
+        scores.update(ClipBatch(["x"], clips, [caption]))
+        with pytest.raises(NotAvailable, match=message):
+            scores.compute(None, None)
+
+
+def test_clips_in_files_are_scored_by_the_captions_beside_them(tmp_path):
+    for number, scene in enumerate(SEEN.scenes(2)):
+        write_clip(tmp_path / f"{number}.webp", render([scene])[0], fps=8)
+        (tmp_path / f"{number}.txt").write_text(protocol.prompt_of(scene, 16))
+    (tmp_path / "1.txt").write_text("a red circle bouncing on a gray background")
+    scores, report = scores_of(FolderClips(tmp_path, ClipReadOptions(16)), examples=2)
+    assert scores["all right at once"] == (1, 2)
+    assert report.examples[0].note == "right"
+    assert report.examples[1].note.startswith("wrong ")
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path):
@@ -100,19 +178,19 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path):
                 raise KeyboardInterrupt
             return super().sample(prompts, seeds, frames)
 
+    def generated(system, cache=None):
+        source = clips_of("generated", system=system, cache=cache, prompts=7, batch_size=2)
+        return scores_of(source)[0], source.seconds
+
     whole, first, second = Renderer(), Stopped(), Renderer()
-    expected = measure(SEEN, "model", prompts=7, batch=2, maker=whole)
+    expected, _ = generated(whole)
     with pytest.raises(KeyboardInterrupt):
-        measure(SEEN, "model", prompts=7, batch=2, maker=first, store=ClipCache(tmp_path, {"weights": "a"}))
-    found = measure(
-        SEEN, "model", prompts=7, batch=2, maker=second, store=ClipCache(tmp_path, {"weights": "a"})
-    )
-    assert found.tally == expected.tally
+        generated(first, ClipCache(tmp_path, {"weights": "a"}))
+    found = generated(second, ClipCache(tmp_path, {"weights": "a"}))
+    assert found[0] == expected
     assert first.asked + second.asked == whole.asked
-    again = measure(
-        SEEN, "model", prompts=7, batch=2, maker=Renderer(), store=ClipCache(tmp_path, {"weights": "a"})
-    )
-    assert to_row(again) == to_row(found)  # the seconds, too
+    again = generated(Renderer(), ClipCache(tmp_path, {"weights": "a"}))
+    assert again == found  # the seconds, too
     assert not list(tmp_path.glob(".*"))
 
 
@@ -136,50 +214,56 @@ def test_a_damaged_batch_is_named(tmp_path):
 @pytest.mark.parametrize(("frames", "every"), [(6, 3), (8, 2)])
 def test_coarser_clips_are_every_so_many_frames_of_the_same_scenes(frames, every):
     scenes = SEEN.scenes(3)
-    clips = protocol.rendered(SEEN, range(3), scenes, frames)
+    clips = SEEN.render(range(3), scenes, frames)
     assert np.array_equal(clips, render(scenes)[:, ::every])
-    result = measure(SEEN, "rendered", prompts=60, frames=frames)
-    columns = result.tally.columns
-    assert sum(columns["motion"]) >= 0.8 * len(columns["motion"])  # spins may be too fast to tell
-    assert all(columns["shape"])
+    scores, _ = scores_of(clips_of("rendered", prompts=60, frames=frames))
+    right, of = scores["motion right"]
+    assert right >= 0.8 * of  # spins may be too fast to tell
+    assert scores["shape right"] == (60, 60)
 
 
 @pytest.mark.parametrize(
     ("numbers", "message"),
-    [({"prompts": 0}, "prompts is 0"), ({"frames": 7}, "frames is 7"), ({"batch": 0}, "batch is 0")],
+    [({"prompts": 0}, "prompts is 0"), ({"frames": 7}, "frames is 7"), ({"batch_size": 0}, "batch is 0")],
 )
 def test_numbers_out_of_range_are_refused(numbers, message):
     with pytest.raises(ValueError, match=message):
-        measure(SEEN, "rendered", **{"prompts": 1, **numbers})
+        clips_of("rendered", **{"prompts": 1, **numbers})
 
 
-def test_cells_are_chosen_in_the_tables_order():
-    assert choose_cells([]) == list(CELLS.values())
-    assert [cell.name for cell in choose_cells(["level-2-two", "level-1-seen"])] == [
+def test_subsets_are_chosen_in_the_tables_order():
+    assert choose_subsets([]) == list(SUBSETS.values())
+    assert [subset.name for subset in choose_subsets(["level-2-two", "level-1-seen"])] == [
         "level-1-seen",
         "level-2-two",
     ]
-    with pytest.raises(ValueError, match="cell 'level-9' is unknown; choose of level-1-seen"):
-        choose_cells(["level-9"])
+    with pytest.raises(ValueError, match="subset 'level-9' is unknown; choose from level-1-seen"):
+        choose_subsets(["level-9"])
 
 
 def test_intervals_are_wilsons():
-    low, high = Share(right=8, of=10).interval()
+    low, high = wilson_interval(8, 10)
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
-    assert Share(right=0, of=300).interval()[0] == 0.0
-    assert Share(right=300, of=300).interval() == (pytest.approx(0.98736, abs=1e-5), 1.0)
+    assert wilson_interval(0, 300)[0] == 0.0
+    assert wilson_interval(300, 300) == (pytest.approx(0.98736, abs=1e-5), 1.0)
+    assert (proportion(8, 10).value, proportion(8, 10).low) == (0.8, low)
 
 
 def test_results_come_back_from_json_and_read_as_a_table():
-    row = Row(cell="level-1-seen", source="model", columns={"colour": Share(right=9, of=10)}, seconds=1.5)
-    results = Results(settings={"model": "m", "steps": 4, "guidance": None}, rows=[row])
-    assert Results.model_validate_json(results.model_dump_json()) == results
-    lines = results.markdown().splitlines()
+    colour, circling = (
+        MetricInfo(name=name, better="higher", settings={"frames": 16}, percent=True)
+        for name in ("colour right", "motion right, circling")
+    )
+    settings = {"model": "m", "steps": 4, "guidance": None, "subset": "level-1-seen", "clips": "the model"}
+    row = Row(name="level-1-seen, m", settings=settings, results={colour.key: proportion(9, 10)})
+    results = Report(title="r", metrics=[colour], rows=[row], environment={"versions": {"torch": "2"}})
+    assert Report.model_validate_json(results.model_dump_json()) == results
+    lines = score_table(results).splitlines()
     assert lines[0] == "| prompts | clips | colour |"
     assert lines[2] == "| level 1 seen | the model | 90.0 % (59.6-98.2) |"
-    assert lines[-1].endswith("Model m, steps 4.")
-    moved = row.model_copy(update={"motions": {"circling": Share(right=3, of=4)}})
-    lines = results.model_copy(update={"rows": [moved]}).markdown().splitlines()
+    assert lines[-1].endswith("Model m, steps 4, frames 16, torch 2.")
+    moved = row.model_copy(update={"results": {**row.results, circling.key: proportion(3, 4)}})
+    lines = score_table(Report(title="r", metrics=[colour, circling], rows=[moved])).splitlines()
     assert lines[4:7] == [
         "| motions right | clips | circling |",
         "|---|---|---|",
@@ -225,8 +309,8 @@ def test_real_clips_alone_need_no_model(run, tmp_path):
     assert status == 0
     assert out.count("| real clips | 100.0 %") == 2
     assert "| motions right | clips | travelling |" in out
-    results = Results.model_validate_json((tmp_path / "a/r.json").read_text())
-    assert [row.source for row in results.rows] == ["rendered"] * 2
+    results = read_report(tmp_path / "a/r.json")
+    assert [row.settings["clips"] for row in results.rows] == ["real clips"] * 2
     assert out.splitlines()[0] in (tmp_path / "r.md").read_text()
     assert (tmp_path / "s.png").is_file()
     assert run(*order, "-o", "a/r.json")[0] == 2  # exists already
@@ -245,10 +329,9 @@ def test_a_model_is_measured_and_goes_on_with_its_kept_clips(run, tmp_path):
     assert run(*order, "-o", "2.json")[0] == 0
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("1.json", "2.json"))
     assert first["rows"][2] == second["rows"][2]
-    assert {"model", "weights", "steps", "guidance", "seed", "versions", "machine", "date"} <= set(
-        first["settings"]
-    )
-    assert first["settings"]["steps"] == 2
+    settings = {**first["rows"][2]["settings"], **first["metrics"][0]["settings"], **first["environment"]}
+    assert {"model", "weights", "steps", "guidance", "seed", "versions", "machine", "date"} <= set(settings)
+    assert settings["steps"] == 2
     status, _, err = run(*order, "--guidance", 9)
     assert status == 2
     assert "other guidance" in err
@@ -272,7 +355,7 @@ def test_the_page_has_a_block_for_every_run_s_model(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--subsets", "level-3"), "cell 'level-3' is unknown"),
+        (("--subsets", "level-3"), "subset 'level-3' is unknown"),
         (("--prompts", 0), "prompts is 0"),
         (("--frames", 7), "frames is 7"),
         (("--batch", 0), "batch is 0"),

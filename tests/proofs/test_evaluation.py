@@ -22,6 +22,7 @@ from proofs.program import succeed
 VALUE, BOUNDS = "value", ("low", "high")  # keys of a figure in the report
 RIGHT, OF = "right", "of"  # keys of a count in the scorer's results
 DIGEST = re.compile(r" [0-9a-f]{8}$")  # of the settings, after a figure's name
+SCORE = re.compile(r"motion right, | right( at once)?")  # around the name of a score in the report
 NEAR = {"relative": 1e-3, "absolute": 1e-4}  # that a figure may be off on another machine
 
 
@@ -79,5 +80,5 @@ def test_counts_of_real_clips(folder, frozen):
     options = ("--reference-only", "--prompts", 12, "-o", "counts.json")
     succeed(folder, "evaluate", "moving-shapes", *options)
     results = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-    counts = [f"{name} {count[RIGHT]}/{count[OF]}" for name, count in found_in(results, RIGHT)]
+    counts = [f"{SCORE.sub('', name)} {count[RIGHT]}/{count[OF]}" for name, count in found_in(results, RIGHT)]
     frozen.expect("counts", "real clips", counts)

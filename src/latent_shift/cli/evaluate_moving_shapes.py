@@ -6,8 +6,6 @@ clips of each model in a folder of their own there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,13 +34,14 @@ from latent_shift.cli.evaluation_options import (
     extractor_names,
     split_names,
 )
-from latent_shift.cli.output import write_report
-from latent_shift.cli.progress import progress_bar, progress_of_sets
-from latent_shift.cli.tested_model import TestedModel, load_tested, short_name
+from latent_shift.cli.output import put_block, write_report
+from latent_shift.cli.progress import progress_of_sets
+from latent_shift.cli.tested_model import load_tested, short_name
 from latent_shift.io import write_text
 
 if TYPE_CHECKING:
-    from latent_shift.moving_shapes.scorer.protocol import Cell, CellResult, Source
+    from latent_shift.evaluation.report import Report
+    from latent_shift.moving_shapes.protocol import EvaluatedModel
 
 _EXAMPLES = 6  # of each subset on the sheet or page
 
@@ -87,23 +86,52 @@ def moving_shapes(
     check_sampling(steps=steps, guidance=guidance, dtype=dtype, device=device)
     _check_outputs(output, markdown, sheet, force)
     folder = None if reference_only and model is None else checkpoints.resolve(model or DEFAULT_MODEL)
-    from latent_shift.moving_shapes.scorer import protocol
+    from latent_shift.moving_shapes import protocol
+    from latent_shift.moving_shapes.report import score_report
 
-    chosen = protocol.choose_cells(split_names(subsets))
+    chosen = protocol.choose_subsets(split_names(subsets))
     frames = protocol.constants.FRAMES if frames is None else frames
     protocol.check_numbers(prompts, frames, batch)
-    asked = {"frames": frames, "batch": batch, "prompts": prompts, "seed": protocol.SEED}
-    tested = None
+    evaluated = None
     if folder is not None:
-        name, side = model or DEFAULT_MODEL, protocol.constants.SIZE
-        tested = load_tested(folder, name, steps, guidance, side=side, device=device, dtype=dtype)
-    sources: list[Source] = ["rendered"] if tested is None else ["rendered", "autoencoder"]
-    if tested is not None and not reference_only:
-        sources.append("model")
-    found = _measure(chosen, sources, tested, asked, cache_dir, _EXAMPLES if sheet else 0)
-    _report(found, asked, tested, output, markdown)
+        evaluated = _load(
+            model or DEFAULT_MODEL, folder, cache_dir, frames, batch, steps, guidance, device, dtype
+        )
+    with progress_of_sets() as on_progress:
+        report = score_report(
+            evaluated,
+            chosen,
+            prompts=prompts,
+            frames=frames,
+            batch_size=batch,
+            generate=not reference_only,
+            examples=_EXAMPLES if sheet else 0,
+            on_progress=on_progress,
+        )
+    _write_scores(report, evaluated, frames, output, markdown)
     if sheet is not None:
-        _write_sheet(sheet, [result for result in found if result.source == sources[-1]])
+        _write_sheet(sheet, report)
+
+
+def _load(
+    name: str,
+    folder: Path,
+    cache_dir: Path | None,
+    frames: int,
+    batch: int,
+    steps: int | None,
+    guidance: float | None,
+    device: str,
+    dtype: str,
+) -> EvaluatedModel:
+    """Load a model with the cache of its clips."""
+    from latent_shift.evaluation.clip_cache import ClipCache
+    from latent_shift.moving_shapes.protocol import SEED, EvaluatedModel, constants
+
+    loaded = load_tested(folder, name, steps, guidance, side=constants.SIZE, device=device, dtype=dtype)
+    settings = {**loaded.settings, "frames": frames, "batch": batch}
+    cache = ClipCache(cache_dir, {**settings, "seed": SEED})
+    return EvaluatedModel(short_name(name), loaded.maker, cache, settings)
 
 
 def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | None, force: bool) -> None:
@@ -115,79 +143,32 @@ def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | Non
             check_output(file, overwrite=overwrite, suffixes=[suffix])
 
 
-def _measure(
-    cells: Sequence[Cell],
-    sources: Sequence[Source],
-    tested: TestedModel | None,
-    asked: dict[str, int],
-    work: Path | None,
-    examples: int,
-) -> list[CellResult]:
-    """Every cell of every source, under one progress bar."""
-    from latent_shift.evaluation.clip_cache import ClipCache
-    from latent_shift.moving_shapes.scorer.protocol import measure
-
-    numbers = {"prompts": asked["prompts"], "frames": asked["frames"], "batch": asked["batch"]}
-    kept_with = {"frames": asked["frames"], "batch": asked["batch"], "seed": asked["seed"]}
-    store = None if tested is None else ClipCache(work, {**tested.settings, **kept_with})
-    maker = None if tested is None else tested.maker
-    found: list[CellResult] = []
-    with progress_bar("clips", len(cells) * len(sources) * asked["prompts"]) as show_done:
-        for cell in cells:
-            for source in sources:
-                before = len(found) * asked["prompts"]
-                show = partial(_show_done, show_done, before)
-                found.append(
-                    measure(
-                        cell, source, **numbers, maker=maker, store=store, examples=examples, show_done=show
-                    )
-                )
-    return found
-
-
-def _show_done(show: Callable[[int], None], before: int, done: int) -> None:
-    show(before + done)
-
-
-def _report(
-    found: Sequence[CellResult],
-    asked: dict[str, int],
-    tested: TestedModel | None,
-    output: Path | None,
-    markdown: Path | None,
+def _write_scores(
+    report: Report, model: EvaluatedModel | None, frames: int, output: Path | None, markdown: Path | None
 ) -> None:
-    from latent_shift.evaluation.runner import environment
-    from latent_shift.moving_shapes.scorer.results import Results, put_block, to_row
+    from latent_shift.moving_shapes.report import score_table
 
-    circumstance = {"seconds a clip": _seconds_a_clip(found), **environment()}
-    settings = {**(tested.settings if tested else {}), **asked, **circumstance}
-    results = Results(settings=settings, rows=[to_row(result) for result in found])
-    print(results.markdown())
+    table = score_table(report)
+    print(table)
     if output is not None:
-        write_text(output, results.model_dump_json(indent=2) + "\n")
+        write_text(output, report.model_dump_json(indent=2) + "\n")
     if markdown is not None:
         page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
-        subject = tested.settings["model"] if tested else "the scorer"
-        name = f"moving-shapes: {short_name(subject)}, frames {asked['frames']}"
-        write_text(markdown, put_block(page, name, f"### {name}\n\n{results.markdown()}"))
+        name = f"moving-shapes: {model.name if model else 'the scorer'}, frames {frames}"
+        write_text(markdown, put_block(page, name, f"### {name}\n\n{table}"))
 
 
-def _seconds_a_clip(found: Sequence[CellResult]) -> float | None:
-    """Mean seconds for a clip of the model; None where it made none."""
-    made = [result for result in found if result.source == "model"]
-    clips = sum(len(result.tally.columns["all"]) for result in made)
-    return round(sum(result.seconds for result in made) / clips, 3) if clips else None
-
-
-def _write_sheet(file: Path, found: Sequence[CellResult]) -> None:
+def _write_sheet(file: Path, report: Report) -> None:
+    """Write the examples of the last kind of clips of each subset."""
     from latent_shift.media import contact_sheet, write_image
 
-    shown = [example for result in found for example in result.examples]
-    captions = [f"{example.prompt}: {example.verdict()}" for example in shown]
+    kind = report.rows[-1].settings["clips"]
+    names = {row.name for row in report.rows if row.settings["clips"] == kind}
+    shown = [example for example in report.examples if example.column in names]
+    captions = [f"{example.label}: {example.note}" for example in shown]
     columns = None if len(shown[0].clip) > 1 else 1
-    write_image(
-        file, contact_sheet([example.clip for example in shown], captions, columns=columns), overwrite=True
-    )
+    sheet = contact_sheet([example.clip for example in shown], captions, columns=columns)
+    write_image(file, sheet, overwrite=True)
 
 
 def moving_shapes_report(
@@ -228,26 +209,29 @@ def moving_shapes_report(
     if len(set(chosen)) < len(chosen):
         raise ValueError("--model: the same model is named twice")
     folders = [checkpoints.resolve(name) for name in chosen]
-    from latent_shift.evaluation.clip_cache import ClipCache
     from latent_shift.evaluation.metrics.base import MetricOptions
-    from latent_shift.moving_shapes.scorer import protocol
-    from latent_shift.moving_shapes.scorer.report import Asked, Tested
-    from latent_shift.moving_shapes.scorer.report import moving_shapes_report as make_report
+    from latent_shift.moving_shapes import protocol
+    from latent_shift.moving_shapes.report import moving_shapes_report as make_report
 
-    wanted = protocol.choose_cells(split_names(subsets))
+    wanted = protocol.choose_subsets(split_names(subsets))
     protocol.check_numbers(prompts, frames, batch)
     check_positive(reference=reference)
-    examples = _EXAMPLES if html else 0
-    asked = Asked(wanted, prompts, frames, batch, MetricOptions(resamples), reference, examples)
     extractors = build_extractors(names, frames, weights=weights, model=towers, device=device)
-    tested = []
+    evaluated = []
     for number, (name, folder) in enumerate(zip(chosen, folders, strict=True)):
-        side = protocol.constants.SIZE
-        one = load_tested(folder, name, steps, guidance, side=side, device=device, dtype=dtype)
-        kept_with = {"frames": frames, "batch": batch, "seed": protocol.SEED}
-        place = None if cache_dir is None else cache_dir / f"{number}-{one.settings['weights']}"
-        cache = ClipCache(place, {**one.settings, **kept_with})
-        tested.append(Tested(short_name(name), one.maker, cache, {**one.settings, "frames": frames}))
+        place = None if cache_dir is None else cache_dir / f"{number}-{checkpoints.weights_hash(folder)}"
+        evaluated.append(_load(name, folder, place, frames, batch, steps, guidance, device, dtype))
     with progress_of_sets() as on_progress:
-        report = make_report(tested, extractors, asked, on_progress)
+        report = make_report(
+            evaluated,
+            extractors,
+            wanted,
+            prompts=prompts,
+            frames=frames,
+            batch_size=batch,
+            reference=reference,
+            options=MetricOptions(resamples),
+            examples=_EXAMPLES if html else 0,
+            on_progress=on_progress,
+        )
     write_report(report, output, html, as_json, command="evaluate moving-shapes-report")

@@ -50,3 +50,13 @@ def print_report(report: Report) -> None:
     console.print(table)
     for line in (*footnotes(report), *report.notes):
         console.print(line, style="dim", markup=False)
+
+
+def put_block(text: str, name: str, body: str) -> str:
+    """Return a Markdown page, `text`, with the block `name` replaced by `body`, or added at the end."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    block = f"{begin}\n{body.rstrip()}\n{end}"
+    before, found, rest = text.partition(begin)
+    if found and end in rest:
+        return before + block + rest.partition(end)[2]
+    return f"{text.rstrip()}\n\n{block}\n".lstrip()

@@ -56,6 +56,13 @@ class MetricResult(BaseModel):
     high: float | None = None
 
 
+class Proportion(MetricResult):
+    """`right` of `of` clips or objects, with the interval of `metrics.intervals.wilson_interval`."""
+
+    right: int
+    of: int
+
+
 class Row(BaseModel):
     """A model with the settings of its clips, or a folder."""
 
@@ -64,7 +71,9 @@ class Row(BaseModel):
     name: str
     settings: dict[str, Any] = Field(default={}, validation_alias=_or("settings", "made_with"))
     # by `MetricInfo.key`
-    results: dict[str, MetricResult] = Field(default={}, validation_alias=_or("results", "figures"))
+    results: dict[str, Proportion | MetricResult] = Field(
+        default={}, validation_alias=_or("results", "figures")
+    )
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ _ARTICLE_WORDS = ("a", "an")
 
 
 class ObjectWords(NamedTuple):
-    """One object of a canonical caption; size and speed are "" where the caption has none."""
+    """One object of a canonical caption; size, speed and motion are "" where the caption has none."""
 
     size: str
     colour: str
@@ -223,24 +223,29 @@ def _alternatives(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-_OBJECT = re.compile(
+_NOUN = (
     rf"an? (?:(?P<size>small|large) )?(?P<colour>{_alternatives(constants.COLOURS)})"
     rf" (?P<shape>{_alternatives(constants.SHAPES)})"
-    rf" (?:(?P<speed>slowly|quickly) )?(?P<motion>{_alternatives(constants.MOTIONS)})"
+)
+_OBJECT_OF_IMAGE = re.compile(rf"{_NOUN}(?P<speed>)(?P<motion>)")
+_OBJECT = re.compile(
+    rf"{_NOUN} (?:(?P<speed>slowly|quickly) )?(?P<motion>{_alternatives(constants.MOTIONS)})"
 )
 _BACKGROUND = re.compile(rf" on an? (?P<background>{_alternatives(constants.BACKGROUNDS)}) background")
 
 
-def parse_caption(text: str) -> tuple[list[ObjectWords], str]:
+def parse_caption(text: str, *, image: bool = False) -> tuple[list[ObjectWords], str]:
     """Parse a canonical caption into its objects, in order, and the background.
 
-    Case, outer spaces, a full stop and "a" or "an" make no difference. Raises ValueError naming the caption
-    if it is not of the canonical form, or has a speed word for a motion without one.
+    image: the caption is one of an image, without motions. Case, outer spaces, a full stop and "a" or "an"
+    make no difference. Raises ValueError naming the caption if it is not of the canonical form, or has a
+    speed word for a motion without one.
     """
     line = text.strip().rstrip(".").lower()
     objects: list[ObjectWords] = []
     position = 0
-    while found := _OBJECT.match(line, position):
+    pattern = _OBJECT_OF_IMAGE if image else _OBJECT
+    while found := pattern.match(line, position):
         objects.append(ObjectWords(*(found[name] or "" for name in ObjectWords._fields)))
         position = found.end()
         if not line.startswith(" and ", position):
@@ -250,7 +255,8 @@ def parse_caption(text: str) -> tuple[list[ObjectWords], str]:
     if not 1 <= len(objects) <= 2 or background is None:
         raise ValueError(
             f"{text!r} is not a canonical Moving Shapes caption; write for example "
-            '"a small red star moving left on a navy background", with one or two objects'
+            f'"a small red star{"" if image else " moving left"} on a navy background", with one or two'
+            " objects"
         )
     for obj in objects:
         if obj.speed and not constants.takes_speed(obj.motion):

@@ -55,12 +55,16 @@ def draw_scene(
     """Return scene number `index` of the series of `seed`.
 
     Args:
-        seed: number of the series, from 0. index: from 0, without end. level: 1 for one object, drawn shapes
-        and no speed words; 2 for digits, speed words, one or two objects. num_objects: 1 or 2 (2 for level 2
-        only); by default as the level has it. split: "seen" has no held-out combination, "held-out" at least
-        one, "any" ignores the rule. glyphs: handwritten digits of the training or of the test part. motions:
-        the motions to choose from. amplitude_range: part of its range, about the middle, that a motion's
-        amplitude is sampled from, 0 to 1.
+        seed: number of the series, from 0.
+        index: from 0, without end.
+        level: 1 for one object, drawn shapes and no speed words; 2 for digits, speed words, one or two
+            objects.
+        num_objects: 1 or 2 (2 for level 2 only); by default as the level has it.
+        split: "seen" has no held-out combination, "held-out" at least one, "any" ignores the rule.
+        glyphs: handwritten digits of the training or of the test part.
+        motions: the motions to choose from.
+        amplitude_range: part of its range, about the middle, that a motion's amplitude is sampled from, 0 to
+            1.
 
     Raises:
         ValueError: for a value out of range.

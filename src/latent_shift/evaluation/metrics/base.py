@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_shift.evaluation.features import Features, SourceFeatures
-from latent_shift.evaluation.metrics.intervals import bootstrap, frames_of, normal_interval
-from latent_shift.evaluation.report import MetricInfo, MetricResult
+from latent_shift.evaluation.metrics.intervals import bootstrap, frames_of, normal_interval, wilson_interval
+from latent_shift.evaluation.report import MetricInfo, MetricResult, Proportion
 from latent_shift.evaluation.sources import ClipBatch
 
 Indices = NDArray[np.int64]
@@ -125,6 +125,12 @@ def result_of_rows(
 
     counts = [len(first.clips), len(second.clips)]
     return with_interval(value, bootstrap(redrawn, counts, resamples=resamples, seed=seed))
+
+
+def proportion(right: int, of: int) -> Proportion:
+    """Return the share `right` of `of`, with Wilson's interval."""
+    low, high = wilson_interval(right, of)
+    return Proportion(value=right / of, low=low, high=high, right=right, of=of)
 
 
 def with_interval(value: float, redrawn: NDArray[np.float64]) -> MetricResult:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -57,31 +58,16 @@ SCORER_WIDTH = (
 _CHUNK = 64  # clips, or texts, in one call of an encoder
 
 
-def scorer_features(options: ExtractorOptions) -> ScorerFeatures:
-    """Build the extractor "moving-shapes-eyes"."""
-    return ScorerFeatures(options)
-
-
-def clip_features(options: ExtractorOptions) -> Encoders:
-    """Build the extractor "moving-shapes"."""
-    return Encoders(options, "clip")
-
-
-def frame_features(options: ExtractorOptions) -> Encoders:
-    """Build the extractor "moving-shapes-frames"."""
-    return Encoders(options, "frame")
-
-
 class ScorerFeatures(Extractor):
-    """Position, size, shape, colour and background of clips: features (B, SCORER_WIDTH), logits (B, 17)."""
+    """The extractor "moving-shapes-eyes": features (B, SCORER_WIDTH) and logits (B, 17) of clips."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         stored = files("latent_shift").joinpath("assets", shape_match.WEIGHTS_FILE).read_bytes()
         digest = hashlib.sha256(stored).hexdigest()[:12]
         layer = f"the scorer's measures, {SCORER_WIDTH} numbers a clip"
         info = ExtractorInfo("moving-shapes-eyes", layer, digest, "clip", SCORER_WIDTH)
-        network = shape_match.ShapeNetwork()
-        super().__init__(network, info, PREPROCESSING, replace(options, device="cpu"))
+        # The scorer runs on numpy arrays, so always on the CPU.
+        super().__init__(shape_match.ShapeNetwork(), info, PREPROCESSING, replace(options, device="cpu"))
 
     def run(self, pixels: Tensor) -> ExtractorOutput:
         """See `Extractor.run`."""
@@ -120,7 +106,10 @@ def extract(clip: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 
 class Encoders(TextExtractor):
-    """Embeddings (N, D) of unit length: of clips, or per "frame" of each frame repeated; of captions."""
+    """The extractor "moving-shapes": embeddings (N, D) of unit length, of clips and captions.
+
+    per: "frame" gives those of every frame, repeated to a clip.
+    """
 
     def __init__(self, options: ExtractorOptions, per: Per = "clip") -> None:
         folder = options.model or resolve(DEFAULT_MODEL)
@@ -153,6 +142,10 @@ class Encoders(TextExtractor):
     def _embed(self, clips: Tensor) -> Tensor:
         network: Any = self.network
         return functional.normalize(network(clips).last_hidden_state[:, 0].float(), dim=-1)
+
+
+frame_encoders = partial(Encoders, per="frame")  # the extractor "moving-shapes-frames"
+scorer_features = ScorerFeatures  # entry point of earlier installations
 
 
 def held_frames(frames: int, wanted: int) -> list[int]:

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from latent_shift.generation import parse_request, plan_jobs, read_prompts, slug
+from latent_shift.generation import (
+    GenerationRequest,
+    clip_settings,
+    parse_request,
+    plan_jobs,
+    read_prompts,
+    run,
+    slug,
+)
 from latent_shift.systems.base import RequestDefaults
+from latent_shift.systems.latent_shift import LatentShift
+from tiny import tiny_pipeline_folder
 
 DEFAULTS = RequestDefaults(frames=16, fps=8.0, steps=20, guidance=7.5, height=64, width=64, size_multiple=8)
 
@@ -168,3 +178,116 @@ def test_prompt_files_that_are_none(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             read_prompts(tmp_path / name)
+
+
+# ---- running them -----------------------------------------------------------------------------------
+
+
+class Recorded(LatentShift):
+    """A real system that notes the size of each batch."""
+
+    def generate(self, requests, on_step=None):
+        self.batches.append(len(requests))
+        return super().generate(requests, on_step)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    return Recorded.load(tiny_pipeline_folder(tmp_path_factory.mktemp("models") / "tiny"), device="cpu")
+
+
+@pytest.fixture
+def system(loaded):
+    loaded.batches = []
+    return loaded
+
+
+def test_clips_come_in_the_order_of_the_requests_with_every_value_settled(system):
+    requests = [
+        GenerationRequest(prompt="a circle", seed=1, frames=8),
+        GenerationRequest(prompt="a square", frames=8),
+        GenerationRequest(prompt="a circle", seed=3, frames=2, steps=1),
+        GenerationRequest(prompt="a circle", seed=4, frames=8, negative="red"),
+    ]
+    made = list(run(system, requests))
+    assert [each.clip.shape for each in made] == [(frames, 32, 32, 3) for frames in (8, 8, 2, 8)]
+    assert [each.request.prompt for each in made] == ["a circle", "a square", "a circle", "a circle"]
+    assert [(each.request.steps, each.request.guidance) for each in made] == [(3, 3), (3, 3), (1, 3), (3, 3)]
+    assert all(each.request.seed is not None and each.request.fps == 8 for each in made)
+    assert made[0].seconds == made[1].seconds > 0
+    assert system.batches == [2, 1, 1]
+    for each in made:
+        assert (system.generate([each.request])[0] == each.clip).all()
+
+
+def test_batches_are_of_consecutive_requests_of_one_shape_and_bounded(system):
+    eight = [GenerationRequest(prompt="a circle", seed=seed, frames=8, steps=1) for seed in range(5)]
+    list(run(system, eight))
+    list(run(system, eight, max_batch=2))
+    list(run(system, [*eight[:2], eight[0].model_copy(update={"fps": 4.0}), *eight[2:]]))
+    assert system.batches == [5, 2, 2, 1, 2, 1, 3]
+
+
+def test_clips_of_few_images_are_made_one_by_one_on_a_cpu(system):
+    few = [GenerationRequest(prompt="a circle", seed=seed, steps=1) for seed in range(2)]
+    list(run(system, few))  # 4 frames, twice for guidance
+    list(run(system, [request.model_copy(update={"frames": 1}) for request in few]))
+    list(run(system, few, max_batch=8))
+    assert system.batches == [1, 1, 1, 1, 2]
+
+
+def test_large_clips_are_made_one_by_one(system):
+    large = [
+        GenerationRequest(prompt="a circle", seed=seed, frames=8, height=256, width=192, steps=1)
+        for seed in range(2)
+    ]
+    assert [made.clip.shape for made in run(system, large)] == [(8, 256, 192, 3)] * 2
+    assert system.batches == [1, 1]
+
+
+def test_a_batch_is_made_when_its_first_clip_is_taken(system):
+    clips = run(system, [GenerationRequest(prompt="a circle", frames=8, steps=steps) for steps in (1, 2)])
+    assert system.batches == []
+    next(clips)
+    assert system.batches == [1]
+
+
+def test_progress_counts_the_steps_of_all_clips(system):
+    requests = [GenerationRequest(prompt="a circle", frames=8, steps=steps) for steps in (2, 2, 3)]
+    progress = []
+    list(run(system, requests, on_progress=lambda done, total: progress.append((done, total))))
+    assert progress == [(done, 7) for done in (2, 4, 5, 6, 7)]
+
+
+def test_a_request_that_cannot_be_met_is_refused_before_any_work(system):
+    requests = [GenerationRequest(prompt="a circle"), GenerationRequest(prompt="a circle", width=30)]
+    with pytest.raises(ValueError, match="^width 30: this model makes multiples of 4 up to 4096"):
+        next(run(system, requests))
+    assert system.batches == []
+
+
+def test_settled_values_are_the_requests_and_else_the_models():
+    settled = DEFAULTS.settle(GenerationRequest(prompt=" a circle ", seed=0, guidance=0, height=8))
+    assert settled.model_dump() == {
+        "prompt": "a circle", "seed": 0, "frames": 16, "fps": 8.0, "steps": 20, "guidance": 0,
+        "negative": None, "height": 8, "width": 64,
+    }  # fmt: skip
+    assert DEFAULTS.settle(settled) is settled
+
+
+def test_prompts_without_a_known_word_are_refused():
+    closed = replace(DEFAULTS, vocabulary=("a", "circle"))
+    assert closed.settle(GenerationRequest(prompt="a Circle, frogs")).prompt == "a Circle, frogs"
+    with pytest.raises(ValueError, match="the model knows no word of 'frogs jump'"):
+        closed.settle(GenerationRequest(prompt="frogs jump"))
+
+
+def test_the_settings_of_a_clip_are_all_that_makes_it_again(system):
+    (made,) = run(system, [GenerationRequest(prompt="a circle", frames=1, steps=1)])
+    settings = clip_settings(made, "tiny", system.info())
+    kept = {name: settings[name] for name in GenerationRequest.model_fields}
+    (again,) = run(system, [GenerationRequest(**kept)])
+    assert (again.clip == made.clip).all()
+    known = {"model": "tiny", "scheduler": "DDIMScheduler", "dtype": "float32", "device": "cpu"}
+    assert known.items() <= settings.items()
+    assert {"weights", "version"} <= settings.keys()

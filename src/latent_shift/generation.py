@@ -23,8 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
+from latent_shift import __version__
 from latent_shift.limits import MAX_SEED
-from latent_shift.systems.base import GenerationRequest, RequestDefaults, SettledRequest, TextToVideoSystem
+from latent_shift.systems.base import (
+    GenerationRequest,
+    RequestDefaults,
+    SettledRequest,
+    SystemInfo,
+    TextToVideoSystem,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +44,7 @@ __all__ = [
     "GeneratedClip",
     "GenerationRequest",
     "SettledRequest",
+    "clip_settings",
     "is_file_output",
     "parse_request",
     "plan_jobs",
@@ -87,7 +95,7 @@ def run(
 ) -> Iterator[GeneratedClip]:
     """Generate clips, one a request, in the order of the requests.
 
-    Consecutive requests of one shape make a batch, whose clips are yielded before the next begins.
+    Consecutive requests of one shape make a batch; its clips are yielded before the next batch begins.
 
     Args:
         system: loaded.
@@ -117,6 +125,12 @@ def run(
         done += steps
         for request, clip in zip(batch, clips, strict=True):
             yield GeneratedClip(clip, request, seconds)
+
+
+def clip_settings(made: GeneratedClip, model: str, info: SystemInfo) -> dict[str, Any]:
+    """All that decides a clip, to be embedded in its file. model: the name that it was loaded by."""
+    facts = {"model": model, "weights": info.weights, "dtype": info.dtype, "device": info.device}
+    return {**made.request.model_dump(), **info.settings, **facts, "version": __version__}
 
 
 def _batches(
@@ -200,9 +214,14 @@ def plan_jobs(
 ) -> list[ClipJob]:
     """All clips to make, in order.
 
-    Each request makes `count` clips with the seeds seed, seed + 1, ...: a clip never depends on what else is
-    made beside it. `output` is a file for one clip, or a folder. Raises ValueError for outputs that do not
-    fit, and requests that the model cannot meet.
+    Args:
+        requests: what they leave open is settled by `defaults`.
+        defaults: of the model.
+        count: clips a request, with the seeds seed, seed + 1, ...
+        output: a file for one clip, or a folder.
+
+    Raises:
+        ValueError: for outputs that do not fit, and requests that the model cannot meet.
     """
     jobs: list[ClipJob] = []
     taken: set[Path] = set()

@@ -1,8 +1,8 @@
-"""How the program ends: status 0 done, 2 the user's mistake, 130 interrupted; one line on standard error.
+"""Exit status and messages: 0 done, 2 the user's mistake, 130 interrupted; one line on standard error.
 
-The rooms raise ValueError for a user's mistake and OSError comes from the file system: both become one line
-without a traceback. Anything else is a fault of the program and keeps its traceback. Their warnings become
-one line each, too. Used by `main` alone.
+Rooms raise ValueError for a user's mistake, and the file system raises OSError: both become one line without
+a traceback. Any other exception is a fault of the program and keeps its traceback. Warnings of this package
+become one line each.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
             status = app(args=arguments, prog_name="latent-shift", standalone_mode=False)
             sys.stdout.flush()
     except typer.TyperException as error:  # a wrong option or argument
-        where = getattr(getattr(error, "ctx", None), "command_path", "latent-shift")
-        return _say(f"{error.format_message()} (see: {where} --help)")
+        command = getattr(getattr(error, "ctx", None), "command_path", "latent-shift")
+        return _print_error(f"{error.format_message()} (see: {command} --help)")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:  # the reader of standard output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (ValueError, OSError) as error:
-        return _say(str(error))
-    if status == INTERRUPTED:  # typer, too, returns this
-        _say("interrupted; finished files are kept")
+        return _print_error(str(error))
+    if status == INTERRUPTED:  # typer returns this, too
+        _print_error("interrupted; finished files are kept")
     return status if isinstance(status, int) else DONE
 
 
-def _say(message: str) -> int:
+def _print_error(message: str) -> int:
     print(f"latent-shift: error: {' '.join(message.split())}", file=sys.stderr)
     return MISTAKE
 
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Print each warning once, as one line, and leave out those that libraries address to programmers."""
-    said: set[str] = set()
+    """Print each warning of this package once, as one line; ignore those of other packages."""
+    printed: set[str] = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         line = " ".join(str(message).split())
-        if line not in said:
-            said.add(line)
+        if line not in printed:
+            printed.add(line)
             print(f"latent-shift: warning: {line}", file=sys.stderr)
 
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
-from latent_shift.cli.quiet import quiet_libraries
+from latent_shift.cli.progress import quiet_libraries
 from latent_shift.limits import MAX_GUIDANCE, MAX_STEPS
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from latent_shift import __version__, generation, systems
+from latent_shift import generation, systems
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTION_TYPES, SCHEDULERS
-from latent_shift.cli.progress import progress_bar
-from latent_shift.cli.quiet import quiet_libraries
+from latent_shift.cli.progress import progress_bar, quiet_libraries
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
 from latent_shift.limits import MAX_COUNT
 
@@ -100,19 +99,14 @@ def generate(
         check_output(job.file, overwrite=force)
     quiet_libraries()
     system = systems.load(model, device=device, dtype=dtype, scheduler=scheduler, **files)
-    info = system.info()
-    facts = {
-        **info.settings, "model": model, "weights": info.weights, "dtype": info.dtype, "device": info.device,
-        "version": __version__,
-    }  # fmt: skip
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:
-        made = generation.run(
+        clips = generation.run(
             system, [job.request for job in jobs], on_progress=lambda done, total: show_done(done)
         )
-        for job, clip in zip(jobs, made, strict=True):
-            settings = {**clip.request.model_dump(), **facts}
-            write_clip(job.file, clip.clip, clip.request.fps, settings, overwrite=force)
-            line = {"file": str(job.file), **settings, "seconds": clip.seconds}
+        for job, made in zip(jobs, clips, strict=True):
+            settings = generation.clip_settings(made, model, system.info())
+            write_clip(job.file, made.clip, made.request.fps, settings, overwrite=force)
+            line = {"file": str(job.file), **settings, "seconds": made.seconds}
             print(json.dumps(line) if as_json else job.file, flush=True)
 
 

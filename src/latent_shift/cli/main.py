@@ -1,7 +1,7 @@
-"""The program itself: the list of commands. A new command is one file, imported and added here by a line.
+"""The program's list of commands. A new command is one file here, imported and added by a line.
 
-Command files import torch and the rooms that need it only inside their functions, so that `latent-shift
---help` answers at once. `app` is what tests run (through `errors.run`), `main` what the program calls.
+Files of commands import torch, and rooms that need it, inside their functions only, so that `latent-shift
+--help` answers at once. Tests run `app` (through `errors.run`), the installed program `main`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latent_shift import __version__
 from latent_shift.cli import data, errors, evaluate, generate, info, train
 
 app = typer.Typer(
-    help="Text to video from a text-to-image latent diffusion model, with not one parameter more.",
+    help="Text to video from a text-to-image latent diffusion model, without new parameters.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -28,8 +28,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(__version__)
         raise typer.Exit
 
@@ -46,6 +46,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the program and exit with its status; a polite kill ends it as Ctrl-C does."""
+    """Run the program and exit with its status; SIGTERM ends it like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(errors.run(app))

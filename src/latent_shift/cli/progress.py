@@ -1,10 +1,11 @@
-"""Progress on standard error; with `results.py`, all that knows rich.
+"""Progress on standard error: bars on a terminal, else lines of training's metrics and nothing of sampling.
 
-Where standard error is no terminal, sampling is silent and training tells its figures in lines.
+The libraries' own bars and log lines are switched off: `quiet_libraries`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,33 +14,33 @@ from datetime import timedelta
 from typing import Protocol
 
 
-class Report(Protocol):
-    """What a training tells of itself."""
+class TrainingProgress(Protocol):
+    """Progress of a training: `step` of `steps` of a stage ("training", or one before it), and metrics."""
 
     @property
-    def stage(self) -> str:
-        """What the steps are: "training", or what must be done before it."""
-        ...
-
+    def stage(self) -> str: ...  # noqa: D102
     @property
-    def step(self) -> int:
-        """The steps that are done."""
-        ...
-
+    def step(self) -> int: ...  # noqa: D102
     @property
-    def steps(self) -> int:
-        """All of them."""
-        ...
-
+    def steps(self) -> int: ...  # noqa: D102
     @property
-    def figures(self) -> dict[str, float]:
-        """Loss, speed and so on, by name."""
-        ...
+    def figures(self) -> dict[str, float]: ...  # noqa: D102
+
+
+def quiet_libraries() -> None:
+    """Switch off the progress bars and log lines of diffusers and transformers; imports both."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when they are imported
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show `total` steps with the time left; yields a function that sets how many are done."""
+    """Show `total` steps with the time left; yield a function that sets how many are done."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -55,11 +56,8 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def training_bar(task: str, steps: int) -> Iterator[Callable[[Report], None]]:
-    """Show a training's steps, loss, speed and time left; yields what takes its reports.
-
-    Where standard error is no terminal, a report is one line on it.
-    """
+def training_bar(task: str, steps: int) -> Iterator[Callable[[TrainingProgress], None]]:
+    """Show a training's steps, loss, speed and time left; yield a function that takes its progress."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -71,7 +69,7 @@ def training_bar(task: str, steps: int) -> Iterator[Callable[[Report], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         rows = {"training": bar.add_task(f"training: {task}", total=steps, figures="")}
 
-        def show(report: Report) -> None:
+        def show(report: TrainingProgress) -> None:
             if report.stage not in rows:
                 rows[report.stage] = bar.add_task(report.stage, total=report.steps, figures="")
             bar.update(rows[report.stage], completed=report.step, figures=_main_figures(report.figures))
@@ -87,12 +85,12 @@ def _main_figures(figures: dict[str, float]) -> str:
 
 
 class _Lines:
-    """A line a report, with the time left by how long the steps since the stage's first report took."""
+    """Print one line a report, with the time left by the time since the stage's first report."""
 
     def __init__(self) -> None:
         self.first: dict[str, tuple[int, float]] = {}  # step and time, by stage
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TrainingProgress) -> None:
         now = time.monotonic()
         step, since = self.first.setdefault(report.stage, (report.step, now))
         named = "".join(f"  {name} {value:.4g}" for name, value in report.figures.items())
@@ -105,7 +103,7 @@ class _Lines:
 
 @contextmanager
 def progress_of_sets() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each set of clips, one after the other."""
+    """Show a progress bar for each set of clips, one after the other; yield a function that updates them."""
     with ExitStack() as stack:
         bars: dict[str, Callable[[int], None]] = {}
 

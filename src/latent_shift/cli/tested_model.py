@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_shift import systems
-from latent_shift.cli.quiet import quiet_libraries
+from latent_shift.cli.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.clip_maker import SystemClips

@@ -40,7 +40,7 @@ def find(name: str | Path) -> type[TextToVideoSystem]:
 
 
 def inspect(name: str | Path, **options: Any) -> RequestDefaults:
-    """Check a model's files and read its defaults, without torch. Options and errors as of `load`."""
+    """Check a model's files and read its defaults, without reading weights. Options and errors: as `load`."""
     system = find(name)
     return system.inspect(name, **_known(system, options, system.inspect))
 

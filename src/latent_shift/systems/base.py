@@ -162,7 +162,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a system is to be trained, the same for all systems of a comparison.
+    """A plan of training, the same for all systems of a comparison.
 
     recipes: folder of the stages' recipes, one YAML file each, in the order of their names. image_model: the
     image model that stages on clips start from, None: each recipe's own. steps: budget of each stage on
@@ -178,7 +178,7 @@ class TrainingPlan:
 class Stage:
     """One training run of a system, which `latent-shift train RECIPE --set ...` starts.
 
-    task: of the recipe. starts_from: the model whose weights it begins with, None: random weights.
+    task: of the recipe. starts_from: the model that gives the initial weights, None: random ones.
     settings: values that replace the recipe's, by key.
     """
 
@@ -198,9 +198,9 @@ class TextToVideoSystem(ABC):
     @classmethod
     @abstractmethod
     def inspect(cls, path: str | Path, *, loras: Sequence[str] = ()) -> RequestDefaults:
-        """Check a model's files and read its defaults, from small files and headers, without torch.
+        """Check a model's files and read its defaults, without reading weights.
 
-        Args as of `load`. Raises ValueError for what `load` would refuse because of the files.
+        path, loras: as of `load`. Raises ValueError for what `load` would refuse because of the files.
         """
 
     @classmethod
@@ -235,7 +235,9 @@ class TextToVideoSystem(ABC):
     ) -> Clips:
         """Make one clip a request, in one network batch: uint8 (B, F, H, W, 3); F = 1 gives images.
 
-        A clip depends on its own request: its noise comes from its own seed, drawn on the CPU.
+        A clip depends on its own request: its noise comes from its own seed, drawn on the CPU. Other clips of
+        the batch can change its rounding: on a CPU not at all where the network sees 16 images or more of
+        each clip, else by one level on fewer than 0.1 % of the values; on a GPU by what its kernels do.
 
         Args:
             requests: at least one, all of one `shape`.

@@ -1,4 +1,4 @@
-"""Latent-Shift: an image diffusion model whose U-Net shifts features over frames (arXiv 2304.08477).
+"""Latent-Shift: an image diffusion model with a U-Net that shifts features over frames (arXiv 2304.08477).
 
 Every model in the layouts of Stable Diffusion 1, 2 and SDXL, as a folder, hub id or single file, LoRA files
 with it. One network makes all frames; no parameter is added to the image model's.
@@ -66,7 +66,10 @@ class LatentShift(TextToVideoSystem):
         tokenizer: str | Path | None = None,
         prediction_type: str | None = None,
     ) -> RequestDefaults:
-        """Check the model's files and read its defaults. Args as of `load`."""
+        """Check the model's files and read its defaults, without reading weights.
+
+        path, loras, tokenizer, prediction_type: as of `load`.
+        """
         path = checkpoints.resolve(path, tokenizer=tokenizer, prediction_type=prediction_type)
         checkpoints.check_loras(loras)
         return _defaults(path, prediction_type)
@@ -126,7 +129,9 @@ class LatentShift(TextToVideoSystem):
         """Make one clip a request: uint8 (B, F, H, W, 3). See `TextToVideoSystem.generate`."""
         import torch
 
-        if len({request.shape for request in requests}) != 1:
+        if not requests:
+            raise ValueError("a batch needs at least one request")
+        if len({request.shape for request in requests}) > 1:
             raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
         first = requests[0]
 

@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from latent_shift.evaluation.plots import curves
 from latent_shift.evaluation.report import (
@@ -41,7 +40,7 @@ def render_html(report: Report) -> str:
         headers=table_headers(report),
         rows=list(zip(settings, table_rows(report), strict=True)),
         notes=[*footnotes(report), *report.notes],
-        plots=[Markup(svg) for svg in curves(report)],  # made here, and escaped there
+        plots=curves(report),
         columns=list(dict.fromkeys(example.column for example in report.examples)),
         lines=_lines(report.examples),
         environment=format_settings(report.environment),

@@ -16,7 +16,6 @@ from latent_shift.evaluation.clip_files import (
 )
 from latent_shift.evaluation.extractors.base import Extractor, ExtractorInfo, ExtractorOutput, Preprocessing
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
-from latent_shift.evaluation.features import FeatureCollector
 from latent_shift.evaluation.metrics.base import MetricOptions
 from latent_shift.evaluation.metrics.distances import frechet_of_rows
 from latent_shift.evaluation.metrics.pixels import flicker_metric, motion_metric
@@ -183,14 +182,13 @@ def test_no_clips_at_all_are_refused():
         extract(Nothing("nothing", ClipReadOptions()), [Means()])
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_features_that_are_not_finite_are_refused(folder):
     class Broken(Means):
         def run(self, pixels):
             return ExtractorOutput(torch.full((len(pixels), 3), float("nan")), None)
 
-    collector = FeatureCollector(Broken(), ClipReadOptions(frames=1))
     with pytest.raises(ValueError, match="not finite"):
-        collector.add(["x"], np.zeros((1, 1, 8, 8, 3), np.uint8))
+        extract(FolderClips(folder, ClipReadOptions(frames=1)), [Broken()])
 
 
 def test_noise_blur_shuffling_and_freezing_raise_a_clip_distance():

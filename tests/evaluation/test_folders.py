@@ -136,6 +136,41 @@ def test_what_an_extractor_notices_is_plotted(run, tmp_path):
     assert run("sensitivity", "real", "--extractor", "moving-shapes-eyes", "-o", tmp_path / "r.svg")[0] == 0
 
 
+def test_metrics_are_chosen_by_name(run):
+    order = ("folders", "real", "other", "--resamples", 0, "--json", "--extractor")
+    two = (
+        "moving-shapes-eyes,moving-shapes",
+        "--metrics",
+        "flicker,fvd@moving-shapes,fvd@moving-shapes-eyes",
+    )
+    found = json.loads(run(*order, *two)[1])
+    metrics = [metric["name"] for metric in found["metrics"]]
+    assert metrics == ["FVD (moving-shapes-eyes)", "FVD (moving-shapes)", "flicker"]
+    assert len(found["rows"][0]["results"]) == 3
+    for metric, message in (
+        ("fad", "metric 'fad': expected one of fid, kid"),
+        ("fid", "other: FID needs a reference and an extractor of features of each frame"),
+        ("clipsim", "other: CLIPSIM needs an extractor that embeds texts"),
+    ):
+        status, _, err = run(*order, "moving-shapes-eyes", "--metrics", metric)
+        assert status == 2
+        assert message in err
+    status, _, err = run("folders", "real", "bare", "--extractor", "moving-shapes", "--metrics", "clipsim")
+    assert status == 2
+    assert "00.webp: has no caption; put one into a .txt" in err
+
+
+def test_old_names_of_options_are_accepted_with_a_warning(run):
+    new = run("folders", "real", "other", *EYES, "--baseline", 6, "--is-splits=2", "--json")
+    old = run("folders", "real", "other", *EYES, "--floor", 6, "--splits=2", "--json")
+    assert old[:2] == new[:2]
+    warned = [line for line in old[2].splitlines() if "is now" in line]
+    assert [line.split("warning: ")[1].split(";")[0] for line in warned] == [
+        "--floor is now --baseline", "--splits is now --is-splits",
+    ]  # fmt: skip
+    assert "is now" not in new[2]
+
+
 @needs_real_clips
 def test_real_clips_and_real_features(run, tmp_path):
     """Clips of another published system against real ones, on MobileNetV2's features."""

@@ -114,46 +114,6 @@ class SourceFeatures:
     text_features: dict[str, Rows] = field(default_factory=dict)
 
 
-class FeatureCollector:
-    """Collect the features of one extractor, batch by batch.
-
-    What is kept is one row of numbers a clip or frame, or, without `keep_rows`, statistics only.
-    """
-
-    def __init__(self, extractor: Extractor, read: ClipReadOptions, *, keep_rows: bool = True) -> None:
-        self.extractor, self.read, self.keep_rows = extractor, read, keep_rows
-        self.names: list[str] = []
-        self._moments = Moments(extractor.info.width)
-        self._rows: list[Rows] = []
-        self._logits: list[Rows] = []
-
-    def add(self, names: Sequence[str], clips: Clips) -> None:
-        """Add clips (B, F, H, W, 3). Raises ValueError for features that are not finite."""
-        output = self.extractor(torch.from_numpy(clips))
-        rows = output.features.cpu().numpy()
-        self._moments.add(rows)
-        self.names += names
-        if self.keep_rows:
-            self._rows.append(rows)
-        if output.logits is not None:  # few numbers, and an Inception Score takes nothing else
-            self._logits.append(output.logits.cpu().numpy())
-
-    def features(self, source: str, seed: int | None = None, stamp: str = "") -> Features:
-        """Return everything collected. source, seed, stamp: as in `Provenance`."""
-        provenance = Provenance(
-            source=source, clips=len(self.names), stamp=stamp, seed=seed, device=self.extractor.device.type,
-            versions=versions(),
-        )  # fmt: skip
-        return Features(
-            settings=feature_settings(self.extractor, self.read),
-            provenance=provenance,
-            clips=tuple(self.names),
-            moments=self._moments,
-            rows=np.concatenate(self._rows) if self._rows else None,
-            logits=np.concatenate(self._logits) if self._logits else None,
-        )
-
-
 def feature_settings(extractor: Extractor, read: ClipReadOptions) -> FeatureSettings:
     """Return the settings of the features of clips that are read with `read`."""
     info, preprocessing = extractor.info, extractor.preprocessing

@@ -55,16 +55,16 @@ def msr_vtt(file: Path, *, captions: Captions = "one", limit: int | None = None,
     Raises ValueError for a file of another kind, or a limit out of range.
     """
     by_video: dict[str, list[str]] = {}
-    for sentence in _sentences(file):
-        by_video.setdefault(sentence[0], []).append(sentence[1])
+    for video, text in _sentences(file):
+        by_video.setdefault(video, []).append(text)
     videos = sorted(by_video, key=lambda name: (len(name), name))
     prompts = []
     for place, video in enumerate(videos):
-        said = by_video[video]
-        drawn = int(np.random.default_rng([seed, place]).integers(len(said)))
-        for number in [drawn] if captions == "one" else range(len(said)):
+        texts = by_video[video]
+        drawn = int(np.random.default_rng([seed, place]).integers(len(texts)))
+        for number in [drawn] if captions == "one" else range(len(texts)):
             suffix = "" if captions == "one" else f"-{number:02}"
-            prompts.append((video + suffix, said[number]))
+            prompts.append((video + suffix, texts[number]))
     return _list("MSR-VTT", prompts, limit, seed, {"captions": captions, "videos": len(videos)})
 
 
@@ -113,13 +113,13 @@ def _sentences(file: Path) -> list[tuple[str, str]]:
     try:
         found = json.loads(_json_text(file))
         test = {video["video_id"] for video in found["videos"] if video["split"] == "test"}
-        said = [(one["video_id"], one["caption"].strip()) for one in found["sentences"]]
+        sentences = [(one["video_id"], one["caption"].strip()) for one in found["sentences"]]
     except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{file}: is no list of MSR-VTT captions ({type(error).__name__}: {error});"
             " expected test_videodatainfo.json or its zip"
         ) from error
-    kept = [(video, text) for video, text in said if video in test and text]
+    kept = [(video, text) for video, text in sentences if video in test and text]
     if not kept:
         raise ValueError(f"{file}: holds no caption of the test split")
     return kept

@@ -21,12 +21,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from latent_shift.evaluation.extractors.base import Extractor, TextExtractor
 from latent_shift.evaluation.features import (
-    FeatureCollector,
     Features,
+    Provenance,
+    Rows,
     SourceFeatures,
     feature_settings,
     read_features,
@@ -35,6 +37,7 @@ from latent_shift.evaluation.features import (
 )
 from latent_shift.evaluation.metrics import DEFAULT_METRICS, METRICS
 from latent_shift.evaluation.metrics.base import Measurement, Metric, MetricOptions, NotAvailable
+from latent_shift.evaluation.moments import Moments
 from latent_shift.evaluation.report import Example, MetricInfo, Report, Row
 from latent_shift.evaluation.sources import ClipBatch, ClipSource
 
@@ -130,23 +133,40 @@ def extract(
     clips done and their number. Raises ValueError for a source without clips, and for features that are not
     finite.
     """
-    collectors = [FeatureCollector(extractor, source.read, keep_rows=keep_rows) for extractor in extractors]
+    moments = [Moments(extractor.info.width) for extractor in extractors]
+    rows: list[list[Rows]] = [[] for _ in extractors]
+    logits: list[list[Rows]] = [[] for _ in extractors]
     found = SourceFeatures(source.name, source.read.settings())
     for batch in source.batches():
-        for collector in collectors:
-            collector.add(batch.names, batch.clips)
+        for number, extractor in enumerate(extractors):
+            output = extractor(torch.from_numpy(batch.clips))
+            features = output.features.cpu().numpy()
+            moments[number].add(features)
+            if keep_rows:
+                rows[number].append(features)
+            if output.logits is not None:  # few numbers, and an Inception Score takes nothing else
+                logits[number].append(output.logits.cpu().numpy())
         on_batch(batch)
         found.names += batch.names
         found.captions += batch.captions
         on_progress(source.name, len(found.names), len(source))
     if not found.names:
         raise ValueError(f"{source.name}: there are no clips to measure")
-    for collector in collectors:
-        name, extractor = collector.extractor.info.name, collector.extractor
-        found.features[name] = collector.features(source.name, seed, source.stamp)
-        captions = [caption for caption in found.captions if caption is not None]
+    captions = [caption for caption in found.captions if caption is not None]
+    for number, extractor in enumerate(extractors):
+        found.features[extractor.info.name] = Features(
+            feature_settings(extractor, source.read),
+            Provenance(
+                source=source.name, clips=len(found.names), stamp=source.stamp, seed=seed,
+                device=extractor.device.type, versions=versions(),
+            ),
+            tuple(found.names),
+            moments[number],
+            np.concatenate(rows[number]) if rows[number] else None,
+            np.concatenate(logits[number]) if logits[number] else None,
+        )  # fmt: skip
         if isinstance(extractor, TextExtractor) and len(captions) == len(found.names):
-            found.text_features[name] = extractor.texts(captions).cpu().numpy()
+            found.text_features[extractor.info.name] = extractor.texts(captions).cpu().numpy()
     return found
 
 

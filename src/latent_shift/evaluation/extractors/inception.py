@@ -141,16 +141,13 @@ class Inception(Extractor):
 
 def _block_35(channels: int, pooled: int) -> Mixed:
     """The blocks at 35 x 35 (figure 5 of the paper)."""
-    return Mixed(
-        channels,
-        [
-            [("branch1x1", 64, 1)],
-            [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
-            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
-            [("branch_pool", pooled, 1)],
-        ],
-        "average",
-    )
+    branches: list[list[Step]] = [
+        [("branch1x1", 64, 1)],
+        [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
+        [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
+        [("branch_pool", pooled, 1)],
+    ]
+    return Mixed(channels, branches, "average")
 
 
 def _reduction_17(channels: int) -> Mixed:
@@ -162,59 +159,36 @@ def _reduction_17(channels: int) -> Mixed:
 def _block_17(channels: int, narrow: int) -> Mixed:
     """The blocks at 17 x 17, of kernels 1 x 7 and 7 x 1 (figure 6)."""
     wide, high = (1, 7), (7, 1)
-    return Mixed(
-        channels,
-        [
-            [("branch1x1", 192, 1)],
-            [("branch7x7_1", narrow, 1), ("branch7x7_2", narrow, wide), ("branch7x7_3", 192, high)],
-            [
-                ("branch7x7dbl_1", narrow, 1),
-                ("branch7x7dbl_2", narrow, high),
-                ("branch7x7dbl_3", narrow, wide),
-                ("branch7x7dbl_4", narrow, high),
-                ("branch7x7dbl_5", 192, wide),
-            ],
-            [("branch_pool", 192, 1)],
-        ],
-        "average",
-    )
+    branches: list[list[Step]] = [
+        [("branch1x1", 192, 1)],
+        [("branch7x7_1", narrow, 1), ("branch7x7_2", narrow, wide), ("branch7x7_3", 192, high)],
+        [("branch7x7dbl_1", narrow, 1), ("branch7x7dbl_2", narrow, high), ("branch7x7dbl_3", narrow, wide),
+         ("branch7x7dbl_4", narrow, high), ("branch7x7dbl_5", 192, wide)],
+        [("branch_pool", 192, 1)],
+    ]  # fmt: skip
+    return Mixed(channels, branches, "average")
 
 
 def _reduction_8(channels: int) -> Mixed:
     """From 17 x 17 to 8 x 8."""
-    return Mixed(
-        channels,
-        [
-            [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)],
-            [
-                ("branch7x7x3_1", 192, 1),
-                ("branch7x7x3_2", 192, (1, 7)),
-                ("branch7x7x3_3", 192, (7, 1)),
-                ("branch7x7x3_4", 192, 3),
-            ],
-        ],
-        "reduce",
-        reduces=True,
-    )
+    branches: list[list[Step]] = [
+        [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)],
+        [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1)),
+         ("branch7x7x3_4", 192, 3)],
+    ]  # fmt: skip
+    return Mixed(channels, branches, "reduce", reduces=True)
 
 
 def _block_8(channels: int, pool: Pool) -> Mixed:
-    """The blocks at 8 x 8, whose branches fork at the end (figure 7)."""
-    return Mixed(
-        channels,
-        [
-            [("branch1x1", 320, 1)],
-            [("branch3x3_1", 384, 1), ("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))],
-            [
-                ("branch3x3dbl_1", 448, 1),
-                ("branch3x3dbl_2", 384, 3),
-                ("branch3x3dbl_3a", 384, (1, 3)),
-                ("branch3x3dbl_3b", 384, (3, 1)),
-            ],
-            [("branch_pool", 192, 1)],
-        ],
-        pool,
-    )
+    """The blocks at 8 x 8, with branches that fork at the end (figure 7)."""
+    branches: list[list[Step]] = [
+        [("branch1x1", 320, 1)],
+        [("branch3x3_1", 384, 1), ("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))],
+        [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3), ("branch3x3dbl_3a", 384, (1, 3)),
+         ("branch3x3dbl_3b", 384, (3, 1))],
+        [("branch_pool", 192, 1)],
+    ]  # fmt: skip
+    return Mixed(channels, branches, pool)
 
 
 def _trunk(names: list[str]) -> list[str]:

@@ -7,18 +7,15 @@
 from latent_shift.registry import Registry
 
 _HERE = "latent_shift.evaluation.metrics"
-METRICS = Registry(
-    "metric",
-    "latent_shift.metrics",
-    {
-        "fid": f"{_HERE}.distances:fid",
-        "kid": f"{_HERE}.distances:kid",
-        "fvd": f"{_HERE}.distances:fvd",
-        "kvd": f"{_HERE}.distances:kvd",
-        "is": f"{_HERE}.scores:InceptionScore",
-        "clipsim": f"{_HERE}.scores:ClipSim",
-        "flicker": f"{_HERE}.pixels:flicker_metric",
-        "motion": f"{_HERE}.pixels:motion_metric",
-    },
-)
-DEFAULT_METRICS = ("fid", "kid", "fvd", "kvd", "is", "clipsim", "flicker", "motion")
+_GENERAL = {
+    "fid": f"{_HERE}.distances:fid",
+    "kid": f"{_HERE}.distances:kid",
+    "fvd": f"{_HERE}.distances:fvd",
+    "kvd": f"{_HERE}.distances:kvd",
+    "is": f"{_HERE}.scores:InceptionScore",
+    "clipsim": f"{_HERE}.scores:ClipSim",
+    "flicker": f"{_HERE}.pixels:flicker_metric",
+    "motion": f"{_HERE}.pixels:motion_metric",
+}
+METRICS = Registry("metric", "latent_shift.metrics", _GENERAL)
+DEFAULT_METRICS = tuple(_GENERAL)

@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from latent_shift import __version__
 from latent_shift.evaluation.clip_files import ClipReadOptions
 from latent_shift.evaluation.extractors.base import Extractor
+from latent_shift.evaluation.metrics.intervals import frames_of
 from latent_shift.evaluation.moments import Moments
 from latent_shift.io import atomic_file, one_line
 
@@ -90,6 +91,10 @@ class Features:
                 " features; measure again, keeping them"
             )
         return self.rows
+
+    def rows_of(self, clips: NDArray[np.int64]) -> Rows:
+        """Return the rows of clips, given by their numbers."""
+        return self.need_rows("this")[frames_of(clips, self.rows_per_clip)]
 
     @property
     def rows_per_clip(self) -> int:

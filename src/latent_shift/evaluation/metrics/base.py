@@ -19,11 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_shift.evaluation.features import Features, SourceFeatures
-from latent_shift.evaluation.metrics.intervals import bootstrap, frames_of, normal_interval, wilson_interval
+from latent_shift.evaluation.metrics.intervals import bootstrap, normal_interval, wilson_interval
 from latent_shift.evaluation.report import MetricInfo, MetricResult, Proportion
 from latent_shift.evaluation.sources import ClipBatch
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -91,49 +89,28 @@ def settings_of(features: Features) -> dict[str, Any]:
     return {**features.settings.model_dump(), "clips": len(features.clips)}
 
 
-def result_of_clips(measure: Callable[[Indices], float], clips: int, options: MetricOptions) -> MetricResult:
-    """Return `measure` of the numbers of all clips, its interval by redrawing clips."""
-    value = measure(np.arange(clips))
-    if options.resamples < 2 or clips < 2:
+def resampled(
+    measure: Callable[..., float], counts: Sequence[int], options: MetricOptions, *, quick: bool = True
+) -> MetricResult:
+    """Return `measure` of the numbers of the clips of each set, and its interval by redrawing them.
+
+    counts: the clips of each set. options: resamples under 2 leave the interval out. quick: False does, too.
+    """
+    value = measure(*(np.arange(count) for count in counts))
+    if options.resamples < 2 or max(counts) < 2 or not quick:
         return MetricResult(value=value)
-    redrawn = bootstrap(measure, [clips], resamples=options.resamples, seed=options.seed)
-    return with_interval(value, redrawn)
+    redrawn = bootstrap(measure, counts, resamples=options.resamples, seed=options.seed)
+    low, high = normal_interval(value, redrawn)
+    return MetricResult(value=value, low=low, high=high)
 
 
 def mean_of_clips(values: Sequence[float] | NDArray[np.floating], options: MetricOptions) -> MetricResult:
     """Return the mean of a value of each clip (clips,), its interval by redrawing clips."""
     each = np.asarray(values)
-    return result_of_clips(lambda chosen: float(each[chosen].mean()), len(each), options)
-
-
-def result_of_rows(
-    measure: Callable[..., float], first: Features, second: Features, resamples: int, seed: int
-) -> MetricResult:
-    """Return `measure` of the rows (N, D) of `first` and (M, D) of `second`.
-
-    Its interval is by redrawing the clips of both, `resamples` times by `seed`.
-    """
-    one, other = first.need_rows("this"), second.need_rows("this")
-    value = measure(one, other)
-    if resamples < 2:
-        return MetricResult(value=value)
-
-    def redrawn(chosen: Indices, others: Indices) -> float:
-        return measure(
-            one[frames_of(chosen, first.rows_per_clip)], other[frames_of(others, second.rows_per_clip)]
-        )
-
-    counts = [len(first.clips), len(second.clips)]
-    return with_interval(value, bootstrap(redrawn, counts, resamples=resamples, seed=seed))
+    return resampled(lambda clips: float(each[clips].mean()), [len(each)], options)
 
 
 def proportion(right: int, of: int) -> Proportion:
     """Return the share `right` of `of`, with Wilson's interval."""
     low, high = wilson_interval(right, of)
     return Proportion(value=right / of, low=low, high=high, right=right, of=of)
-
-
-def with_interval(value: float, redrawn: NDArray[np.float64]) -> MetricResult:
-    """Return a result with the interval that its redrawn values give."""
-    low, high = normal_interval(value, redrawn)
-    return MetricResult(value=value, low=low, high=high)

@@ -33,7 +33,7 @@ from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
     Measurement,
     MetricOptions,
-    result_of_rows,
+    resampled,
     settings_of,
 )
 from latent_shift.evaluation.moments import Moments
@@ -69,29 +69,29 @@ class Distance(FeatureMetric):
             return None
         real = reference.features[name]
         check_same(real.settings, features.settings, "the reference and the clips")
-        if self.kernel:
-            result = self._kernel(real, features)
-        else:
+        has_rows = features.rows is not None and real.rows is not None
+        if self.kernel and not has_rows:
+            return None
+        if not self.kernel:
             for one in (real, features):
                 warn_if_short(one.moments.count, one.moments.width, one.provenance.source)
-            result = self._frechet(real, features)
         settings = settings_of(features) | _reference_settings(real)
         info = MetricInfo(name=f"{self.name} ({name})", better="lower", settings=settings)
-        return None if result is None else Measurement(info, result)
-
-    def _frechet(self, real: Features, features: Features) -> MetricResult:
-        if features.rows is None or real.rows is None:
-            return MetricResult(value=frechet_distance(real.moments, features.moments))
-        size = min(len(features.rows), len(real.rows), features.moments.width)
-        resamples = self.options.resamples if size <= LARGEST_REDRAWN else 0
-        return result_of_rows(frechet_of_rows, real, features, resamples, self.options.seed)
-
-    def _kernel(self, real: Features, features: Features) -> MetricResult | None:
-        if features.rows is None or real.rows is None:
-            return None
-        resamples = self.options.resamples if max(len(features.rows), len(real.rows)) <= SUBSET_SIZE else 0
-        measure: Callable[..., float] = partial(kernel_distance, seed=self.options.seed)
-        return result_of_rows(measure, real, features, resamples, self.options.seed)
+        if not has_rows:
+            return Measurement(info, MetricResult(value=frechet_distance(real.moments, features.moments)))
+        counts = real.moments.count, features.moments.count
+        if self.kernel:
+            distance: Callable[..., float] = partial(kernel_distance, seed=self.options.seed)
+            quick = max(counts) <= SUBSET_SIZE
+        else:
+            distance, quick = frechet_of_rows, min(*counts, features.moments.width) <= LARGEST_REDRAWN
+        result = resampled(
+            lambda first, second: distance(real.rows_of(first), features.rows_of(second)),
+            [len(real.clips), len(features.clips)],
+            self.options,
+            quick=quick,
+        )
+        return Measurement(info, result)
 
 
 fid = partial(Distance, "FID", "frame", False)

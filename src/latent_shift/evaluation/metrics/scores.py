@@ -19,14 +19,13 @@ from scipy.special import log_softmax
 from latent_shift.evaluation.features import Features, SourceFeatures
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
-    Indices,
     Measurement,
     NotAvailable,
     mean_of_clips,
-    result_of_clips,
+    resampled,
     settings_of,
 )
-from latent_shift.evaluation.metrics.intervals import frames_of
+from latent_shift.evaluation.metrics.intervals import Indices, frames_of
 from latent_shift.evaluation.report import MetricInfo
 
 
@@ -51,7 +50,7 @@ class InceptionScore(FeatureMetric):
 
         settings = settings_of(features) | {"splits": splits, "classes": logits.shape[1]}
         info = MetricInfo(name=f"IS ({features.settings.extractor})", better="higher", settings=settings)
-        return Measurement(info, result_of_clips(measure, len(features.clips), self.options))
+        return Measurement(info, resampled(measure, [len(features.clips)], self.options))
 
 
 class ClipSim(FeatureMetric):

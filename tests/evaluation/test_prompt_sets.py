@@ -12,6 +12,7 @@ from clips import REAL, write_video
 from latent_shift.evaluation import prompt_sets as lists
 from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.evaluation.clip_files import ClipReadOptions
+from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.sources import GeneratedClips, Shard, parse_shard
 from program import run_program
 from tiny import tiny_pipeline_folder
@@ -125,17 +126,19 @@ class Painter:
     def reconstruct(self, clips):
         return clips
 
-    def sample(self, prompts, seeds, frames):
+    def generate(self, requests):
         if self.breaks_after is not None and len(self.asked) >= self.breaks_after:
             raise KeyboardInterrupt
-        self.asked += zip(prompts, seeds, strict=True)
-        clips = np.zeros((len(seeds), frames, 8, 8, 3), np.uint8)
+        seeds = [request.seed for request in requests]
+        self.asked += [(request.prompt, request.seed) for request in requests]
+        clips = np.zeros((len(seeds), requests[0].frames, 8, 8, 3), np.uint8)
         clips += np.array(seeds, np.uint8)[:, None, None, None, None]
         return clips
 
 
 def generated(prompts, painter, cache, *, frames=1, batch=2):
-    return GeneratedClips("m", painter, prompts, ClipReadOptions(frames), cache, batch_size=batch)
+    model = EvaluatedModel("m", painter, cache=cache)
+    return GeneratedClips(model, prompts, ClipReadOptions(frames), batch_size=batch)
 
 
 def test_parts_share_the_work_and_nothing_is_made_twice(tmp_path):

@@ -11,6 +11,7 @@ from latent_shift.cli.main import app
 from latent_shift.cli.output import put_block
 from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.evaluation.clip_files import ClipReadOptions
+from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable, proportion
 from latent_shift.evaluation.metrics.intervals import wilson_interval
 from latent_shift.evaluation.report import MetricInfo, Report, Row, read_report
@@ -20,7 +21,6 @@ from latent_shift.media import write_clip
 from latent_shift.moving_shapes import constants, draw_scenes, parse_caption, protocol, render
 from latent_shift.moving_shapes.protocol import (
     SUBSETS,
-    EvaluatedModel,
     MovingShapesScores,
     SubsetClips,
     choose_subsets,
@@ -50,21 +50,22 @@ class Renderer:
         clips[::2] = 120
         return clips
 
-    def sample(self, prompts, seeds, frames):
-        self.asked += zip(prompts, seeds, strict=True)
+    def generate(self, requests):
+        self.asked += [(request.prompt, request.seed) for request in requests]
         scenes = [scene for name in SUBSETS for scene in SUBSETS[name].scenes(8)]
+        frames = requests[0].frames
         drawn = {protocol.prompt_of(scene, frames): scene for scene in scenes}
-        return np.concatenate([render([drawn[prompt]], range(frames)) for prompt in prompts])
+        return np.concatenate([render([drawn[request.prompt]], range(frames)) for request in requests])
 
 
 def clips_of(kind, *, subset=SEEN, system=None, cache=None, **numbers):
     """The clips of a subset: rendered, through the autoencoder, or generated."""
-    system = system or Renderer()
-    model = EvaluatedModel("m", system, cache or ClipCache(None, {}), {"weights": "a"})
+    settings = {"weights": "a"}
+    model = EvaluatedModel("m", system or Renderer(), {}, settings, cache or ClipCache(None, {}))
     if kind == "generated":
         return SubsetClips("model", [subset], model=model, **numbers)
     rendered = SubsetClips("real", [subset], **numbers)
-    return rendered if kind == "rendered" else ReconstructedClips("restored", system, rendered)
+    return rendered if kind == "rendered" else ReconstructedClips("restored", model, rendered)
 
 
 def scores_of(source, **options):
@@ -173,10 +174,10 @@ def test_clips_in_files_are_scored_by_the_captions_beside_them(tmp_path):
 
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path):
     class Stopped(Renderer):
-        def sample(self, prompts, seeds, frames):
+        def generate(self, requests):
             if len(self.asked) >= 4:
                 raise KeyboardInterrupt
-            return super().sample(prompts, seeds, frames)
+            return super().generate(requests)
 
     def generated(system, cache=None):
         source = clips_of("generated", system=system, cache=cache, prompts=7, batch_size=2)

@@ -6,12 +6,13 @@ clips of each model in a folder of their own there.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latent_shift import checkpoints
+from latent_shift import systems
 from latent_shift.checkpoints import DEFAULT_MODEL
 from latent_shift.cli.evaluation_options import (
     AsJson,
@@ -35,13 +36,12 @@ from latent_shift.cli.evaluation_options import (
     split_names,
 )
 from latent_shift.cli.output import put_block, write_report
-from latent_shift.cli.progress import progress_of_sets
-from latent_shift.cli.tested_model import load_tested, short_name
+from latent_shift.cli.progress import progress_of_sets, quiet_libraries
 from latent_shift.io import write_text
 
 if TYPE_CHECKING:
+    from latent_shift.evaluation.evaluated_model import EvaluatedModel
     from latent_shift.evaluation.report import Report
-    from latent_shift.moving_shapes.protocol import EvaluatedModel
 
 _EXAMPLES = 6  # of each subset on the sheet or page
 
@@ -85,7 +85,9 @@ def moving_shapes(
     """Score colour, shape, motion and background of a model's clips against their prompts."""
     check_sampling(steps=steps, guidance=guidance, dtype=dtype, device=device)
     _check_outputs(output, markdown, sheet, force)
-    folder = None if reference_only and model is None else checkpoints.resolve(model or DEFAULT_MODEL)
+    name = None if reference_only and model is None else model or DEFAULT_MODEL
+    if name is not None:
+        systems.inspect(name)
     from latent_shift.moving_shapes import protocol
     from latent_shift.moving_shapes.report import score_report
 
@@ -93,10 +95,9 @@ def moving_shapes(
     frames = protocol.constants.FRAMES if frames is None else frames
     protocol.check_numbers(prompts, frames, batch)
     evaluated = None
-    if folder is not None:
-        evaluated = _load(
-            model or DEFAULT_MODEL, folder, cache_dir, frames, batch, steps, guidance, device, dtype
-        )
+    if name is not None:
+        evaluated = _load(name, frames, batch, steps, guidance, device, dtype)
+        evaluated = evaluated.with_cache(cache_dir, {}, seed=protocol.SEED)
     with progress_of_sets() as on_progress:
         report = score_report(
             evaluated,
@@ -114,24 +115,16 @@ def moving_shapes(
 
 
 def _load(
-    name: str,
-    folder: Path,
-    cache_dir: Path | None,
-    frames: int,
-    batch: int,
-    steps: int | None,
-    guidance: float | None,
-    device: str,
-    dtype: str,
+    name: str, frames: int, batch: int, steps: int | None, guidance: float | None, device: str, dtype: str
 ) -> EvaluatedModel:
-    """Load a model with the cache of its clips."""
-    from latent_shift.evaluation.clip_cache import ClipCache
-    from latent_shift.moving_shapes.protocol import SEED, EvaluatedModel, constants
+    quiet_libraries()
+    from latent_shift.evaluation.evaluated_model import EvaluatedModel
+    from latent_shift.moving_shapes.constants import SIZE
 
-    loaded = load_tested(folder, name, steps, guidance, side=constants.SIZE, device=device, dtype=dtype)
-    settings = {**loaded.settings, "frames": frames, "batch": batch}
-    cache = ClipCache(cache_dir, {**settings, "seed": SEED})
-    return EvaluatedModel(short_name(name), loaded.maker, cache, settings)
+    model = EvaluatedModel.load(
+        name, resolution=SIZE, steps=steps, guidance=guidance, device=device, dtype=dtype
+    )
+    return replace(model, settings={**model.settings, "frames": frames, "batch": batch})
 
 
 def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | None, force: bool) -> None:
@@ -208,7 +201,8 @@ def moving_shapes_report(
     chosen = models or [DEFAULT_MODEL]
     if len(set(chosen)) < len(chosen):
         raise ValueError("--model: the same model is named twice")
-    folders = [checkpoints.resolve(name) for name in chosen]
+    for name in chosen:
+        systems.inspect(name)
     from latent_shift.evaluation.metrics.base import MetricOptions
     from latent_shift.moving_shapes import protocol
     from latent_shift.moving_shapes.report import moving_shapes_report as make_report
@@ -218,9 +212,10 @@ def moving_shapes_report(
     check_positive(reference=reference)
     extractors = build_extractors(names, frames, weights=weights, model=towers, device=device)
     evaluated = []
-    for number, (name, folder) in enumerate(zip(chosen, folders, strict=True)):
-        place = None if cache_dir is None else cache_dir / f"{number}-{checkpoints.weights_hash(folder)}"
-        evaluated.append(_load(name, folder, place, frames, batch, steps, guidance, device, dtype))
+    for number, name in enumerate(chosen):
+        loaded = _load(name, frames, batch, steps, guidance, device, dtype)
+        place = None if cache_dir is None else cache_dir / f"{number}-{loaded.settings['weights']}"
+        evaluated.append(loaded.with_cache(place, {}, seed=protocol.SEED))
     with progress_of_sets() as on_progress:
         report = make_report(
             evaluated,

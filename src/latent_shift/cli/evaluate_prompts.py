@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latent_shift import checkpoints
+from latent_shift import checkpoints, systems
 from latent_shift.cli.evaluation_options import (
     AllowShort,
     Antialias,
@@ -43,8 +43,7 @@ from latent_shift.cli.evaluation_options import (
     metric_names,
 )
 from latent_shift.cli.output import write_report
-from latent_shift.cli.progress import progress_of_sets
-from latent_shift.cli.tested_model import load_tested, short_name
+from latent_shift.cli.progress import progress_of_sets, quiet_libraries
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.prompt_sets import PromptSet
@@ -165,15 +164,15 @@ def _check(options: SimpleNamespace) -> None:
 
 def _evaluate(prompts: PromptSet, options: SimpleNamespace) -> None:
     """Generate the clips, and, unless it is a shard, evaluate them and print the report."""
-    from latent_shift.evaluation.clip_cache import ClipCache
     from latent_shift.evaluation.clip_files import ClipReadOptions
+    from latent_shift.evaluation.evaluated_model import EvaluatedModel
     from latent_shift.evaluation.metrics.base import MetricOptions
     from latent_shift.evaluation.runner import evaluate
     from latent_shift.evaluation.sources import FolderClips, GeneratedClips, parse_shard
 
-    folder = checkpoints.resolve(options.model)
+    own_fps = systems.inspect(options.model).fps
     shard = None if options.shard is None else parse_shard(options.shard)
-    fps = checkpoints.video_config(folder).fps if options.fps is None else options.fps
+    fps = own_fps if options.fps is None else options.fps
     read = ClipReadOptions(options.frames, fps, "crop")
     # Weights that are missing are an error before hours of sampling, not after.
     extractors = []
@@ -182,18 +181,14 @@ def _evaluate(prompts: PromptSet, options: SimpleNamespace) -> None:
             extractor_names(options.extractor), options.frames, weights=options.weights, clip=options.clip,
             antialias=options.antialias, device=options.device,
         )  # fmt: skip
-    tested = load_tested(
-        folder, options.model, options.steps, options.guidance,
-        side=options.resolution, device=options.device, dtype=options.dtype,
+    quiet_libraries()
+    model = EvaluatedModel.load(
+        options.model, resolution=options.resolution, steps=options.steps, guidance=options.guidance,
+        device=options.device, dtype=options.dtype,
     )  # fmt: skip
-    settings = {
-        **tested.settings, "frames": options.frames, "side": options.resolution, "batch": options.batch
-    }  # fmt: skip
-    cache = ClipCache(options.cache_dir, {**settings, "prompt list": prompts.digest()})
-    source = GeneratedClips(
-        short_name(options.model), tested.maker, prompts, read, cache,
-        batch_size=options.batch, settings=settings,
-    )  # fmt: skip
+    settings = {"frames": options.frames, "side": options.resolution, "batch": options.batch}
+    model = model.with_cache(options.cache_dir, settings, **{"prompt list": prompts.digest()})
+    source = GeneratedClips(model, prompts, read, batch_size=options.batch)
     if shard is not None:
         with progress_of_sets() as on_progress:
             clips = source.generate_shard(shard, partial(on_progress, "clips"))

@@ -1,4 +1,4 @@
-"""Sources of clips to evaluate: a folder, a system with a prompt set, a system's reconstruction of another.
+"""Sources of clips to evaluate: a folder, a model with a prompt set, a model's reconstruction of another.
 
 Every source yields its clips batch by batch with their names and captions; the runner knows nothing else of
 it. Another source is a subclass of `ClipSource` with `__len__` and `batches`.
@@ -13,14 +13,13 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.evaluation.clip_files import (
     ClipReadOptions,
     FolderScan,
@@ -29,7 +28,7 @@ from latent_shift.evaluation.clip_files import (
     read_caption,
     scan_folder,
 )
-from latent_shift.evaluation.clip_maker import ClipMaker
+from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.prompt_sets import Prompt, PromptSet
 
 Clips = NDArray[np.uint8]
@@ -177,7 +176,7 @@ def parse_shard(text: str) -> Shard:
 
 
 class GeneratedClips(ClipSource):
-    """A system's clips of a prompt set, made batch by batch, kept in a cache and never made twice.
+    """A model's clips of a prompt set, made batch by batch, kept in a cache and never made twice.
 
     Batches are the same whoever makes them, so that processes or machines with one cache folder share the
     work, and a stopped one goes on. A clip depends on its own prompt and seed; which batch it is in can
@@ -186,25 +185,18 @@ class GeneratedClips(ClipSource):
 
     def __init__(
         self,
-        name: str,
-        system: ClipMaker,
+        model: EvaluatedModel,
         prompts: PromptSet,
         read: ClipReadOptions,
-        cache: ClipCache,
         *,
         batch_size: int = BATCH_SIZE,
-        settings: dict[str, Any] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch is {batch_size}; give at least 1")
         digest = {"prompt list": prompts.digest()}
-        super().__init__(
-            name,
-            read,
-            settings={**(settings or {}), **digest},
-            metric_settings={**prompts.settings, **digest},
-        )
-        self.system, self.prompts, self.cache, self.batch_size = system, prompts, cache, batch_size
+        settings, metric_settings = {**model.settings, **digest}, {**prompts.settings, **digest}
+        super().__init__(model.name, read, settings=settings, metric_settings=metric_settings)
+        self.model, self.prompts, self.batch_size = model, prompts, batch_size
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -240,23 +232,24 @@ class GeneratedClips(ClipSource):
         whole = self.prompts.prompts
         starts = range(0, len(whole), self.batch_size)
         parts = [(start, whole[start : start + self.batch_size]) for start in starts]
-        return [(batch_name(start, len(prompts)), prompts) for start, prompts in parts]
+        return [(f"{start:06d}-{start + len(some) - 1:06d}", some) for start, some in parts]
 
     def _generate(self, name: str, prompts: Sequence[Prompt]) -> tuple[Clips, float]:
         texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-        return generate_batch(self.system, self.cache, name, texts, seeds, self.read.frames)
+        return self.model.generate(name, texts, seeds, self.read.frames)
 
 
 class ReconstructedClips(ClipSource):
-    """Another source's clips through a system's autoencoder: the ceiling of that system's scores."""
+    """Another source's clips, encoded and decoded by a model: the ceiling of that model's scores."""
 
     def __init__(
-        self, name: str, system: ClipMaker, clips: ClipSource, settings: dict[str, Any] | None = None
+        self, name: str, model: EvaluatedModel, clips: ClipSource, settings: dict[str, Any] | None = None
     ) -> None:
+        """Wrap the source `clips`; name, settings: of the row."""
         super().__init__(
             name, clips.read, settings=settings, metric_settings=clips.metric_settings, fps=clips.fps
         )
-        self.system, self.clips = system, clips
+        self.model, self.clips = model, clips
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -266,30 +259,6 @@ class ReconstructedClips(ClipSource):
         """Yield the other source's batches, encoded and decoded again."""
         for batch in self.clips.batches():
             began = time.perf_counter()
-            clips = self.system.reconstruct(batch.clips)
+            clips = self.model.reconstruct(batch.clips)
             seconds = batch.seconds + time.perf_counter() - began
-            yield ClipBatch(
-                batch.names, clips, batch.captions, batch.origins, batch.subset, batch.notes, seconds
-            )
-
-
-def batch_name(start: int, count: int) -> str:
-    """Return the name of a batch in a cache: the numbers of its first and last prompt."""
-    return f"{start:06d}-{start + count - 1:06d}"
-
-
-def generate_batch(
-    system: ClipMaker, cache: ClipCache, name: str, prompts: Sequence[str], seeds: Sequence[int], frames: int
-) -> tuple[Clips, float]:
-    """Return clips (B, F, H, W, 3) of prompts and the seconds they took.
-
-    They are taken from the cache, where it has them under `name`; else the system makes them, of `frames`
-    frames each by its own of the seeds, and they are kept.
-    """
-
-    def make() -> tuple[Clips, float]:
-        began = time.perf_counter()
-        clips = system.sample(list(prompts), list(seeds), frames)
-        return clips, time.perf_counter() - began
-
-    return cache.batch(name, make)
+            yield replace(batch, clips=clips, seconds=seconds)

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.extractors.base import Extractor, TextExtractor
 from latent_shift.evaluation.features import SourceFeatures
 from latent_shift.evaluation.metrics.base import Measurement, Metric, MetricOptions
@@ -20,7 +21,6 @@ from latent_shift.evaluation.runner import ProgressCallback, evaluate
 from latent_shift.evaluation.sources import ClipSource, ReconstructedClips
 from latent_shift.moving_shapes.protocol import (
     MOTION_KINDS,
-    EvaluatedModel,
     MovingShapesScores,
     Subset,
     SubsetClips,
@@ -75,7 +75,7 @@ def score_report(
         sources.append(real)
         if model is not None:
             row = {**model.settings, **settings[RECONSTRUCTED]}
-            sources.append(ReconstructedClips(names[RECONSTRUCTED], model.system, real, row))
+            sources.append(ReconstructedClips(names[RECONSTRUCTED], model, real, row))
         if model is not None and generate:
             generated.append(clips(names[GENERATED], [subset], model=model, settings=settings[GENERATED]))
             sources.append(generated[-1])
@@ -163,7 +163,7 @@ def moving_shapes_report(
     sources: list[ClipSource] = [real]
     if models:
         settings = {**models[0].settings, "clips": RECONSTRUCTED}
-        sources.append(ReconstructedClips(RECONSTRUCTED, models[0].system, real, settings))
+        sources.append(ReconstructedClips(RECONSTRUCTED, models[0], real, settings))
     sources += [
         clips(model.name, subsets, prompts=prompts, model=model, settings={"clips": GENERATED})
         for model in models

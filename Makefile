@@ -1,6 +1,7 @@
 # make install   set up .venv with everything (quick when nothing changed)
 # make video     render the example prompt into out/
-# make test      lint, types, import rules, tests
+# make test      lint, types, import rules, docstrings, all tests
+# make test-fast the same without the slow tests: two minutes on two quiet cores
 # make lint      the checks without the tests
 # make default-model   train the default model again from nothing: hours, resumable; PRESET=gpu on a GPU
 # make clean     remove what the above made
@@ -11,7 +12,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROMPT ?= a large pink heart moving up and to the left on a teal background
 
-.PHONY: install video test lint clean default-model
+.PHONY: install video test test-fast lint clean default-model
 
 install: $(STAMP)
 
@@ -33,7 +34,10 @@ lint: install
 	$(BIN)/python tools/docstrings.py src
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=15
+
+test-fast: lint
+	$(BIN)/pytest -m 'not slow'
 
 default-model: install
 	recipes/moving-shapes/default-model.sh $(if $(PRESET),--preset recipes/moving-shapes/presets/$(PRESET).yaml)

@@ -63,6 +63,7 @@ def test_it_knows_every_word_of_its_world(pipeline):
     assert set(pipeline.video_config.closed_vocabulary) == set(vocabulary())
 
 
+@pytest.mark.slow
 def test_a_clip_shows_the_colour_and_background_that_the_sentence_names(pipeline, tmp_path):
     clip = pipeline(
         f"{PROMPT[:18]} standing still {PROMPT[18:].strip()}", generator=seed(3), output_type="np"

@@ -193,6 +193,7 @@ def test_compiled_without_a_break(options):
     assert torch.equal(gradient, expected)
 
 
+@pytest.mark.slow
 def test_compiled_by_inductor():
     skip, branch = draw(4, 9, 2, 2, seed=1), draw(4, 9, 2, 2, seed=2)
     compiled = torch.compile(lambda skip, branch: shifted_add(skip, branch, 4), fullgraph=True)

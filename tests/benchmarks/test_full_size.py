@@ -36,6 +36,7 @@ def test_a_training_step_changes_what_is_trained_and_nothing_else(benchmark):
             assert all("lora" in name or "base_layer" in name for name in moved)
 
 
+@pytest.mark.slow
 def test_the_computed_table_has_a_line_a_job(benchmark):
     size = benchmark.SIZES["tiny"]
     table = benchmark.computed_table(size)
@@ -71,6 +72,7 @@ def test_live_bytes_of_a_backward_pass_hold_what_autograd_saved(benchmark):
         result.backward()
 
 
+@pytest.mark.slow
 def test_a_job_in_its_own_process():
     command = [sys.executable, str(FOLDER / "full_size.py"), "--size", "tiny", "--only", "sampling"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

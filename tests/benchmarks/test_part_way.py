@@ -25,6 +25,7 @@ def pipeline(benchmark):
     return found
 
 
+@pytest.mark.slow
 def test_from_little_noise_the_real_clip_comes_back_whatever_is_said(benchmark, pipeline):
     """The model is told another motion than the clip shows, and has two steps left to change it."""
     scene = draw_scene(909, 1, motions=("moving left",))

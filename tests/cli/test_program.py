@@ -243,6 +243,7 @@ def test_help_and_version_come_without_the_heavy_libraries():
     assert process("--version").stdout.strip() == __version__
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path, model):
     file = next((model / "unet").glob("*.safetensors"))
     broken = tmp_path / "broken"
@@ -262,6 +263,7 @@ def listen_to_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_130_and_keeps_whole_files_only(tmp_path, model):
     command = [*PROGRAM, "generate", "a circle", "--count", "1000", "--model", str(model), "--seed", "0"]
     running = subprocess.Popen(

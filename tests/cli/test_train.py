@@ -47,6 +47,7 @@ def everything_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_it_prints_the_model_and_tells_its_steps(run, tmp_path):
     status, out, err = run("train", "recipe.yaml")
     assert (status, out) == (0, ["run/model"])

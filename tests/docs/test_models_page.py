@@ -56,6 +56,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(place, capsys):
     commands = [line for block in blocks("sh") for line in block.splitlines() if line]
     assert len(commands) == 7

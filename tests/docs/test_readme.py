@@ -41,6 +41,7 @@ def test_there_are_commands_and_python():
     assert len(blocks("python")) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_does_what_it_says(command, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
@@ -58,6 +59,7 @@ def test_a_command_does_what_it_says(command, workplace, monkeypatch, capsys):
             assert media.read_clip(file)[0].any()
 
 
+@pytest.mark.slow
 def test_the_python_runs(monkeypatch, tmp_path):
     from tiny import tiny_unet
 

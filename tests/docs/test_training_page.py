@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from clips import write_video
 from latent_shift import media
 from latent_shift.checkpoints import video_config
@@ -24,6 +26,7 @@ CHANGES = {
 SMALL = [part for name, value in CHANGES.items() for part in ("--set", f"{name}={value}")]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_lead_to_a_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

@@ -123,6 +123,7 @@ def test_mistakes_are_told_in_one_line(run, monkeypatch, options, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_an_extractor_notices_is_plotted(run, tmp_path):
     status, out, err = run("sensitivity", "--count", 40, "-o", tmp_path / "s.svg")
     assert status == 0, err

@@ -271,6 +271,7 @@ def test_mistakes_are_told_before_any_work(run, monkeypatch, options, message):
     assert message in err
 
 
+@pytest.mark.slow
 def test_moving_shapes_in_one_report(run, place, tmp_path):
     """The default model, real clips, and the floor; small."""
     few = ("--prompts", 6, "--reference", 8, "--steps", 2, "--resamples", 2)

@@ -47,6 +47,7 @@ def test_registries_list_it(installed):
         assert {name: registry[name] for name in added} == added
 
 
+@pytest.mark.slow
 def test_general_code_does_not_import_it():
     rooms = "cli.main, data.sources, training.recipe, evaluation.extractors, evaluation.metrics"
     imports = "; ".join(f"import latent_shift.{room}" for room in rooms.split(", "))

@@ -116,6 +116,7 @@ def test_the_second_object_lies_on_top() -> None:
     assert tuple(render([Scene("black", objects)], [0])[0, 0, 32, 32]) == constants.COLOURS["blue"]
 
 
+@pytest.mark.slow
 def test_never_more_than_a_fifth_is_hidden() -> None:
     worst = 0.0
     for scene in draw_scenes(8, range(400), level=2, num_objects=2):

@@ -64,6 +64,7 @@ def still(star) -> Scene:
     return Scene("navy", (replace(star.objects[0], motion="standing still", x=0.1),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_rendered_clips_score_ninety_nine(cell):
     found = shares(draw_scenes(SEED, range(150), glyphs="test", **CELLS[cell]))
@@ -83,6 +84,7 @@ def spoil(clip, index):
     return spoilt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["level 1, held out", "level 2, one object, seen", "level 2, two objects"])
 def test_soft_noisy_jumping_clips_still_score_ninety_seven(cell):
     found = shares(draw_scenes(SEED + 1, range(80), glyphs="test", **CELLS[cell]), spoil)

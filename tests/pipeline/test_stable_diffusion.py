@@ -438,6 +438,7 @@ def test_a_call_leaves_the_frames_as_it_found_them(pipeline):
     assert {block.shift_state.num_frames for block in blocks} == {6}
 
 
+@pytest.mark.slow
 def test_a_compiled_unet(pipeline):
     torch.compiler.reset()
     call = {"num_inference_steps": 1, "output_type": "np"}

@@ -85,7 +85,9 @@ def log_of(folder, run):
     return [line for line in lines if LOSS in line]
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    "run", ["wording", *(pytest.param(run, marks=pytest.mark.slow) for run in RUNS if run != "wording")]
+)
 def test_losses(folder, frozen, run):
     lines = log_of(folder, run)
     assert [line[STEP] for line in lines] == list(range(1, STEPS + 1))

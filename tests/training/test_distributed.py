@@ -37,6 +37,7 @@ def log(output):
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["video", "autoencoder"])
 def test_two_processes_give_the_losses_of_one(recipe, recipe_file, tmp_path, task):
     alone = recipe(task, **SETTINGS)

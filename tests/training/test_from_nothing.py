@@ -29,6 +29,7 @@ def ignore(progress):
     pass
 
 
+@pytest.mark.slow
 def test_a_model_of_words_and_clips_of_ones_own(recipe, recipe_file, own):
     def stage(task, *without, **changes):
         path = recipe_file(task, **changes)

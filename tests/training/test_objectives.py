@@ -117,6 +117,7 @@ def test_a_clip_is_told_from_sentences_that_are_nearly_true():
     torch.testing.assert_close(misled["loss"], -(by_hand.log().mean() + other_way.log().mean()) / 2)
 
 
+@pytest.mark.slow
 def test_images_are_mixed_in_as_the_recipe_says(recipe):
     def kinds(share):
         module = objective(recipe("video", image_steps=share))
@@ -159,6 +160,7 @@ def test_the_end_of_a_clip_is_told_by_what_is_there_and_what_was():
     assert (told[1, 0, 3, 3], told[1, 0, 0, 0]) == (1.0, -0.5)
 
 
+@pytest.mark.slow
 def test_chosen_noise_hints_at_a_clip_and_never_at_an_image(recipe):
     def likeness(share, choices):
         diffusion = {"noise_correlation": 1.0, "noise_choices": choices}

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
@@ -19,6 +20,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_real_clips
 def test_one_real_clip_tunes_a_model_that_makes_clips(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -53,7 +53,7 @@ def ignore(progress):
     pass
 
 
-@pytest.mark.parametrize("task", ["autoencoder", "video"])
+@pytest.mark.parametrize("task", [pytest.param("autoencoder", marks=pytest.mark.slow), "video"])
 def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
     whole, parted = recipe(task), recipe(task, output=str(tmp_path / "parted"), workers=2)
     model = run(whole, ignore)
@@ -78,6 +78,7 @@ def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
     ]
 
 
+@pytest.mark.slow
 def test_the_log_tells_every_step_once(recipe):
     tiny = recipe("autoencoder", checkpoint_every=2)
     with pytest.raises(RuntimeError, match="power cut"):
@@ -178,6 +179,7 @@ def test_the_scaler_of_half_precision_is_kept(recipe):
     assert fresh.state_dict() == scaler.state_dict()
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, capsys):
     settings = {"steps": 40, "checkpoint_every": 100}
     whole = recipe("autoencoder", **settings)
@@ -206,6 +208,7 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, ca
     assert losses(parted) == losses(whole.output)
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
     """A checkpoint every step, so that many of the moments lie within the writing of one."""
     settings = {"steps": 120, "checkpoint_every": 1}
@@ -234,6 +237,7 @@ def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
     assert losses(parted) == losses(whole.output)
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
     for precision in ("fp32", "bf16", "fp32"):
         output = tmp_path / f"{precision}-{len(list(tmp_path.iterdir()))}"

@@ -64,6 +64,7 @@ def tensors(folder):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "accumulate"), [("fsdp2", 2), pytest.param("deepspeed-zero2", 1, marks=needs_deepspeed)]
 )

@@ -246,6 +246,7 @@ def test_both_layouts_of_i3d_load_to_the_same(tmp_path):
         i3d.own_names({"x": torch.zeros(1)}, tmp_path)
 
 
+@pytest.mark.slow
 def test_i3d_runs_on_weights_of_its_layout(tmp_path, monkeypatch):
     torch.save(random_state(on_meta(i3d.InceptionI3d)), tmp_path / "rgb_imagenet.pt")
     monkeypatch.setattr(weights, "I3D", (weights.PublishedFile("rgb_imagenet.pt", "a test"),))

@@ -62,7 +62,7 @@ def test_a_result_file_comes_back(tmp_path):
 
 
 def test_a_result_file_of_the_old_keys_is_read(tmp_path):
-    """Reports written before version 0.2; for one release."""
+    """Reports written before the keys were renamed; for one release."""
     (tmp_path / "r.json").write_text(
         """{"title": "one",
         "columns": [{"metric": "FVD (i3d)", "better": "lower", "made_with": {"clips": 8}, "percent": false}],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXTRACTOR_NAMES = (
     "inception-v3, clip, i3d, c3d, mobilenet-v2, moving-shapes, moving-shapes-frames, moving-shapes-eyes"
 )
-RENAMED = {  # options before version 0.2, accepted for one release
+RENAMED = {  # earlier names of options, accepted for one release
     "--floor": "--baseline",
     "--keep": "--save-features",
     "--work": "--cache-dir",

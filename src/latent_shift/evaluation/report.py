@@ -3,7 +3,7 @@
 A metric stands for itself together with everything that decides its value but the row: extractor, resize,
 frames, rate, how many clips, against which reference. Two values stand in one column only if all of that is
 the same; `join_reports` puts several reports side by side by that rule only. A report is written as JSON by
-`model_dump_json`, as a Markdown table here, and as a page by `html.py`.
+`model_dump_json`, as a Markdown table here, and as a page by `page.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ARROWS = {"lower": " ↓", "higher": " ↑", "neither": ""}
 
 
 def _or(name: str, old: str) -> AliasChoices:
-    """Accept the key `old`, which reports had before version 0.2, for one release."""
+    """Accept the key `old` of earlier reports, for one release."""
     return AliasChoices(name, old)
 
 

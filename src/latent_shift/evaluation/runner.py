@@ -182,10 +182,9 @@ def reference_from_file(file: Path, extractors: Sequence[Extractor]) -> SourceFe
 def first_examples(source: ClipSource, count: int) -> list[Example]:
     """Return the first clips of a source for the report's page."""
     row = _RowMetrics(source, (), MetricOptions(), count)
-    for batch in source.batches():
-        if len(row.examples) >= count:
-            break
-        row.update(batch)
+    batches = source.batches()
+    while len(row.examples) < min(count, len(source)):
+        row.update(next(batches))
     return row.examples
 
 

@@ -13,6 +13,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 
 from latent_shift.evaluation.clip_files import (
     ClipReadOptions,
-    FolderScan,
     choose_clips,
     read_batches,
     read_caption,
@@ -72,13 +72,12 @@ class ClipSource(ABC):
         *,
         settings: dict[str, Any] | None = None,
         metric_settings: dict[str, Any] | None = None,
-        stamp: str = "",
-        notes: Sequence[str] = (),
         fps: float | None = None,
     ) -> None:
-        self.name, self.read, self.stamp, self.notes = name, read, stamp, list(notes)
+        self.name, self.read, self.fps = name, read, fps or read.fps or DEFAULT_FPS
         self.settings, self.metric_settings = settings or {}, metric_settings or {}
-        self.fps = fps or read.fps or DEFAULT_FPS
+        self.stamp = ""
+        self.notes: list[str] = []
 
     @abstractmethod
     def __len__(self) -> int:
@@ -107,24 +106,17 @@ class FolderClips(ClipSource):
         allow_unreadable: bool = False,
         allow_short: bool = False,
     ) -> None:
-        scan = scan_folder(folder, read, allow_unreadable=allow_unreadable, allow_short=allow_short)
-        files = choose_clips(scan.clips, count, seed)
-        self._set(folder.resolve().name, read, scan, files, batch_size)
+        super().__init__(folder.resolve().name, read)
+        self.scan = scan_folder(folder, read, allow_unreadable=allow_unreadable, allow_short=allow_short)
+        self.batch_size = batch_size
+        if left_out := sorted({**self.scan.unreadable, **self.scan.short}):
+            self.notes = [f"{len(left_out)} of {folder.name} left out: {', '.join(left_out)}"]
+        self._set_files(choose_clips(self.scan.clips, count, seed))
 
-    def _set(
-        self, name: str, read: ClipReadOptions, scan: FolderScan, files: list[Path], batch_size: int
-    ) -> None:
-        self.scan, self.files, self.batch_size = scan, files, batch_size
-        sizes = "\n".join(f"{scan.name(file)} {file.stat().st_size}" for file in files)
-        left_out = sorted({**scan.unreadable, **scan.short})
-        notes = [f"{len(left_out)} of {scan.folder.name} left out: {', '.join(left_out)}"] if left_out else []
-        super().__init__(
-            name,
-            read,
-            settings={"clips": len(files)},
-            stamp=hashlib.sha256(sizes.encode()).hexdigest()[:12],
-            notes=notes,
-        )
+    def _set_files(self, files: list[Path]) -> None:
+        sizes = "\n".join(f"{self.scan.name(file)} {file.stat().st_size}" for file in files)
+        self.files, self.settings = files, {"clips": len(files)}
+        self.stamp = hashlib.sha256(sizes.encode()).hexdigest()[:12]
 
     def hold_out(self, count: int, name: str, seed: int = 0) -> FolderClips:
         """Take `count` clips, drawn by `seed`, out of this source and return them as a source called `name`.
@@ -137,11 +129,10 @@ class FolderClips(ClipSource):
                 " leave two or more"
             )
         held_out = set(choose_clips(self.files, count, seed))
-        apart = FolderClips.__new__(FolderClips)
-        chosen = [file for file in self.files if file in held_out]
-        apart._set(name, self.read, self.scan, chosen, self.batch_size)
-        rest = [file for file in self.files if file not in held_out]
-        self._set(self.name, self.read, self.scan, rest, self.batch_size)
+        apart = copy(self)
+        apart.name = name
+        apart._set_files([file for file in self.files if file in held_out])
+        self._set_files([file for file in self.files if file not in held_out])
         return apart
 
     def __len__(self) -> int:

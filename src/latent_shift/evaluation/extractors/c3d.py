@@ -16,18 +16,11 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors import weights
-from latent_shift.evaluation.extractors.base import (
-    Extractor,
-    ExtractorInfo,
-    ExtractorOutput,
-    Preprocessing,
-    run_chunks,
-)
+from latent_shift.evaluation.extractors import base, weights
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, WIDTH, CLASSES, FRAMES = "c3d", 112, 4096, 101, 16
-PREPROCESSING = Preprocessing(SIDE, "bilinear-corners", antialias=False)
+PREPROCESSING = base.Preprocessing(SIDE, "bilinear-corners", antialias=False)
 CONVOLUTIONS = {
     "conv1a": (3, 64), "conv2a": (64, 128), "conv3a": (128, 256), "conv3b": (256, 256), "conv4a": (256, 512),
     "conv4b": (512, 512), "conv5a": (512, 512), "conv5b": (512, 512),
@@ -64,7 +57,7 @@ class C3DNetwork(nn.Module):
         return x, self.fc8(x)
 
 
-class C3D(Extractor):
+class C3D(base.Extractor):
     """fc7 and the logits of UCF-101's classes, of every clip."""
 
     def __init__(self, options: ExtractorOptions) -> None:
@@ -74,15 +67,15 @@ class C3D(Extractor):
         tensors = weights.read_tensors(file)
         weights.load_into(network, {own_name(name): tensor for name, tensor in tensors.items()}, file)
         digest = weights.combined_hash([file, mean_file])
-        info = ExtractorInfo(NAME, f"fc7, {WIDTH} numbers a clip", digest, "clip", WIDTH, FRAMES)
+        info = base.ExtractorInfo(NAME, f"fc7, {WIDTH} numbers a clip", digest, "clip", WIDTH, FRAMES)
         super().__init__(network, info, PREPROCESSING, options)
         self.mean = read_mean(mean_file).to(self.device)
 
-    def run(self, pixels: Tensor) -> ExtractorOutput:
+    def run(self, pixels: Tensor) -> base.ExtractorOutput:
         """See `Extractor.run`."""
         scaled = (pixels / 127.5 - 1) * 128 + 128
         clips = scaled.flip(2).transpose(1, 2) - self.mean  # (B, 3, 16, S, S), blue first
-        return run_chunks(self.network, clips.split(1))
+        return base.run_chunks(self.network, clips.split(1))
 
 
 def read_mean(file: Path) -> Tensor:

@@ -2,7 +2,7 @@
 
 For CLIPSIM and for the FID on CLIP features. The backbone changes every figure; it is named in the results
 by its size, its patch and its hash. A folder in the layout of transformers is read, or a hub id is fetched;
-weights as safetensors alone.
+weights as safetensors only.
 
 Shapes: N frames or texts; 224 x 224 pixels, normalised; embeddings (N, 512) for ViT-B.
 """
@@ -16,13 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latent_shift.evaluation.extractors.base import (
-    ExtractorInfo,
-    ExtractorOutput,
-    Preprocessing,
-    TextExtractor,
-    frame_chunks,
-)
+from latent_shift.evaluation.extractors import base
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 from latent_shift.evaluation.extractors.weights import combined_hash
 from latent_shift.io import one_line
@@ -32,7 +26,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 _TEXT_BATCH = 64  # texts
 
 
-class Clip(TextExtractor):
+class Clip(base.TextExtractor):
     """The image embedding of every frame, and text embeddings; as CLIP gives them, not of unit length."""
 
     def __init__(self, options: ExtractorOptions) -> None:
@@ -42,16 +36,16 @@ class Clip(TextExtractor):
             f"ViT {vision.hidden_size} wide, {vision.num_hidden_layers} deep, patch {vision.patch_size}"
         )
         layer = f"{backbone}, image embedding, {width} numbers a frame"
-        info = ExtractorInfo(NAME, layer, digest, "frame", width)
-        super().__init__(network, info, Preprocessing(int(vision.image_size), "bicubic", True), options)
+        info = base.ExtractorInfo(NAME, layer, digest, "frame", width)
+        super().__init__(network, info, base.Preprocessing(int(vision.image_size), "bicubic", True), options)
 
-    def run(self, pixels: Tensor) -> ExtractorOutput:
+    def run(self, pixels: Tensor) -> base.ExtractorOutput:
         """See `Extractor.run`."""
         network: Any = self.network
         mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (MEAN, STD))
-        chunks = [(chunk / 255 - mean) / std for chunk in frame_chunks(pixels)]
+        chunks = [(chunk / 255 - mean) / std for chunk in base.frame_chunks(pixels)]
         states = [network.vision_model(chunk).pooler_output for chunk in chunks]
-        return ExtractorOutput(torch.cat([network.visual_projection(state) for state in states]), None)
+        return base.ExtractorOutput(torch.cat([network.visual_projection(state) for state in states]), None)
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> Tensor:

@@ -17,18 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors import weights
-from latent_shift.evaluation.extractors.base import (
-    Extractor,
-    ExtractorInfo,
-    ExtractorOutput,
-    Preprocessing,
-    pad_same,
-)
+from latent_shift.evaluation.extractors import base, weights
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, CLASSES, FRAMES = "i3d", 224, 400, 16
-PREPROCESSING = Preprocessing(SIDE, "bilinear", antialias=False)
+PREPROCESSING = base.Preprocessing(SIDE, "bilinear", antialias=False)
 Sizes = tuple[int, int, int]
 
 # Channels of the branches: 1x1; 1x1, 3x3; 1x1, 3x3; after the pool (GoogLeNet, arXiv 1409.4842, table 1).
@@ -53,7 +46,7 @@ POOLS: dict[str, tuple[Sizes, Sizes]] = {
 
 
 class Unit3D(nn.Module):
-    """Convolution padded "SAME"; then batch norm and ReLU, or, for the logits, a bias alone."""
+    """Convolution padded "SAME"; then batch norm and ReLU, or, for the logits, a bias only."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, *, plain: bool = False) -> None:
         super().__init__()
@@ -63,7 +56,7 @@ class Unit3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, H, W) to (B, out, F', H', W')."""
-        x = self.conv3d(pad_same(x, self.kernel, self.stride))
+        x = self.conv3d(base.pad_same(x, self.kernel, self.stride))
         return x if self.bn is None else functional.relu(self.bn(x))
 
 
@@ -110,26 +103,26 @@ class InceptionI3d(nn.Module):
         return self.logits(x).mean(dim=(2, 3, 4))
 
 
-class I3D(Extractor):
+class I3D(base.Extractor):
     """The logits of every clip, as features and as logits."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         file, digest = weights.find_weights(weights.I3D, options.weights, NAME)
         network = InceptionI3d()
         weights.load_into(network, own_names(weights.read_tensors(file), file), file)
-        info = ExtractorInfo(NAME, f"logits, {CLASSES} numbers a clip", digest, "clip", CLASSES, FRAMES)
+        info = base.ExtractorInfo(NAME, f"logits, {CLASSES} numbers a clip", digest, "clip", CLASSES, FRAMES)
         super().__init__(network, info, PREPROCESSING, options)
 
-    def run(self, pixels: Tensor) -> ExtractorOutput:
+    def run(self, pixels: Tensor) -> base.ExtractorOutput:
         """See `Extractor.run`."""
         clips = (pixels / 127.5 - 1).transpose(1, 2)  # (B, 3, F, S, S)
         logits = torch.cat([self.network(clip) for clip in clips.split(1)])
-        return ExtractorOutput(logits, logits)
+        return base.ExtractorOutput(logits, logits)
 
 
 def pool_same(x: Tensor, kernel: Sizes, stride: Sizes) -> Tensor:
     """The maximum over blocks, padded "SAME" with zeros."""
-    return functional.max_pool3d(pad_same(x, kernel, stride), kernel, stride=stride)
+    return functional.max_pool3d(base.pad_same(x, kernel, stride), kernel, stride=stride)
 
 
 def own_names(tensors: weights.Tensors, file: Path) -> weights.Tensors:

@@ -16,19 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors import weights
-from latent_shift.evaluation.extractors.base import (
-    Extractor,
-    ExtractorInfo,
-    ExtractorOutput,
-    Preprocessing,
-    frame_chunks,
-    run_chunks,
-)
+from latent_shift.evaluation.extractors import base, weights
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, WIDTH, CLASSES = "inception-v3", 299, 2048, 1008
-PREPROCESSING = Preprocessing(SIDE, "bilinear", antialias=False)
+PREPROCESSING = base.Preprocessing(SIDE, "bilinear", antialias=False)
 Pool = Literal["none", "average", "maximum", "reduce"]
 Kernel = int | tuple[int, int]
 Step = tuple[str, int, Kernel]  # a convolution's name, its channels, its kernel
@@ -54,9 +46,9 @@ class BasicConv2d(nn.Module):
 class Mixed(nn.Module):
     """Branches side by side, their channels joined.
 
-    branches: each its convolutions in order; two at the end whose names end in a digit with a and b are a
-    fork: both read the same, and both are joined. pool: what the last branch begins with; "reduce" is a
-    branch of its own. reduces: whether the last convolution of each branch halves the size, unpadded.
+    branches: each its convolutions in order; two at the end with names that end in a digit with a and b
+    are a fork: both read the same, and both are joined. pool: the beginning of the last branch; "reduce" is
+    a branch of its own. reduces: whether the last convolution of each branch halves the size, unpadded.
     """
 
     def __init__(
@@ -124,19 +116,19 @@ class InceptionV3(nn.Module):
         return pooled, self.fc(pooled)
 
 
-class Inception(Extractor):
+class Inception(base.Extractor):
     """pool3 and logits of every frame."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         file, digest = weights.find_weights(weights.INCEPTION, options.weights, NAME)
         network = InceptionV3()
         weights.load_into(network, weights.read_tensors(file), file)
-        info = ExtractorInfo(NAME, f"pool3, {WIDTH} numbers a frame", digest, "frame", WIDTH)
+        info = base.ExtractorInfo(NAME, f"pool3, {WIDTH} numbers a frame", digest, "frame", WIDTH)
         super().__init__(network, info, PREPROCESSING, options)
 
-    def run(self, pixels: Tensor) -> ExtractorOutput:
+    def run(self, pixels: Tensor) -> base.ExtractorOutput:
         """See `Extractor.run`."""
-        return run_chunks(self.network, [chunk / 127.5 - 1 for chunk in frame_chunks(pixels)])
+        return base.run_chunks(self.network, [chunk / 127.5 - 1 for chunk in base.frame_chunks(pixels)])
 
 
 def _block_35(channels: int, pooled: int) -> Mixed:

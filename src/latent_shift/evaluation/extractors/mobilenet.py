@@ -20,20 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_shift.evaluation.extractors import weights
-from latent_shift.evaluation.extractors.base import (
-    Extractor,
-    ExtractorInfo,
-    ExtractorOutput,
-    Preprocessing,
-    frame_chunks,
-    pad_same,
-    run_chunks,
-)
+from latent_shift.evaluation.extractors import base, weights
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 
 NAME, SIDE, WIDTH, CLASSES = "mobilenet-v2", 224, 1280, 1001
-PREPROCESSING = Preprocessing(SIDE, "bilinear", antialias=True)
+PREPROCESSING = base.Preprocessing(SIDE, "bilinear", antialias=True)
 BLOCKS = (  # expansion, channels, repeats, stride of the first (table 2 of the paper)
     (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
@@ -50,7 +41,7 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out, H', W')."""
-        x = super().forward(pad_same(x, [*self.kernel_size], [int(step) for step in self.stride]))
+        x = super().forward(base.pad_same(x, [*self.kernel_size], [int(step) for step in self.stride]))
         return x if self.linear else functional.relu6(x)
 
 
@@ -95,19 +86,19 @@ class MobileNetV2(nn.Module):
         return [module for module in self.modules() if isinstance(module, SameConv2d)]
 
 
-class MobileNet(Extractor):
+class MobileNet(base.Extractor):
     """Features and logits of every frame."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         file, digest = weights.find_weights(weights.MOBILENET, options.weights, NAME)
         network = MobileNetV2()
         load_convolutions(network, file)
-        info = ExtractorInfo(NAME, f"average pool, {WIDTH} numbers a frame", digest, "frame", WIDTH)
+        info = base.ExtractorInfo(NAME, f"average pool, {WIDTH} numbers a frame", digest, "frame", WIDTH)
         super().__init__(network, info, PREPROCESSING, options)
 
-    def run(self, pixels: Tensor) -> ExtractorOutput:
+    def run(self, pixels: Tensor) -> base.ExtractorOutput:
         """See `Extractor.run`."""
-        return run_chunks(self.network, [(chunk - 128) / 128 for chunk in frame_chunks(pixels)])
+        return base.run_chunks(self.network, [(chunk - 128) / 128 for chunk in base.frame_chunks(pixels)])
 
 
 def load_convolutions(network: MobileNetV2, file: Path) -> None:

@@ -29,7 +29,7 @@ models=''
 for name in $names; do
     printf '%s ' "$name"; grep -o '"validation_loss": [0-9.]*' "$all/$name/log.jsonl" | tail -n 1
     "$bin/latent-shift" evaluate moving-shapes --model "$all/$name/model" --frames 6 --subsets level-1-seen,level-1-held-out \
-        --dtype bf16 --batch 32 --markdown docs/results.md
+        --dtype bf16 --batch 32 --markdown docs/results/moving-shapes.md
     models="$models --model $all/$name/model"
 done
 # shellcheck disable=SC2086

@@ -74,7 +74,7 @@ def generate(
     width: Annotated[int | None, typer.Option(help="Width in pixels. [the model's]")] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help=f"Sampler: {', '.join(SCHEDULERS)}. [the model's]"),
+        typer.Option(metavar="NAME", help=f"Scheduler: {', '.join(SCHEDULERS)}. [the model's]"),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help=f"Precision: {', '.join(DTYPES)}.")] = "auto",
     device: Annotated[str, typer.Option(metavar="NAME", help=f"Device: {', '.join(DEVICES)}.")] = "auto",

@@ -38,8 +38,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from latent_shift.checkpoints.single_file import CONFIGS
 from latent_shift.pipeline import LatentShiftPipeline
-from latent_shift.training.optimization import new_optimizer
-from latent_shift.training.recipe import Optimizer
+from latent_shift.training.optim import new_optimizer
+from latent_shift.training.recipe import OptimizerConfig
 from latent_shift.unet import enable_temporal_shift
 
 GIB = 2**30
@@ -199,7 +199,7 @@ def train(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[
     """
     unet = parts["unet"].train()
     trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    optimizer = new_optimizer(trained, Optimizer(learning_rate=1e-5))
+    optimizer = new_optimizer(trained, OptimizerConfig(learning_rate=1e-5))
     average = EMAModel(trained, foreach=True)
     begin(optimizer, trained)
     enable_temporal_shift(unet, size.frames)

@@ -20,7 +20,7 @@ import torch
 
 from latent_shift.data.sources import detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
-from latent_shift.training.batches import loader
+from latent_shift.training.datasets import loader
 
 
 def plain(paths: list[str], frames: int, items: int) -> float:

@@ -1,9 +1,9 @@
 #!/bin/sh
-# What each choice is worth: the first part of the video stage again (six frames, every third of a clip) at one
-# equal, smaller budget, one choice changed at a time.
+# Ablations: the first part of the video stage again (six frames, every third of a clip) at one equal, smaller
+# budget, one setting changed at a time.
 #   recipes/moving-shapes/ablations.sh [steps [--set key=value ...]]     resumable; needs default-model.sh's image model
-# Writes runs/moving-shapes/ablations/NAME/, prints each one's loss of 256 clips kept aside, under noise that is
-# the same for all, puts their scores into docs/results.md, and all of it into one report.
+# Writes runs/moving-shapes/ablations/NAME/, prints the validation loss of each on the same 256 clips and noise,
+# writes their scores into docs/results.md, and all of it into one report.
 set -eu
 cd "$(dirname "$0")/../.."
 bin=.venv/bin steps=${1:-800} all=runs/moving-shapes/ablations
@@ -21,10 +21,10 @@ ablation() { # NAME [--set key=value ...]
 }
 
 ablation default
-ablation shift-off --set shift.enabled=false
+ablation shift-off --set shift=null
 ablation place-input --set shift.place=input
 ablation fold-8 --set shift.fold=8
-ablation no-images --set image_steps=0
+ablation no-images --set image_batch_ratio=0
 models=''
 for name in $names; do
     printf '%s ' "$name"; grep -o '"validation_loss": [0-9.]*' "$all/$name/log.jsonl" | tail -n 1

@@ -15,16 +15,9 @@ for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thi
     4-video-last 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
-"$bin/python" - <<'PY'
-from pathlib import Path
-from latent_shift.training.publish import publish
-
-runs = Path("runs/moving-shapes")
-target = Path("src/latent_shift/assets/moving-shapes")
-size = publish(
-    runs / "4-video-last/model", runs / "5-decoder/model/vae", runs / "1-clip/model/clip_tower", target
-)
-print(f"{target}: {size / 1e6:.1f} MB")
-PY
+runs=runs/moving-shapes
+"$bin/python" recipes/moving-shapes/export_default_model.py "$runs/4-video-last/model" \
+    --autoencoder "$runs/5-decoder/model/vae" --video-encoder "$runs/1-clip/model/clip_tower" \
+    -o src/latent_shift/assets/moving-shapes
 before=$(paste -sd+ "$calls" 2> /dev/null || true)
 echo "trained in $(( (${before:-0} + $(date +%s) - started) / 60 )) minutes"

@@ -8,7 +8,7 @@ import os
 import sys
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -158,11 +158,13 @@ def one_line(error: Exception) -> str:
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
 
 
-def validation_error(error: ValidationError, owner: str = "") -> str:
+def validation_error(
+    error: ValidationError, owner: str = "", advice: Callable[[str], str] | None = None
+) -> str:
     """The first error of a pydantic validation as "key: what is wrong, got value"; how many more there are.
 
     Unknown keys come before others: a missing key is often one that was misspelt. owner: what the keys belong
-    to, as "format table".
+    to, as "format table". advice: gives a sentence about an unknown key.
     """
     first = min(error.errors(), key=lambda one: one["type"] not in _UNKNOWN_KEY)
     key = ".".join(map(str, first["loc"]))
@@ -171,6 +173,7 @@ def validation_error(error: ValidationError, owner: str = "") -> str:
         told = str(first["ctx"]["error"])
     elif first["type"] in _UNKNOWN_KEY:
         told = f"unknown key of {owner}" if owner else "unknown key"
+        told += f"; {advice(str(first['loc'][-1]))}" if advice is not None else ""
     elif first["type"] == "missing":
         told = f"is missing; {owner} needs it" if owner else "is missing"
     else:

@@ -11,7 +11,7 @@ from latent_shift.cli.main import app
 RECIPE = {
     "task": "autoencoder",
     "output": "run",
-    "world": {},
+    "source": {"format": "moving-shapes"},
     "autoencoder": {
         "block_out_channels": [8, 8],
         "down_block_types": ["DownEncoderBlock2D"] * 2,
@@ -21,7 +21,7 @@ RECIPE = {
     "crop": 16,
     "steps": 2,
     "batch_size": 2,
-    "precision": "fp32",
+    "mixed_precision": "fp32",
     "log_every": 1,
     "sample_every": 2,
     "optimizer": {"learning_rate": 0.001, "warmup_steps": 0},
@@ -83,7 +83,10 @@ def test_a_dry_run_prints_the_whole_recipe_and_writes_nothing(run, tmp_path):
         (["none.yaml"], "cannot read recipe none.yaml"),
         (["recipe.yaml", "--set", "stepz=3"], "recipe recipe.yaml: stepz: unknown key; did you mean steps?"),
         (["recipe.yaml", "--set", "stepz=3", "--dry-run"], "recipe recipe.yaml: stepz: unknown key"),
-        (["recipe.yaml", "--set", "init=none"], "init: none has no vae/: train the stage before it first"),
+        (
+            ["recipe.yaml", "--set", "init_from=none"],
+            "init_from: none has no vae/: train the stage before it",
+        ),
         (["recipe.yaml", "--set", "optimizer.learning_rate=1e30"], "the loss or its gradient was not finite"),
     ],
 )

@@ -116,14 +116,14 @@ def test_the_commands_lead_from_clips_to_a_trained_model(clips, model, tmp_path,
         f"""
 task: video
 output: {tmp_path / "run"}
-base: {model}
+pretrained_model: {model}
 clips:
   source: {{format: shards, shards: "{shards}/*.tar"}}
   frames: {{num_frames: 4, fps: 8, height: 32, width: 48}}
-  ahead: true
+  precomputed_latents: true
 steps: 2
 batch_size: 2
-precision: fp32
+mixed_precision: fp32
 optimizer: {{learning_rate: 0.001, warmup_steps: 0}}
 """
     )

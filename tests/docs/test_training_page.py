@@ -19,7 +19,7 @@ CLIPS = {"height": 32, "width": 32, "num_frames": 4}
 CHANGES = {
     "steps": 2,
     "optimizer.warmup_steps": 1,
-    "workers": 0,
+    "num_workers": 0,
     "sample_every": 2,
     **{f"clips.frames.{name}": value for name, value in CLIPS.items()},
 }
@@ -37,7 +37,7 @@ def test_the_commands_of_the_page_lead_to_a_model(tmp_path, monkeypatch, capsys)
         (tmp_path / "clips" / f"{number}.txt").write_text("a red circle moves left")
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     commands = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
-    # other processes: test_processes.py; half an hour of real video: not in a test
+    # other processes: test_distributed.py; half an hour of real video: not in a test
     commands = [command for command in commands if not command.startswith(("accelerate ", "recipes/"))]
     assert len(commands) == 4
     for command in commands:

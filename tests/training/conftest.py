@@ -1,4 +1,4 @@
-"""Tiny recipes of all four tasks, and the tiny trained parts that later ones build on."""
+"""Tiny recipes of all tasks, and the tiny trained parts that later ones build on."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import pytest
 import yaml
 from diffusers import AutoencoderKL
 
-from latent_shift.training.recipe_files import read_recipe
-from latent_shift.training.run import objective
+from latent_shift.training.recipe import load_recipe
+from latent_shift.training.task import build_task
 from tiny import tiny_scheduler
 
 OPTIMIZER = {"learning_rate": 0.003, "warmup_steps": 0}
-BASICS = {"steps": 6, "batch_size": 2, "precision": "fp32", "log_every": 1, "optimizer": OPTIMIZER}
+BASICS = {"steps": 6, "batch_size": 2, "mixed_precision": "fp32", "log_every": 1, "optimizer": OPTIMIZER}
 AUTOENCODER = {
     "sample_size": 64,
     "latent_channels": 4,
@@ -48,30 +48,30 @@ KEPT = (
 
 def contents(folder, parts=None):
     """Recipes as their YAML would be read, by task; `parts` is the folder of the tiny trained parts."""
-    stored = {"folder": str(folder / "latents"), "world": {"seed": 3, "clips": 4}}
+    stored = {"folder": str(folder / "latents"), "source": {"format": "moving-shapes", "seed": 3, "clips": 4}}
     scheduler = {key: tiny_scheduler().config[key] for key in KEPT}
     return {
-        "wording": {
+        "text_contrastive": {
             **BASICS,
-            "task": "wording",
+            "task": "text_contrastive",
             "output": str(folder / "wording"),
-            "world": {"clips": 50},
-            "text_tower": {**TOWER, "max_position_embeddings": 40},
+            "source": {"format": "moving-shapes", "clips": 50},
+            "text_encoder": {**TOWER, "max_position_embeddings": 40},
         },
-        "contrast": {
+        "video_text_contrastive": {
             **BASICS,
-            "task": "contrast",
+            "task": "video_text_contrastive",
             "output": str(folder / "contrast"),
-            "world": {"clips": 50},
-            "text": str(parts),
-            "clip_tower": CLIP_TOWER,
-            "misses": 2,
+            "source": {"format": "moving-shapes", "clips": 50},
+            "text_encoder_from": str(parts),
+            "video_encoder": CLIP_TOWER,
+            "hard_negatives": 2,
         },
         "autoencoder": {
             **BASICS,
             "task": "autoencoder",
             "output": str(folder / "autoencoder"),
-            "world": {"levels": [1, 2]},
+            "source": {"format": "moving-shapes", "levels": [1, 2]},
             "autoencoder": AUTOENCODER,
             "crop": 16,
         },
@@ -79,7 +79,7 @@ def contents(folder, parts=None):
             **BASICS,
             "task": "image",
             "output": str(folder / "image"),
-            "text": str(parts),
+            "text_encoder_from": str(parts),
             "autoencoder": str(parts),
             "latents": stored,
             "unet": UNET,
@@ -90,11 +90,11 @@ def contents(folder, parts=None):
             **BASICS,
             "task": "video",
             "output": str(folder / "video"),
-            "base": str(parts and parts / "image-model"),
+            "pretrained_model": str(parts and parts / "image-model"),
             "latents": stored,
             "sampling": {"guidance_scale": 2.0, "num_inference_steps": 2},
-            "diffusion": {"noise_correlation": 0.5},
-            "image_steps": 0.3,
+            "diffusion": {"shared_noise_ratio": 0.5},
+            "image_batch_ratio": 0.3,
         },
     }
 
@@ -111,9 +111,9 @@ def parts(tmp_path_factory):
     """A folder with text_encoder/, tokenizer/, vae/ and image-model/: tiny, real, untrained."""
     folder = tmp_path_factory.mktemp("parts")
     recipes = contents(folder, folder)
-    objective(read_recipe(written(folder, recipes["wording"]))).export(folder)
+    build_task(load_recipe(written(folder, recipes["text_contrastive"]))).export(folder)
     AutoencoderKL(**AUTOENCODER).save_pretrained(folder / "vae")
-    objective(read_recipe(written(folder, recipes["image"]))).export(folder / "image-model")
+    build_task(load_recipe(written(folder, recipes["image"]))).export(folder / "image-model")
     return folder
 
 
@@ -130,4 +130,4 @@ def recipe_file(tmp_path, parts):
 @pytest.fixture
 def recipe(recipe_file):
     """Read the tiny recipe of a task, with changes laid over its keys."""
-    return lambda task, **changes: read_recipe(recipe_file(task, **changes))
+    return lambda task, **changes: load_recipe(recipe_file(task, **changes))

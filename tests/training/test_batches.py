@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from latent_shift.data.samplers import ImageVideoMix, ShuffledSampler, WeightedSampler, batch_sampler_for
 from latent_shift.rng import step_seed
-from latent_shift.training.batches import StepSampler, loader
+from latent_shift.training.datasets import StepSampler, loader
 
 
 def indices(count, length, batch_size, seed, first_step=0, **share):

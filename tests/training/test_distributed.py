@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from latent_shift.training.checkpoint import checkpoints
-from latent_shift.training.run import run
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
 
 SETTINGS = {"batch_size": 4, "steps": 4, "checkpoint_every": 2, "validation": {"items": 4, "every": 2}}
 
@@ -41,7 +42,7 @@ def log(output):
 @pytest.mark.parametrize("task", ["video", "autoencoder"])
 def test_two_processes_give_the_losses_of_one(recipe, recipe_file, tmp_path, task):
     alone = recipe(task, **SETTINGS)
-    run(alone, lambda progress: None)
+    train(build_task(alone), lambda progress: None)
     shared = tmp_path / "shared"
     done = launch("train", recipe_file(task, **SETTINGS), "--set", f"output={shared}")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from latent_shift.training.noise_schedule import cosine_betas, noise_scheduler
+from latent_shift.training.model_setup import cosine_betas, noise_scheduler
 
 STOCK = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
@@ -15,7 +15,7 @@ def log_snr(scheduler):
 
 @pytest.mark.parametrize("centre", [-5.0, -3.5, 0.0])
 def test_the_schedule_is_the_cosine_about_its_centre(centre):
-    found = log_snr(noise_scheduler({"log_snr_centre": centre, **STOCK}))
+    found = log_snr(noise_scheduler({"log_snr_shift": centre, **STOCK}))
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
     expected = centre - 2 * torch.log(torch.tan(torch.pi * t / 2))
     assert torch.allclose(found[5:990], expected[5:990], atol=0.02)
@@ -24,7 +24,7 @@ def test_the_schedule_is_the_cosine_about_its_centre(centre):
 
 
 def test_every_stock_scheduler_reads_it_back(tmp_path):
-    made = noise_scheduler({"log_snr_centre": -3.5, **STOCK})
+    made = noise_scheduler({"log_snr_shift": -3.5, **STOCK})
     made.save_pretrained(tmp_path)
     assert torch.equal(DDIMScheduler.from_pretrained(tmp_path).alphas_cumprod, made.alphas_cumprod)
     other = DPMSolverMultistepScheduler.from_pretrained(tmp_path)

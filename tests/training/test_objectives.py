@@ -1,4 +1,4 @@
-"""Every objective, by itself: steps on tiny models lower its loss and move what is trained, no more."""
+"""Every task, by itself: steps on tiny models lower its loss and move what is trained, no more."""
 
 import pytest
 import torch
@@ -8,16 +8,16 @@ from latent_shift.data.samplers import batch_sampler_for
 from latent_shift.moving_shapes import Scenes, caption, image_caption, vocabulary
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.rng import StepRNG
-from latent_shift.training.batches import loader
-from latent_shift.training.run import objective, run
-from latent_shift.training.tasks.denoising import ending
-from latent_shift.training.tasks.video_text_contrastive import contrast_loss
-from latent_shift.training.text_tower import embed_texts
+from latent_shift.training.datasets import loader
+from latent_shift.training.task import build_task
+from latent_shift.training.tasks.denoising import end_of_clip_reference
+from latent_shift.training.tasks.video_text_contrastive import contrastive_loss
+from latent_shift.training.text_encoder import embed_texts
 from latent_shift.unet import shift_options
 
 TRAINED = {
-    "wording": ("text_tower.", "scale."),
-    "contrast": ("clip_tower.", "scale."),
+    "text_contrastive": ("text_tower.", "scale."),
+    "video_text_contrastive": ("clip_tower.", "scale."),
     "autoencoder": ("vae.",),
     "image": ("unet.",),
     "video": ("unet.",),
@@ -40,7 +40,7 @@ def first_batch(recipe, module):
 def test_steps_lower_the_loss_and_reach_exactly_what_is_trained(recipe, task):
     torch.manual_seed(0)
     tiny = recipe(task)
-    module = objective(tiny)
+    module = build_task(tiny)
     batch, before = first_batch(tiny, module), {n: p.clone() for n, p in module.named_parameters()}
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.003)
@@ -58,14 +58,14 @@ def test_steps_lower_the_loss_and_reach_exactly_what_is_trained(recipe, task):
 
 
 def test_the_seed_decides_a_step(recipe):
-    module = objective(recipe("video"))
+    module = build_task(recipe("video"))
     batch = first_batch(None, module)
     first, again, other = (module(batch, rng(seed))["loss"].item() for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_padding_to_the_longest_caption_changes_no_embedding(recipe):
-    module = objective(recipe("wording"))
+    module = build_task(recipe("text_contrastive"))
     short, long = "a red star", "a small white ring moving up and to the left on a navy background"
     together = embed_texts(module.tokenizer, module.text_tower, [short, long])
     alone = embed_texts(module.tokenizer, module.text_tower, [short])
@@ -73,18 +73,18 @@ def test_padding_to_the_longest_caption_changes_no_embedding(recipe):
 
 
 def test_wordings_are_of_one_content(recipe):
-    pairs = objective(recipe("wording", world={"clips": 50, "paraphrases": 1.0})).dataset(
-        lambda progress: None
-    )
+    pairs = build_task(
+        recipe("text_contrastive", source={"format": "moving-shapes", "clips": 50, "paraphrases": 1.0})
+    ).dataset(lambda progress: None)
     for visit in range(40):
         spoken, moves = pairs[visit]["caption"], visit % 4 != 0
-        scene = pairs.scenes[visit]
+        scene = pairs.clips[visit]
         assert spoken == (caption(scene) if moves else image_caption(scene))
-    assert sum(pairs[v]["wording"] != pairs[v]["caption"] for v in range(40)) > 20
+    assert sum(pairs[v]["paraphrase"] != pairs[v]["caption"] for v in range(40)) > 20
 
 
 def test_a_frozen_encoder_keeps_its_latents(recipe, parts, tmp_path):
-    module = objective(recipe("autoencoder", init=str(parts), freeze_encoder=True))
+    module = build_task(recipe("autoencoder", init_from=str(parts), freeze_encoder=True))
     before = {name: value.clone() for name, value in module.vae.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.003)
     module(first_batch(None, module), DRAWS)["loss"].backward()
@@ -98,20 +98,20 @@ def test_a_frozen_encoder_keeps_its_latents(recipe, parts, tmp_path):
 
 
 def test_a_clip_tower_of_another_width_is_refused(recipe):
-    tiny = recipe("contrast")
-    wide = {**tiny.clip_tower, "hidden_size": 32}
-    with pytest.raises(ValueError, match="clip_tower: hidden_size is 32, but must be 16"):
-        objective(tiny.model_copy(update={"clip_tower": wide}))
+    tiny = recipe("video_text_contrastive")
+    wide = {**tiny.video_encoder, "hidden_size": 32}
+    with pytest.raises(ValueError, match="video_encoder: hidden_size is 32, but must be 16"):
+        build_task(tiny.model_copy(update={"video_encoder": wide}))
 
 
 def test_a_clip_is_told_from_sentences_that_are_nearly_true():
     own = torch.eye(3)
-    alone = contrast_loss(own, own, torch.tensor(5.0))
+    alone = contrastive_loss(own, own, torch.tensor(5.0))
     far, near = torch.zeros(3, 2, 3), torch.stack([own, own.roll(1, 0)], dim=1)
-    assert "told" not in alone
-    misled = contrast_loss(own, own, torch.tensor(5.0), near)
-    assert misled["told"] == 0.0  # the first of the two is as near as the clip's own
-    assert contrast_loss(own, own, torch.tensor(5.0), far)["told"] == 1.0
+    assert "hard_negative_accuracy" not in alone
+    misled = contrastive_loss(own, own, torch.tensor(5.0), near)
+    assert misled["hard_negative_accuracy"] == 0.0  # the first of the two is as near as the clip's own
+    assert contrastive_loss(own, own, torch.tensor(5.0), far)["hard_negative_accuracy"] == 1.0
     by_hand = torch.cat([5 * own, 5 * (own[:, None] * near).sum(-1)], dim=1).softmax(dim=1).diagonal()
     other_way = (5 * own).softmax(dim=1).diagonal()
     torch.testing.assert_close(misled["loss"], -(by_hand.log().mean() + other_way.log().mean()) / 2)
@@ -120,7 +120,7 @@ def test_a_clip_is_told_from_sentences_that_are_nearly_true():
 @pytest.mark.slow
 def test_images_are_mixed_in_as_the_recipe_says(recipe):
     def kinds(share):
-        module = objective(recipe("video", image_steps=share))
+        module = build_task(recipe("video", image_batch_ratio=share))
         batch = first_batch(None, module)
         with torch.no_grad():
             return [next(name for name in module(batch, rng(seed)) if name != "loss") for seed in range(20)]
@@ -133,8 +133,8 @@ def test_images_are_mixed_in_as_the_recipe_says(recipe):
 @pytest.mark.parametrize("timesteps", [(0.0, 1.0), (0.4, 0.95)])
 def test_clips_are_trained_on_the_asked_part_of_the_schedule_and_images_on_all_of_it(recipe, timesteps):
     def trained_on(share):
-        diffusion = {"noise_correlation": 0.5, "timesteps": timesteps}
-        module, seen = objective(recipe("video", image_steps=share, diffusion=diffusion)), []
+        tried = {"timestep_range": timesteps}
+        module, seen = build_task(recipe("video", image_batch_ratio=share, experimental=tried)), []
         module.unet.register_forward_pre_hook(lambda unet, inputs: seen.extend(inputs[1].tolist()))
         batch = first_batch(None, module)
         with torch.no_grad():
@@ -154,7 +154,7 @@ def test_the_end_of_a_clip_is_told_by_what_is_there_and_what_was():
     clips = torch.zeros(2, 16, 1, 4, 4)
     clips[0, :, 0, 1, 1] = 1.0  # stands still
     clips[1, 12, 0, 0, 0] = clips[1, 15, 0, 3, 3] = 1.0  # moves
-    told = ending(clips)
+    told = end_of_clip_reference(clips)
     assert told.shape == (2, 1, 4, 4)
     assert told[0, 0, 1, 1] == 0.5
     assert (told[1, 0, 3, 3], told[1, 0, 0, 0]) == (1.0, -0.5)
@@ -163,15 +163,15 @@ def test_the_end_of_a_clip_is_told_by_what_is_there_and_what_was():
 @pytest.mark.slow
 def test_chosen_noise_hints_at_a_clip_and_never_at_an_image(recipe):
     def likeness(share, choices):
-        diffusion = {"noise_correlation": 1.0, "noise_choices": choices}
-        module, seen = objective(recipe("video", image_steps=share, diffusion=diffusion)), []
+        settings = {"diffusion": {"shared_noise_ratio": 1.0}, "experimental": {"noise_candidates": choices}}
+        module, seen = build_task(recipe("video", image_batch_ratio=share, **settings)), []
         batch = first_batch(None, module)
         batch["latents"] = torch.randn(4, 16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         module.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs[0]))
         with torch.no_grad():
             for seed in range(12):
                 module(batch, rng(seed))
-        shown = ending(batch["latents"])
+        shown = end_of_clip_reference(batch["latents"])
         noisy = torch.cat([one.view(4, 16, 4, 8, 8) for one in seen])
         # The last frame's own part grows with the signal; the first is another, so only noise can resemble.
         return float((noisy[:, 0] * shown.repeat(12, 1, 1, 1)).sum(dim=(1, 2, 3)).mean())
@@ -182,7 +182,9 @@ def test_chosen_noise_hints_at_a_clip_and_never_at_an_image(recipe):
 
 def test_clips_are_told_their_frames_places_and_images_are_not(recipe):
     def losses(share, told):
-        module = objective(recipe("video", image_steps=share, tell_places=told))
+        module = build_task(
+            recipe("video", image_batch_ratio=share, experimental={"frame_position_embedding": told})
+        )
         with torch.no_grad():
             return module(first_batch(None, module), rng(1))["loss"].item()
 
@@ -191,7 +193,7 @@ def test_clips_are_told_their_frames_places_and_images_are_not(recipe):
 
 
 def test_captions_that_the_text_model_does_not_read_to_their_end_are_warned_of_once(recipe):
-    module = objective(recipe("video", image_steps=0.0))
+    module = build_task(recipe("video", image_batch_ratio=0.0))
     batch = first_batch(None, module)
     batch["caption"][1] = "a red circle " * 60
     with torch.no_grad(), pytest.warns(UserWarning, match=r"reads \d+ tokens.*'a red circle a .*cut off"):
@@ -201,13 +203,13 @@ def test_captions_that_the_text_model_does_not_read_to_their_end_are_warned_of_o
 
 
 def test_the_shift_is_on_for_clips_alone(recipe):
-    assert shift_options(objective(recipe("image")).unet) is None
-    assert shift_options(objective(recipe("video", shift={"enabled": False})).unet) is None
-    assert shift_options(objective(recipe("video", shift={"place": "input"})).unet).place == "input"
+    assert shift_options(build_task(recipe("image")).unet) is None
+    assert shift_options(build_task(recipe("video", shift=None)).unet) is None
+    assert shift_options(build_task(recipe("video", shift={"place": "input"})).unet).place == "input"
 
 
 def test_an_exported_model_opens_in_the_stock_pipeline(recipe, tmp_path):
-    module = objective(recipe("video"))
+    module = build_task(recipe("video"))
     module.export(tmp_path / "model")
     stock = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
     ours = LatentShiftPipeline.from_pretrained(tmp_path / "model")
@@ -245,48 +247,52 @@ def test_an_exported_model_opens_in_the_stock_pipeline(recipe, tmp_path):
 def test_parts_that_do_not_fit_are_told(recipe, change, error):
     tiny = recipe("image")
     with pytest.raises(ValueError, match=error):
-        objective(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))
+        build_task(tiny.model_copy(update={"unet": {**tiny.unet, **change}}))
 
 
 def test_it_begins_on_the_way_to_another_model(recipe, parts, tmp_path):
+    def toward(name):
+        return {"interpolate_with": {"model": str(tmp_path / name), "alpha": 0.5}}
+
     torch.manual_seed(1)
     config = recipe("image").unet
     other = UNet2DConditionModel(**config)
     other.save_pretrained(tmp_path / "other" / "unet")
-    plain = objective(recipe("video")).unet.state_dict()
-    toward = {"model": str(tmp_path / "other"), "share": 0.25}
-    between = objective(recipe("video", toward=toward)).unet.state_dict()
+    plain = build_task(recipe("video")).unet.state_dict()
+    experimental = {"interpolate_with": {"model": str(tmp_path / "other"), "alpha": 0.25}}
+    between = build_task(recipe("video", experimental=experimental)).unet.state_dict()
     assert between.keys() == plain.keys()
     for name, end in other.state_dict().items():
         assert torch.equal(between[name], torch.lerp(plain[name], end, 0.25)), name
     wide = UNet2DConditionModel(**{**config, "block_out_channels": [16, 24]})
     wide.save_pretrained(tmp_path / "wide" / "unet")
-    with pytest.raises(ValueError, match="toward.model: the U-Net in .*wide has other weights"):
-        objective(recipe("video", toward={"model": str(tmp_path / "wide"), "share": 0.5}))
-    with pytest.raises(ValueError, match="toward.model: .*none has no unet/: train the stage before it"):
-        run(recipe("video", toward={"model": str(tmp_path / "none"), "share": 0.5}), print)
+    with pytest.raises(ValueError, match="interpolate_with.model: the U-Net in .*wide has other weights"):
+        build_task(recipe("video", experimental=toward("wide")))
+    with pytest.raises(ValueError, match="interpolate_with.model: .*none has no unet/: train the"):
+        build_task(recipe("video", experimental=toward("none")))
 
 
 @pytest.mark.parametrize("task", ["image", "video"])
 def test_clips_told_with_a_word_come_as_often_as_asked(recipe, task):
-    content = recipe(task).latents.model_dump(mode="json")
-    word = Scenes(recipe(task).latents.world).caption(2).split()[-2]  # "... on a teal background"
-    often = recipe(task, latents={**content, "often": [word], "often_share": 1.0})
-    items = objective(often).dataset(lambda _: None)
+    latents = recipe(task).latents
+    word = Scenes(latents.source).caption(2).split()[-2]  # "... on a teal background"
+    often = recipe(task, experimental={"oversample_words": [word], "oversample_ratio": 1.0})
+    items = build_task(often).dataset(lambda _: None)
     sampler = batch_sampler_for(items, 4, 0)
     seen = {visit % len(items) // items.frames for step in range(8) for visit in sampler.indices(step)}
     assert seen == {clip for clip in range(4) if word in items.captions.caption(clip).split()}
-    unknown = objective(recipe(task, latents={**content, "often": [word, "plaid"], "often_share": 0.5}))
+    words = {"oversample_words": [word, "plaid"], "oversample_ratio": 0.5}
+    unknown = build_task(recipe(task, experimental=words))
     with pytest.raises(ValueError, match="oversample_words: no clip's canonical caption has the word plaid"):
         unknown.dataset(lambda _: None)
 
 
 def test_every_third_frame_is_six_of_a_clip(recipe):
     content = recipe("video").latents
-    every = recipe("video", latents={**content.model_dump(mode="json"), "every": 3})
-    module, whole = objective(every), objective(recipe("video"))
+    strided = recipe("video", latents={**content.model_dump(mode="json"), "frame_stride": 3})
+    module, whole = build_task(strided), build_task(recipe("video"))
     six, sixteen = first_batch(None, module)["latents"], first_batch(None, whole)["latents"]
     assert torch.equal(six, sixteen[:, ::3])
-    module._settle()
-    assert module.parts.video_config.num_frames == 6
-    assert module.parts.video_config.fps == pytest.approx(8 / 3)
+    module.set_video_config()
+    assert module.pipeline.video_config.num_frames == 6
+    assert module.pipeline.video_config.fps == pytest.approx(8 / 3)

@@ -29,7 +29,7 @@ def test_one_real_clip_tunes_a_model_that_makes_clips(tmp_path, monkeypatch, cap
     (folder / "clip.mp4").symlink_to(REAL / "real_clips" / "man-skiing.mp4")
     (folder / "clip.txt").write_text("a man is skiing")
     StableDiffusionPipeline(**open_components()).save_pretrained(tmp_path / "base")
-    changes = {"base": tmp_path / "base", **SMALL}
+    changes = {"pretrained_model": tmp_path / "base", **SMALL}
     command = ["train", str(RECIPE), *(f"--set={name}={value}" for name, value in changes.items())]
     assert errors.run(app, command) == 0, capsys.readouterr().err
     run = tmp_path / "runs" / "one-clip"

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from latent_shift.training.optimization import learning_rate, new_optimizer
-from latent_shift.training.recipe import Optimizer
+from latent_shift.training.optim import learning_rate, new_optimizer
+from latent_shift.training.recipe import OptimizerConfig
 
 
 def rates(steps, **schedule):
-    optimizer = Optimizer(learning_rate=2.0, **schedule)
+    optimizer = OptimizerConfig(learning_rate=2.0, **schedule)
     return [learning_rate(optimizer, step, steps) for step in range(1, steps + 1)]
 
 
@@ -22,7 +22,7 @@ def test_warm_up_and_cool_down_can_be_left_out():
 
 
 def test_eight_bits_without_a_gpu_are_refused():
-    settings = Optimizer(kind="adamw-8bit", learning_rate=0.001)
+    settings = OptimizerConfig(kind="adamw-8bit", learning_rate=0.001)
     if torch.cuda.is_available():
         pytest.skip("a GPU is at hand: 8-bit AdamW may run")
     with pytest.raises(ValueError, match="optimizer.kind: adamw-8bit needs a CUDA GPU; use adamw"):

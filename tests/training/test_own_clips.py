@@ -15,13 +15,15 @@ from latent_shift.autoencoder import encode_frames
 from latent_shift.media import read_clip
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.rng import StepRNG
-from latent_shift.training.batches import loader
-from latent_shift.training.interrupts import Interrupted
-from latent_shift.training.run import objective, run
-from latent_shift.training.tasks.denoising import DenoisingObjective
+from latent_shift.training.datasets import loader
+from latent_shift.training.distributed import Interrupted
+from latent_shift.training.task import build_task
+from latent_shift.training.tasks.denoising import DenoisingTask
+from latent_shift.training.trainer import train
 from tiny import open_components
 
 FRAMES = {"num_frames": 4, "fps": 8, "height": 32, "width": 48}
+NOWHERE = {"pretrained_model": "nowhere"}
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def ignore(progress):
 
 def test_a_model_comes_out_that_makes_such_clips(tiny):
     wanted = tiny(sample_every=3)
-    model = LatentShiftPipeline.from_pretrained(run(wanted, ignore))
+    model = LatentShiftPipeline.from_pretrained(train(build_task(wanted), ignore))
     settings = model.video_config
     assert settings.video_tuned
     assert (settings.num_frames, settings.fps, settings.height, settings.width) == (4, 8, 32, 48)
@@ -53,7 +55,7 @@ def test_a_model_comes_out_that_makes_such_clips(tiny):
 
 def test_samples_are_clips_as_files_and_in_tensorboard(tiny):
     wanted = tiny(sample_every=3, steps=3)
-    run(wanted, ignore)
+    train(build_task(wanted), ignore)
     frames, fps = read_clip(wanted.output / "samples" / "step-00000003.gif")
     assert (frames.shape, fps) == ((4, 64, 96, 3), 8)  # four clips of 32x48, in two lines
     (shown,) = EventAccumulator(str(wanted.output / "tensorboard")).Reload().Images("samples")
@@ -63,11 +65,11 @@ def test_samples_are_clips_as_files_and_in_tensorboard(tiny):
 
 def test_the_noise_schedule_of_a_base_may_be_changed(tiny):
     changes = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "steps_offset": 1}
-    module = objective(tiny(scheduler=changes))
+    module = build_task(tiny(scheduler=changes))
     assert not module._predicts_velocity()
-    assert objective(tiny())._predicts_velocity()
-    assert objective(tiny()).alphas[-1] == 0 < module.alphas[-1]
-    folder = run(tiny(scheduler=changes, steps=1), ignore)
+    assert build_task(tiny())._predicts_velocity()
+    assert build_task(tiny()).alphas[-1] == 0 < module.alphas[-1]
+    folder = train(build_task(tiny(scheduler=changes, steps=1)), ignore)
     assert LatentShiftPipeline.from_pretrained(folder).scheduler.config.prediction_type == "epsilon"
 
 
@@ -75,14 +77,14 @@ def test_a_lack_of_memory_is_told_with_what_takes_less(tiny, monkeypatch):
     def allocate(self, batch, rng):
         return {"loss": torch.empty(10**15)}
 
-    monkeypatch.setattr(DenoisingObjective, "forward", allocate)
+    monkeypatch.setattr(DenoisingTask, "forward", allocate)
     with pytest.raises(ValueError, match="out of memory in a training step; .* gradient_checkpointing: true"):
-        run(tiny(), ignore)
+        train(build_task(tiny()), ignore)
 
 
 def test_a_broken_clip_is_named_and_left_out(tiny):
-    wanted = tiny(workers=1)
-    run(wanted, ignore)
+    wanted = tiny(num_workers=1)
+    train(build_task(wanted), ignore)
     bad = [json.loads(line) for line in (wanted.output / "bad-clips.jsonl").read_text().splitlines()]
     assert {line["key"] for line in bad} == {"5.mp4"}
     assert all("5.mp4" in line["reason"] for line in bad)
@@ -90,23 +92,23 @@ def test_a_broken_clip_is_named_and_left_out(tiny):
 
 @pytest.mark.slow
 def test_a_resumed_run_equals_one_never_stopped(tiny, tmp_path):
-    whole, parted = tiny(), tiny(output=str(tmp_path / "parted"), workers=2)
+    whole, parted = tiny(), tiny(output=str(tmp_path / "parted"), num_workers=2)
 
     def stop(progress):
         if (progress.stage, progress.step) == ("training", 3):
             raise KeyboardInterrupt
 
-    run(whole, ignore)
+    train(build_task(whole), ignore)
     with pytest.raises((Interrupted, KeyboardInterrupt)):
-        run(parted.model_copy(update={"checkpoint_every": 1}), stop)
-    run(parted, ignore)
+        train(build_task(parted.model_copy(update={"checkpoint_every": 1})), stop)
+    train(build_task(parted), ignore)
     files = [one.output / "model" / "unet" / "diffusion_pytorch_model.safetensors" for one in (whole, parted)]
     first, second = map(load_file, files)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_loss_is_that_of_the_encoded_frames(tiny):
-    module = objective(tiny(image_steps=0.0))
+    module = build_task(tiny(image_batch_ratio=0.0))
     batch = next(iter(loader(module.dataset(ignore), 2, 0, 0, workers=0, rank=0, world_size=1)))
     assert batch["frames"].shape == (2, 4, 32, 48, 3)
     latents = torch.stack([encode_frames(module.vae, clip, 4) for clip in batch["frames"]])
@@ -119,7 +121,7 @@ def test_the_loss_is_that_of_the_encoded_frames(tiny):
 
 
 def batches(wanted, count):
-    loaded = loader(objective(wanted).dataset(ignore), 2, 0, 0, workers=0, rank=0, world_size=1)
+    loaded = loader(build_task(wanted).dataset(ignore), 2, 0, 0, workers=0, rank=0, world_size=1)
     return [batch for batch, _ in zip(loaded, range(count), strict=False)]
 
 
@@ -131,7 +133,7 @@ def test_clips_of_several_shapes_train_in_batches_of_one_each(tiny, own):
     shapes = {tuple(batch["frames"].shape) for batch in batches(tiny(), 8)}
     assert shapes == {(2, 4, 48, 48, 3), (2, 4, 64, 32, 3)}
     model = LatentShiftPipeline.from_pretrained(
-        run(tiny(steps=8, validation={"items": 3, "every": 4}), ignore)
+        train(build_task(tiny(steps=8, validation={"items": 3, "every": 4})), ignore)
     )
     assert (model.video_config.height, model.video_config.width) == (48, 48)
 
@@ -143,22 +145,22 @@ def test_images_of_another_source_are_mixed_in(tiny, own, tmp_path):
         Image.new("RGB", (64, 40), (200, 30 * number, 20)).save(images / f"{number}.png")
         (images / f"{number}.txt").write_text("a green ring on a black background")
     own["images"] = {"format": "folder", "path": str(images)}
-    wanted = tiny(image_steps=0.5, steps=8, log_every=1)
+    wanted = tiny(image_batch_ratio=0.5, steps=8, log_every=1)
     kinds = [(batch["frames"].shape[1], batch["key"][0].rpartition(".")[2]) for batch in batches(wanted, 8)]
     assert set(kinds) == {(1, "png"), (4, "mp4")}
-    run(wanted, ignore)
+    train(build_task(wanted), ignore)
     lines = [json.loads(line) for line in (wanted.output / "log.jsonl").read_text().splitlines()]
     assert ["image_loss" in line for line in lines] == [frames == 1 for frames, _ in kinds]
 
 
 def test_the_validation_keeps_its_clips_to_itself(tiny):
-    module = objective(tiny(validation={"items": 2, "every": 3}))
+    module = build_task(tiny(validation={"items": 2, "every": 3}))
     trained, kept = module.dataset(ignore), module.validation(ignore)
     keys = [{record.key for record in part.records} for part in (trained, kept)]
     assert (len(keys[0]), len(keys[1])) == (4, 2)
     assert not keys[0] & keys[1]
     with pytest.raises(ValueError, match="6 of its 6 entries cannot be kept out"):
-        objective(tiny(validation={"items": 6, "every": 3})).dataset(ignore)
+        build_task(tiny(validation={"items": 6, "every": 3})).dataset(ignore)
 
 
 @pytest.mark.parametrize(
@@ -183,40 +185,48 @@ def test_a_wrong_choice_of_data_is_told(recipe, own, changes, error):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"base": "nowhere/at/all"}, "base: 'nowhere/at/all': unknown model"),
+        ({"pretrained_model": "nowhere/at/all"}, "pretrained_model: 'nowhere/at/all': unknown model"),
         ({"frames": {**FRAMES, "width": 44}}, "clips.frames.width is 44; this model takes multiples of 8"),
         (
             {"frames": {"num_frames": 4, "buckets": {"pixels": 1024, "multiple": 4}}},
             "clips.frames.buckets.multiple is 4; this model takes multiples of 8",
         ),
         # what only the clips can tell: before even the base is looked at
-        ({"frames": {**FRAMES, "num_frames": 400}, "base": "nowhere"}, "too short: .* frames of the 400"),
-        ({"frames": {**FRAMES, "fps": 500}, "base": "nowhere"}, "frames a second, 500 are asked for"),
+        (
+            {"frames": {**FRAMES, "num_frames": 400}, "pretrained_model": "nowhere"},
+            "too short: .* frames of the 400",
+        ),
+        (
+            {"frames": {**FRAMES, "fps": 500}, "pretrained_model": "nowhere"},
+            "frames a second, 500 are asked for",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_told_before_any_work(recipe, own, changes, error):
     clips = {**own, "frames": changes.get("frames", own["frames"])}
-    base = {"base": changes["base"]} if "base" in changes else {}
+    name = "pretrained_model"
+    base = {name: changes[name]} if name in changes else {}
     wanted = recipe("video", latents=None, clips=clips, **base)
     with pytest.raises(ValueError, match=error):
-        run(wanted, ignore)
+        train(build_task(wanted), ignore)
     assert not wanted.output.exists()
 
 
 def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, tmp_path):
     StableDiffusionPipeline(**open_components()).save_pretrained(tmp_path / "open")
-    own["tell_fps"] = True
-    wanted = recipe("video", latents=None, clips=own, base=str(tmp_path / "open"), image_steps=0.0)
-    module = objective(wanted)
+    own["append_fps_to_caption"] = True
+    wanted = recipe(
+        "video", latents=None, clips=own, pretrained_model=str(tmp_path / "open"), image_batch_ratio=0.0
+    )
+    module = build_task(wanted)
     batch = next(iter(loader(module.dataset(ignore), 2, 0, 0, workers=0, rank=0, world_size=1)))
     told = [f"{caption}, 8 frames a second" for caption in batch["caption"]]
     silent = {**batch, "caption": told, "fps": batch["fps"]}
     with torch.no_grad():
         loss = module(batch, StepRNG.of(5, 2))["loss"]
-        unasked = wanted.clips.model_copy(update={"tell_fps": False})
-        module.recipe = wanted.model_copy(update={"clips": unasked})
+        module.append_fps = False
         assert torch.equal(loss, module(silent, StepRNG.of(5, 2))["loss"])
-    model = LatentShiftPipeline.from_pretrained(run(wanted, ignore))
+    model = LatentShiftPipeline.from_pretrained(train(build_task(wanted), ignore))
     assert model.video_config.append_fps_to_caption
 
     def clip(prompt, **options):
@@ -233,7 +243,9 @@ def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, 
 
 
 def test_a_closed_vocabulary_cannot_be_told_the_frame_rate(recipe, own):
-    with pytest.raises(ValueError, match=r"clips.tell_fps: this base has a closed vocabulary"):
-        objective(recipe("video", latents=None, clips={**own, "tell_fps": True}))
-    with pytest.raises(ValueError, match="ahead and tell_fps"):
-        recipe("video", latents=None, clips={**own, "tell_fps": True, "ahead": True})
+    with pytest.raises(ValueError, match=r"clips.append_fps_to_caption: this model has a closed vocabulary"):
+        build_task(recipe("video", latents=None, clips={**own, "append_fps_to_caption": True}))
+    with pytest.raises(ValueError, match="precomputed_latents and append_fps_to_caption"):
+        recipe(
+            "video", latents=None, clips={**own, "append_fps_to_caption": True, "precomputed_latents": True}
+        )

@@ -16,9 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
 from latent_shift.training import checkpoint
-from latent_shift.training.interrupts import Interrupted
-from latent_shift.training.optimization import Diverged
-from latent_shift.training.run import objective, run
+from latent_shift.training.distributed import Interrupted
+from latent_shift.training.logging import Diverged
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
 
 PROGRAM = [sys.executable, "-c", "from latent_shift.cli.main import main; main()"]
 
@@ -55,12 +56,12 @@ def ignore(progress):
 
 @pytest.mark.parametrize("task", [pytest.param("autoencoder", marks=pytest.mark.slow), "video"])
 def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
-    whole, parted = recipe(task), recipe(task, output=str(tmp_path / "parted"), workers=2)
-    model = run(whole, ignore)
+    whole, parted = recipe(task), recipe(task, output=str(tmp_path / "parted"), num_workers=2)
+    model = train(build_task(whole), ignore)
     for step in (2, 3):
         with pytest.raises(Interrupted, match=f"stopped at step {step}"):
-            run(parted, stop_at(step))
-    assert run(parted, ignore) == parted.output / "model"
+            train(build_task(parted), stop_at(step))
+    assert train(build_task(parted), ignore) == parted.output / "model"
     first, second = read_checkpoint(whole.output, 6), read_checkpoint(parted.output, 6)
     assert same(first, second)
     assert first[1] == second[1]
@@ -82,10 +83,10 @@ def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
 def test_the_log_tells_every_step_once(recipe):
     tiny = recipe("autoencoder", checkpoint_every=2)
     with pytest.raises(RuntimeError, match="power cut"):
-        run(tiny, _fail_after(3))  # after the checkpoint of step 2
+        train(build_task(tiny), _fail_after(3))  # after the checkpoint of step 2
     with (tiny.output / "log.jsonl").open("a") as file:
         file.write('{"step": 4, "los')
-    run(tiny, ignore)
+    train(build_task(tiny), ignore)
     assert [step for step, *_ in losses(tiny.output)] == [1, 2, 3, 4, 5, 6]
     events = EventAccumulator(str(tiny.output / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
@@ -101,17 +102,17 @@ def _fail_after(step):
 
 def test_a_finished_run_is_left_alone(recipe):
     tiny = recipe("autoencoder")
-    model = run(tiny, ignore)
+    model = train(build_task(tiny), ignore)
     before = {file: file.stat().st_mtime_ns for file in tiny.output.rglob("*")}
-    assert run(tiny, lambda progress: pytest.fail("took a step")) == model
+    assert train(build_task(tiny), lambda progress: pytest.fail("took a step")) == model
     assert {file: file.stat().st_mtime_ns for file in tiny.output.rglob("*")} == before
 
 
 def test_the_export_is_the_averaged_model(recipe):
     tiny = recipe("autoencoder")
-    exported = load_file(run(tiny, ignore) / "vae" / "diffusion_pytorch_model.safetensors")
+    exported = load_file(train(build_task(tiny), ignore) / "vae" / "diffusion_pytorch_model.safetensors")
     tensors, _ = read_checkpoint(tiny.output, 6)
-    names = [name for name, _ in objective(tiny).named_parameters()]
+    names = [name for name, _ in build_task(tiny).named_parameters()]
     for i, name in enumerate(names):
         assert torch.equal(exported[name.removeprefix("vae.")], tensors["ema.safetensors", str(i)])
     assert not torch.equal(tensors["weights.safetensors", names[0]], tensors["ema.safetensors", "0"])
@@ -119,7 +120,7 @@ def test_the_export_is_the_averaged_model(recipe):
 
 def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recipe, monkeypatch):
     tiny = recipe("autoencoder")
-    now = checkpoint.State.new(objective(tiny), tiny)
+    now = checkpoint.State.new(build_task(tiny))
     checkpoint.save(tiny.output, 1, now, keep=2)
     saved, calls = read_checkpoint(tiny.output, 1), []
 
@@ -133,11 +134,10 @@ def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recip
         patch.setattr(checkpoint, "save_file", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tiny.output, 2, now, keep=2)
-    fresh = checkpoint.State.new(objective(tiny), tiny)
+    fresh = checkpoint.State.new(build_task(tiny))
     assert checkpoint.load(tiny.output, fresh) == 1
     assert all(
-        torch.equal(value, saved[0]["weights.safetensors", n])
-        for n, value in fresh.objective.named_parameters()
+        torch.equal(value, saved[0]["weights.safetensors", n]) for n, value in fresh.task.named_parameters()
     )
     checkpoint.save(tiny.output, 3, now, keep=2)
     assert sorted(path.name for path in (tiny.output / "checkpoints").iterdir()) == [
@@ -148,7 +148,7 @@ def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recip
 
 def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
     tiny = recipe("autoencoder", log_every=6, checkpoint_every=1)
-    now = checkpoint.State.new(objective(tiny), tiny)
+    now = checkpoint.State.new(build_task(tiny))
     with torch.no_grad():
         now.trained[0][0] = float("nan")
     with pytest.raises(
@@ -156,26 +156,26 @@ def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
     ):
         checkpoint.save(tiny.output, 1, now, keep=2)
     assert not (tiny.output / "checkpoints").exists()
-    wild = {"learning_rate": 1e30, "warmup_steps": 0, "most_skipped": 3}
+    wild = {"learning_rate": 1e30, "warmup_steps": 0, "max_skipped_steps": 3}
     with pytest.raises(Diverged, match="was not finite in 4 steps"):
-        run(recipe("autoencoder", optimizer=wild), ignore)
+        train(build_task(recipe("autoencoder", optimizer=wild)), ignore)
 
 
 def test_another_model_is_refused(recipe):
     tiny = recipe("autoencoder")
-    checkpoint.save(tiny.output, 1, checkpoint.State.new(objective(tiny), tiny), keep=2)
+    checkpoint.save(tiny.output, 1, checkpoint.State.new(build_task(tiny)), keep=2)
     smaller = tiny.model_copy(update={"autoencoder": {**tiny.autoencoder, "latent_channels": 3}})
     with pytest.raises(ValueError, match="is of another model: train into another output folder"):
-        checkpoint.load(tiny.output, checkpoint.State.new(objective(smaller), smaller))
+        checkpoint.load(tiny.output, checkpoint.State.new(build_task(smaller)))
 
 
 def test_the_scaler_of_half_precision_is_kept(recipe):
     tiny = recipe("autoencoder")
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(torch.ones(())), scaler.update(4.0)
-    checkpoint.save(tiny.output, 1, checkpoint.State.new(objective(tiny), tiny, scaler), keep=1)
+    checkpoint.save(tiny.output, 1, checkpoint.State.new(build_task(tiny), scaler=scaler), keep=1)
     fresh = torch.amp.GradScaler("cpu", init_scale=8.0)
-    checkpoint.load(tiny.output, checkpoint.State.new(objective(tiny), tiny, fresh))
+    checkpoint.load(tiny.output, checkpoint.State.new(build_task(tiny), scaler=fresh))
     assert fresh.state_dict() == scaler.state_dict()
 
 
@@ -183,7 +183,7 @@ def test_the_scaler_of_half_precision_is_kept(recipe):
 def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, capsys):
     settings = {"steps": 40, "checkpoint_every": 100}
     whole = recipe("autoencoder", **settings)
-    run(whole, ignore)
+    train(build_task(whole), ignore)
     expected = read_checkpoint(whole.output, 40)
     path = recipe_file("autoencoder", **settings)
     parted = whole.output.with_name("parted")
@@ -213,7 +213,7 @@ def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
     """A checkpoint every step, so that many of the moments lie within the writing of one."""
     settings = {"steps": 120, "checkpoint_every": 1}
     whole = recipe("autoencoder", **settings)
-    run(whole, ignore)
+    train(build_task(whole), ignore)
     parted, moments = whole.output.with_name("killed"), random.Random(0)
     arguments = [
         "train", str(recipe_file("autoencoder", **settings)), "--set", f"output={parted}",
@@ -232,7 +232,7 @@ def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
         kept = [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(parted)]
         assert reached <= kept[-1] < 120
         reached = kept[-1]
-    run(recipe("autoencoder", **settings, output=str(parted)), ignore)
+    train(build_task(recipe("autoencoder", **settings, output=str(parted))), ignore)
     assert same(read_checkpoint(parted, 120), read_checkpoint(whole.output, 120))
     assert losses(parted) == losses(whole.output)
 
@@ -241,7 +241,9 @@ def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
 def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
     for precision in ("fp32", "bf16", "fp32"):
         output = tmp_path / f"{precision}-{len(list(tmp_path.iterdir()))}"
-        model = run(recipe("autoencoder", precision=precision, output=str(output)), ignore)
+        model = train(
+            build_task(recipe("autoencoder", mixed_precision=precision, output=str(output))), ignore
+        )
         assert (model / "vae").is_dir()
 
 
@@ -250,7 +252,7 @@ def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
 )
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(recipe, monkeypatch, accident):
     tiny = recipe("autoencoder")
-    now = checkpoint.State.new(objective(tiny), tiny)
+    now = checkpoint.State.new(build_task(tiny))
     checkpoint.save(tiny.output, 1, now, keep=1)
     before, calls = read_checkpoint(tiny.output, 1), []
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from latent_shift.training.run import run
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
 
 
 def ignore(progress):
@@ -14,7 +15,7 @@ def ignore(progress):
 @pytest.fixture
 def begun(recipe):
     """A run of two steps."""
-    run(recipe("autoencoder", steps=2), ignore)
+    train(build_task(recipe("autoencoder", steps=2)), ignore)
     return recipe
 
 
@@ -22,7 +23,7 @@ def test_changed_settings_are_named(begun):
     optimizer = {"learning_rate": 0.1, "warmup_steps": 0, "betas": [0.5, 0.9]}
     changed = begun("autoencoder", batch_size=4, optimizer=optimizer)
     with pytest.raises(ValueError, match="was begun with other settings") as error:
-        run(changed, ignore)
+        train(build_task(changed), ignore)
     for part in (
         "batch_size was 2, is 4;",
         "optimizer.learning_rate was 0.003, is 0.1;",
@@ -33,15 +34,15 @@ def test_changed_settings_are_named(begun):
 
 
 def test_another_task_is_named(begun, tmp_path):
-    with pytest.raises(ValueError, match="task was 'autoencoder', is 'contrast'"):
-        run(begun("contrast", output=str(tmp_path / "autoencoder")), ignore)
+    with pytest.raises(ValueError, match="task was 'autoencoder', is 'video_text_contrastive'"):
+        train(build_task(begun("video_text_contrastive", output=str(tmp_path / "autoencoder"))), ignore)
 
 
 def test_what_does_not_change_the_numbers_may_change(begun):
-    free = {"log_every": 2, "checkpoint_every": 1, "keep_checkpoints": 1, "workers": 1}
+    free = {"log_every": 2, "checkpoint_every": 1, "checkpoints_total_limit": 1, "num_workers": 1}
     optimizer = {"learning_rate": 0.003, "warmup_steps": 0, "cooldown_steps": 1}
     longer = begun("autoencoder", steps=3, optimizer=optimizer, **free)
-    run(longer, ignore)
+    train(build_task(longer), ignore)
     assert json.loads((longer.output / "recipe.json").read_text()) == longer.model_dump(mode="json")
     assert [folder.name for folder in (longer.output / "checkpoints").iterdir()] == ["step-00000003"]
 
@@ -52,8 +53,8 @@ def test_a_record_older_than_a_key_counts_its_default(begun):
     del recorded["kl_weight"]
     path.write_text(json.dumps(recorded))
     with pytest.raises(ValueError, match=r"settings: kl_weight was 0.003, is 0.5\. Set"):
-        run(begun("autoencoder", kl_weight=0.5), ignore)
-    run(begun("autoencoder", steps=3), ignore)
+        train(build_task(begun("autoencoder", kl_weight=0.5)), ignore)
+    train(build_task(begun("autoencoder", steps=3)), ignore)
 
 
 def test_before_the_first_checkpoint_everything_may_change(recipe):
@@ -61,5 +62,5 @@ def test_before_the_first_checkpoint_everything_may_change(recipe):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        run(recipe("autoencoder"), fail)
-    run(recipe("autoencoder", steps=1, batch_size=1), ignore)
+        train(build_task(recipe("autoencoder")), fail)
+    train(build_task(recipe("autoencoder", steps=1, batch_size=1)), ignore)

@@ -1,21 +1,21 @@
-"""FSDP2 and DeepSpeed: shared out, a model gives the losses and the weights of one process."""
+"""FSDP2: sharded, a model gives the losses and the weights of one process."""
 
 import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from latent_shift.training.checkpoint import checkpoints
-from latent_shift.training.run import run
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "accelerate"
 PROGRAM = Path(__file__).with_name("sharing.py")
@@ -23,7 +23,6 @@ SETTINGS = {
     "batch_size": 4, "steps": 4, "checkpoint_every": 2, "sample_every": 4,
     "validation": {"items": 4, "every": 2},
 }  # fmt: skip
-needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
 
 def ignore(progress):
@@ -34,12 +33,8 @@ def variables(name, monkeypatch):
     """What `accelerate launch` tells its processes by a configuration of ours."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     arguments = ["--config_file", str(RECIPES / f"{name}.yaml"), "program.py"]
-    chosen, read, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
-    if name.startswith("deepspeed"):
-        chosen.deepspeed_fields_from_accelerate_config = ",".join(read.deepspeed_config)
-        told = prepare_deepspeed_cmd_env(chosen)[1]
-    else:
-        told = prepare_multi_gpu_env(chosen)
+    chosen, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    told = prepare_multi_gpu_env(chosen)
     return {key: value for key, value in told.items() if key.startswith(("ACCELERATE_", "FSDP_"))}
 
 
@@ -47,7 +42,7 @@ def shared(environment, *arguments, processes=2):
     """Run the program with parameters shared out among CPU processes."""
     options = ["--standalone", "--nproc_per_node", str(processes), str(PROGRAM)]
     command = [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)]
-    on_cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    on_cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     own = {**os.environ, **environment, **on_cpu}
     return subprocess.run(command, env=own, capture_output=True, text=True, timeout=240)
 
@@ -65,16 +60,11 @@ def tensors(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "accumulate"), [("fsdp2", 2), pytest.param("deepspeed-zero2", 1, marks=needs_deepspeed)]
-)
-def test_it_gives_the_losses_of_one_process_and_resumes(
-    recipe, recipe_file, tmp_path, monkeypatch, name, accumulate
-):
-    environment = variables(name, monkeypatch)
-    settings = {**SETTINGS, "accumulate": accumulate}
+def test_it_gives_the_losses_of_one_process_and_resumes(recipe, recipe_file, tmp_path, monkeypatch):
+    environment = variables("fsdp2", monkeypatch)
+    settings = {**SETTINGS, "gradient_accumulation_steps": 2}
     alone = recipe("video", **settings)
-    model = run(alone, ignore)
+    model = train(build_task(alone), ignore)
     output = tmp_path / "shared"
     file = recipe_file("video", **settings)
     for steps in (2, 4):  # the second command goes on where the first ended
@@ -104,7 +94,11 @@ BUCKETS = {"source": {"format": "folder", "path": "clips"}, "frames": {"buckets"
         ({"FSDP_VERSION": "1"}, {}, "FSDP of version 1 is not supported: set fsdp_version: 2"),
         ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "fsdp_cpu_ram_efficient_loading: set it to false"),
         ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "the recipe has gradient_checkpointing"),
-        ({}, {"precision": "fp16"}, "precision: fp16 does not go with FSDP; set precision to bf16 or fp32"),
+        (
+            {},
+            {"mixed_precision": "fp16"},
+            "mixed_precision: fp16 does not go with FSDP; set mixed_precision to bf16 or fp32",
+        ),
         ({}, {"compile": True}, "compile: does not go with FSDP; set compile to false"),
         (
             {},
@@ -123,20 +117,15 @@ def test_what_cannot_be_shared_out_is_told_before_any_work(recipe, monkeypatch, 
         monkeypatch.setenv(name, value)
     wanted = recipe("video", **changes)
     with pytest.raises(ValueError, match=error):
-        run(wanted, ignore)
+        train(build_task(wanted), ignore)
     assert not wanted.output.exists()
 
 
 def test_half_precision_needs_a_gpu(recipe):
-    with pytest.raises(ValueError, match="precision: fp16 needs a GPU; set precision to auto, bf16 or fp32"):
-        run(recipe("video", precision="fp16"), ignore)
-
-
-def test_deepspeed_takes_whole_batches(recipe, monkeypatch):
-    for name, value in variables("deepspeed-zero2", monkeypatch).items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="accumulate: 2 parts do not go with DeepSpeed"):
-        run(recipe("video", accumulate=2), ignore)
+    with pytest.raises(
+        ValueError, match="mixed_precision: fp16 needs a GPU; set mixed_precision to auto, bf16 or fp32"
+    ):
+        train(build_task(recipe("video", mixed_precision="fp16")), ignore)
 
 
 def test_accelerates_own_classes_take_the_configurations(monkeypatch):
@@ -145,13 +134,10 @@ def test_accelerates_own_classes_take_the_configurations(monkeypatch):
     plugin = FullyShardedDataParallelPlugin()
     assert (plugin.fsdp_version, plugin.reshard_after_forward) == (2, True)
     assert "UNetMidBlock2DCrossAttn" in plugin.transformer_cls_names_to_wrap
-    told = variables("deepspeed-zero2", monkeypatch)
-    assert told["ACCELERATE_USE_DEEPSPEED"] == "true"
-    assert told["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
 
 
 def test_without_gpus_accelerate_does_not_share_out_and_that_is_told(recipe, monkeypatch):
     for name, value in variables("fsdp2", monkeypatch).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"shares out parameters \(FSDP\) among several GPUs only"):
-        run(recipe("video"), ignore)
+        train(build_task(recipe("video")), ignore)

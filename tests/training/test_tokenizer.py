@@ -4,8 +4,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from latent_shift.moving_shapes import vocabulary
-from latent_shift.training.tasks.denoising_data import trained_words
-from latent_shift.training.tokenizer import make_tokenizer
+from latent_shift.training.text_encoder import make_tokenizer, trained_words
 from tiny import tiny_tokenizer
 
 

@@ -7,9 +7,10 @@ from safetensors.torch import load_file
 
 from latent_shift.checkpoints import load
 from latent_shift.rng import StepRNG
-from latent_shift.training.batches import loader
 from latent_shift.training.checkpoint import checkpoints
-from latent_shift.training.run import objective, run
+from latent_shift.training.datasets import loader
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -19,8 +20,8 @@ def ignore(progress):
 
 
 def test_only_the_named_layers_are_trained(recipe, parts):
-    tiny = recipe("video", layers=["resnets", "conv_out"])
-    model, base = load_file(run(tiny, ignore) / UNET), load_file(parts / "image-model" / UNET)
+    tiny = recipe("video", trainable_modules=["resnets", "conv_out"])
+    model, base = load_file(train(build_task(tiny), ignore) / UNET), load_file(parts / "image-model" / UNET)
     changed = {name for name in base if not torch.equal(model[name], base[name])}
     assert changed == {name for name in base if "resnets" in name or "conv_out" in name}
     kept = load_file(checkpoints(tiny.output)[-1] / "weights.safetensors")
@@ -29,19 +30,19 @@ def test_only_the_named_layers_are_trained(recipe, parts):
 
 def test_an_unknown_layer_is_told_with_what_there_is(recipe):
     with pytest.raises(
-        ValueError, match="layers: no parameter of the U-Net has 'attn7' in its name; there are"
+        ValueError, match="trainable_modules: no parameter of the U-Net has 'attn7' in its name; there are"
     ):
-        objective(recipe("video", layers=["attn7"]))
-    with pytest.raises(ValueError, match=r"lora.modules: no module of the U-Net is called 'to_x'"):
-        objective(recipe("video", lora={"modules": ["to_x"]}))
-    with pytest.raises(ValueError, match="lora and layers: give one of them, or neither"):
-        recipe("video", lora={}, layers=["resnets"])
+        build_task(recipe("video", trainable_modules=["attn7"]))
+    with pytest.raises(ValueError, match=r"lora.target_modules: no module of the U-Net is called 'to_x'"):
+        build_task(recipe("video", lora={"target_modules": ["to_x"]}))
+    with pytest.raises(ValueError, match="lora and trainable_modules: give one of them, or neither"):
+        recipe("video", lora={}, trainable_modules=["resnets"])
 
 
 def test_low_rank_layers_are_merged_into_the_model_and_written_beside_it(recipe, parts, tmp_path):
-    settings = {"lora": {"rank": 2, "alpha": 4}, "image_steps": 0.0}
+    settings = {"lora": {"rank": 2, "alpha": 4}, "image_batch_ratio": 0.0}
     tiny = recipe("video", **settings, optimizer={"learning_rate": 0.05, "warmup_steps": 0})
-    folder = run(tiny, ignore)
+    folder = train(build_task(tiny), ignore)
     base, model = load_file(parts / "image-model" / UNET), load_file(folder / UNET)
     assert base.keys() == model.keys()
     changed = {name for name in base if not torch.equal(model[name], base[name])}
@@ -68,7 +69,7 @@ def test_low_rank_layers_are_merged_into_the_model_and_written_beside_it(recipe,
 
 
 def test_less_memory_gives_the_same_gradient(recipe):
-    plain, spared = (objective(recipe("video", gradient_checkpointing=g)) for g in (False, True))
+    plain, spared = (build_task(recipe("video", gradient_checkpointing=g)) for g in (False, True))
     batch = next(iter(loader(plain.dataset(ignore), 4, 0, 0, workers=0, rank=0, world_size=1)))
     for module in (plain, spared):
         module.train()

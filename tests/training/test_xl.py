@@ -14,9 +14,10 @@ from latent_shift.data.pack import pack
 from latent_shift.data.sources import detect_source
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 from latent_shift.rng import StepRNG
-from latent_shift.training.batches import loader
+from latent_shift.training.datasets import loader
 from latent_shift.training.precompute import LatentEncoder, PrecomputeOptions
-from latent_shift.training.run import objective, run
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
 from tiny_xl import tiny_xl_components, tiny_xl_folder, tiny_xl_unet
 
 SIZE = {"fps": 8, "height": 32, "width": 48}
@@ -42,7 +43,7 @@ def own(tmp_path):
 @pytest.fixture
 def tiny(recipe, own, base):
     return lambda **changes: recipe(
-        "video", **{"latents": None, "clips": own, "base": str(base), "steps": 3, **changes}
+        "video", **{"latents": None, "clips": own, "pretrained_model": str(base), "steps": 3, **changes}
     )
 
 
@@ -52,7 +53,7 @@ def first_batch(module):
 
 def test_a_stock_model_comes_out_that_makes_clips(tiny, base):
     wanted = tiny(sample_every=3, validation={"items": 1, "every": 3})
-    folder = run(wanted, ignore)
+    folder = train(build_task(wanted), ignore)
     before, after = load_file(base / UNET), load_file(folder / UNET)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -78,9 +79,9 @@ def test_latents_and_pooled_text_computed_ahead_give_the_same_loss(tiny, own, ba
     encoder = LatentEncoder(PrecomputeOptions(model=str(base), **SIZE))
     list(pack(detect_source(own["source"]["path"]).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
     source = {"format": "shards", "shards": f"{tmp_path}/shards/*.tar"}
-    settings = {"image_steps": 0.0, "diffusion": {"caption_dropout": 0.5}}
-    plain = objective(tiny(**settings)).train()
-    ahead = objective(tiny(clips={**own, "source": source, "ahead": True}, **settings)).train()
+    settings = {"image_batch_ratio": 0.0, "diffusion": {"caption_dropout": 0.5}}
+    plain = build_task(tiny(**settings)).train()
+    ahead = build_task(tiny(clips={**own, "source": source, "precomputed_latents": True}, **settings)).train()
     batch = first_batch(ahead)
     assert batch["pooled"].shape == (2, 8)
     for seed in range(4):
@@ -88,11 +89,11 @@ def test_latents_and_pooled_text_computed_ahead_give_the_same_loss(tiny, own, ba
             module(first_batch(module), StepRNG.of(seed, 2))["loss"].item() for module in (plain, ahead)
         )
         assert one == pytest.approx(other, rel=5e-3)
-    run(ahead.recipe, ignore)
+    train(build_task(ahead.recipe), ignore)
 
 
 def test_low_rank_layers_fit_the_stock_model(tiny, base):
-    folder = run(tiny(lora={"rank": 2}), ignore)
+    folder = train(build_task(tiny(lora={"rank": 2})), ignore)
     assert load_file(folder / UNET).keys() == load_file(base / UNET).keys()
     (file,) = (folder / "lora").glob("*.safetensors")
     load(str(base), device="cpu", dtype="fp32", loras=[str(file)])
@@ -102,5 +103,5 @@ def test_a_unet_that_does_not_fit_its_text_models_is_told(tiny, tmp_path):
     parts = {**tiny_xl_components(), "unet": tiny_xl_unet(projection_class_embeddings_input_dim=30)}
     StableDiffusionXLPipeline(**parts, add_watermarker=False).save_pretrained(tmp_path / "odd")
     reason = "projection_class_embeddings_input_dim is 30, but must be 32"
-    with pytest.raises(ValueError, match=f"base: the U-Net's {reason}"):
-        objective(tiny(base=str(tmp_path / "odd")))
+    with pytest.raises(ValueError, match=f"pretrained_model: the U-Net's {reason}"):
+        build_task(tiny(pretrained_model=str(tmp_path / "odd")))

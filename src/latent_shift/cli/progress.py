@@ -11,20 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-
-class TrainingProgress(Protocol):
-    """Progress of a training: `step` of `steps` of a stage ("training", or one before it), and metrics."""
-
-    @property
-    def stage(self) -> str: ...  # noqa: D102
-    @property
-    def step(self) -> int: ...  # noqa: D102
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-    @property
-    def figures(self) -> dict[str, float]: ...  # noqa: D102
+if TYPE_CHECKING:
+    from latent_shift.training.logging import Progress as TrainingProgress
 
 
 def quiet_libraries() -> None:
@@ -64,24 +54,24 @@ def training_bar(task: str, steps: int) -> Iterator[Callable[[TrainingProgress],
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    figures = TextColumn("{task.fields[figures]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), figures)
+    metrics = TextColumn("{task.fields[metrics]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), metrics)
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        rows = {"training": bar.add_task(f"training: {task}", total=steps, figures="")}
+        rows = {"training": bar.add_task(f"training: {task}", total=steps, metrics="")}
 
         def show(report: TrainingProgress) -> None:
             if report.stage not in rows:
-                rows[report.stage] = bar.add_task(report.stage, total=report.steps, figures="")
-            bar.update(rows[report.stage], completed=report.step, figures=_main_figures(report.figures))
+                rows[report.stage] = bar.add_task(report.stage, total=report.steps, metrics="")
+            bar.update(rows[report.stage], completed=report.step, metrics=_main_metrics(report.metrics))
 
         yield show
 
 
-def _main_figures(figures: dict[str, float]) -> str:
-    if "loss" not in figures:
+def _main_metrics(metrics: dict[str, float]) -> str:
+    if "loss" not in metrics:
         return ""
-    speed, waiting = figures["items_per_second"], figures["data_wait"]
-    return f"loss {figures['loss']:.4f}  {speed:.1f}/s  waiting for data {waiting:.0%}"
+    speed, waiting = metrics["items_per_second"], metrics["data_wait"]
+    return f"loss {metrics['loss']:.4f}  {speed:.1f}/s  waiting for data {waiting:.0%}"
 
 
 class _Lines:
@@ -93,7 +83,7 @@ class _Lines:
     def __call__(self, report: TrainingProgress) -> None:
         now = time.monotonic()
         step, since = self.first.setdefault(report.stage, (report.step, now))
-        named = "".join(f"  {name} {value:.4g}" for name, value in report.figures.items())
+        named = "".join(f"  {name} {value:.4g}" for name, value in report.metrics.items())
         left = ""
         if report.step > step:
             seconds = (report.steps - report.step) * (now - since) / (report.step - step)

@@ -1,4 +1,4 @@
-"""`latent-shift train RECIPE.yaml`: run a recipe; the same command again goes on where it stopped."""
+"""`latent-shift train RECIPE.yaml`: train as a recipe says; the same command again resumes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import Annotated
 
 import typer
 
+from latent_shift.cli.progress import quiet_libraries, training_bar
+
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train, on what, how long.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe (docs/training.md).")],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a setting of the recipe.")
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a key of the recipe.")
     ] = None,
     preset: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.yaml", help="Changes for several recipes; --set goes over it."),
+        typer.Option(metavar="FILE.yaml", help="Changes for several recipes; --set comes after them."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe, print it in full, and train nothing.")
+        bool, typer.Option("--dry-run", help="Check the recipe and print all its keys; train nothing.")
     ] = False,
 ) -> None:
-    """Train what a recipe says. The same command again resumes from the last checkpoint."""
-    from latent_shift.training.recipe_files import read_recipe
+    """Train a model as a recipe says. The same command again resumes from the last checkpoint."""
+    quiet_libraries()
+    from latent_shift.training.recipe import load_recipe
 
-    wanted = read_recipe(recipe, settings or [], preset)
+    loaded = load_recipe(recipe, settings or [], preset)
     if dry_run:
-        print(wanted.model_dump_json(indent=2))
+        print(loaded.model_dump_json(indent=2))
         return
-    from latent_shift.cli.progress import training_bar
-    from latent_shift.training.run import run
+    from latent_shift.training import trainer
+    from latent_shift.training.task import build_task
 
-    with training_bar(wanted.task, wanted.steps) as report:
-        print(run(wanted, report))
+    with training_bar(loaded.task, loaded.steps) as report:
+        print(trainer.train(build_task(loaded), report))

@@ -89,6 +89,11 @@ class WorldConfig(GeneratedSource):
         """See `GeneratedSource.shape`."""
         return ClipShape(FRAMES, FPS, SIZE, SIZE)
 
+    @property
+    def description(self) -> str:
+        """See `GeneratedSource.description`."""
+        return f"Moving Shapes, levels {list(self.levels)}, seed {self.seed}"
+
     def dataset(
         self, *, images: bool = False, crop: int | None = None, hard_negatives: int = 0
     ) -> MovingShapes:

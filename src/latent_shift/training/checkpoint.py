@@ -1,9 +1,10 @@
-"""A run's resumable state: weights, their moving average, the optimizer and the step, on disk and off it.
+"""A run's resumable state: weights, their moving average, the optimizer and the step, in memory and on disk.
 
 Only safetensors and JSON, never pickle. A checkpoint is a folder `step-00001000` that appears whole or not at
-all: it is written under another name and renamed. `load` gives back exactly what `save` was given, so a
-resumed run goes on as if never stopped. It holds whole tensors, whoever shares them out, so a run may go on
-with other processes than it was begun with.
+all: it is written under another name and renamed. `load` restores exactly what `save` was given, so that a
+resumed run goes on as if never stopped. Under FSDP2 the tensors are sharded (DTensor) in memory and full on
+disk, so a run may go on with other processes than it was begun with. Reading and writing then take part in
+all processes, for the same tensors in the same order.
 """
 
 from __future__ import annotations
@@ -11,84 +12,78 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from latent_shift.training.optimization import Diverged, new_optimizer
-from latent_shift.training.optimizer_state import read_optimizer, write_optimizer
-from latent_shift.training.recipe import Run
-from latent_shift.training.sharding import fill, gather, joined, own
+from latent_shift.training.logging import Diverged
+from latent_shift.training.optim import new_optimizer
+from latent_shift.training.task import Task
 
 _UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True)
 class State:
-    """What changes from step to step. scaler: of the gradients in fp16, else None."""
+    """All that a step changes. scaler: of the gradients in fp16, else None."""
 
-    objective: nn.Module
+    task: Task
     trained: list[nn.Parameter]
-    average: EMAModel
+    ema: EMAModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None = None
 
     @classmethod
     def new(
         cls,
-        objective: nn.Module,
-        recipe: Run,
-        scaler: torch.amp.GradScaler | None = None,
+        task: Task,
         optimizer: torch.optim.Optimizer | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> State:
-        """The state before the first step; all parameters that require gradients are trained.
+        """The state before the first step. optimizer: of the task's parameters, where they are sharded."""
+        trained = trained_parameters(task)
+        ema = EMAModel(
+            trained, decay=task.recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True
+        )
+        return cls(task, trained, ema, optimizer or new_optimizer(trained, task.recipe.optimizer), scaler)
 
-        optimizer: theirs, where processes share it out already.
-        """
-        trained = trainable(objective)
-        average = EMAModel(
-            [own(parameter) for parameter in trained],
-            decay=recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True,
-        )  # fmt: skip
-        return cls(objective, trained, average, optimizer or new_optimizer(trained, recipe.optimizer), scaler)
-
-    def take_average(self) -> None:
-        """Move the average towards the trained parameters, after a step of the optimizer."""
-        self.average.step(self._own())
+    def update_ema(self) -> None:
+        """Move the average toward the trained parameters, after a step of the optimizer."""
+        self.ema.step(self.trained)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def ema_weights(self) -> Iterator[None]:
         """Within the `with` block the trained parameters hold their moving average."""
-        self.average.store(self._own())
-        self.average.copy_to(self._own())
+        self._swap_with_ema()
         try:
             yield
         finally:
-            self.average.restore(self._own())
+            self._swap_with_ema()
 
-    def averages(self) -> Iterator[Tensor]:
-        """The moving averages of the trained parameters, shared out as these are."""
-        for part, parameter in zip(self.average.shadow_params, self.trained, strict=True):
-            yield joined(part, parameter)
+    @torch.no_grad()
+    def _swap_with_ema(self) -> None:
+        for parameter, average in zip(self.trained, self.ema.shadow_params, strict=True):
+            current = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(current)
 
-    def _own(self) -> list[Tensor]:
-        return [own(parameter) for parameter in self.trained]
 
-
-def trainable(objective: nn.Module) -> list[nn.Parameter]:
+def trained_parameters(task: nn.Module) -> list[nn.Parameter]:
     """The parameters that require gradients."""
-    return [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    return [parameter for parameter in task.parameters() if parameter.requires_grad]
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The folders of a run's whole checkpoints, the oldest first."""
+    """The folders of a run's complete checkpoints, the oldest first."""
     return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != _UNFINISHED)
 
 
@@ -98,27 +93,28 @@ def step_of(checkpoint: Path) -> int:
 
 
 def save(run: Path, step: int, state: State, keep: int, *, writes: bool = True) -> Path:
-    """Write the checkpoint of `step` and remove all but the newest `keep`. Returns its folder.
+    """Write the checkpoint of a run's `state` at `step`, and remove all but the newest `keep`.
 
-    writes: false in the processes beside the main one, which only bring their parts.
+    run: the run's folder. writes: false in all processes but the main one; these help to gather the tensors.
+    Returns the checkpoint's folder.
     Raises Diverged, and writes nothing, where a weight is not finite; ValueError where the disk is full or
     cannot be written, with the checkpoints before it as they were.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
-    weights = gather(_named(state.objective), keep=writes)
+    weights = _gather(_named(state.task), keep=writes)
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite at step {step}: lower learning_rate, or use fp32")
-    with _whole_folder(folder) if writes else nullcontext(folder) as partial:
+    with _atomic_folder(folder) if writes else nullcontext(folder) as partial:
         if writes:
             save_file(weights, partial / "weights.safetensors")
-        average = gather(((str(i), part) for i, part in enumerate(state.averages())), keep=writes)
+        average = _gather(((str(i), one) for i, one in enumerate(state.ema.shadow_params)), keep=writes)
         if writes:
             save_file(average, partial / "ema.safetensors")
-        tensors, numbers = read_optimizer(state.optimizer, state.trained, keep=writes)
+        tensors, numbers = read_optimizer(state.optimizer, keep=writes)
         if writes:
             save_file(tensors, partial / "optimizer.safetensors")
-            rest = {"step": step, "ema_step": state.average.optimization_step, "optimizer": numbers}
+            rest = {"step": step, "ema_step": state.ema.optimization_step, "optimizer": numbers}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
     for old in checkpoints(run)[:-keep] if writes else ():
@@ -127,8 +123,8 @@ def save(run: Path, step: int, state: State, keep: int, *, writes: bool = True) 
 
 
 @contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Give another folder, renamed to `folder` at the end; removed, and told, where it cannot be written."""
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield another folder, renamed to `folder` at the end; removed where it cannot be written."""
     for stale in folder.parent.glob(f"step-*{_UNFINISHED}"):  # of a run that was killed
         shutil.rmtree(stale)
     partial = folder.with_suffix(_UNFINISHED)
@@ -155,18 +151,18 @@ def load(run: Path, state: State) -> int:
     if not found:
         return 0
     folder = found[-1]
-    named = dict(_named(state.objective))
+    named = dict(_named(state.task))
     with safe_open(folder / "weights.safetensors", framework="pt") as weights:
         shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
         if shapes != {name: tuple(parameter.shape) for name, parameter in named.items()}:
             raise ValueError(f"checkpoint {folder} is of another model: train into another output folder")
         for name, parameter in named.items():
-            fill(parameter, weights.get_tensor(name))
+            copy_into(parameter, weights.get_tensor(name))
     rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     with safe_open(folder / "ema.safetensors", framework="pt") as average:
-        for i, part in enumerate(state.averages()):
-            fill(part, average.get_tensor(str(i)))
-    state.average.optimization_step = rest["ema_step"]
+        for i, shadow in enumerate(state.ema.shadow_params):
+            copy_into(shadow, average.get_tensor(str(i)))
+    state.ema.optimization_step = rest["ema_step"]
     tensors = load_file(folder / "optimizer.safetensors")
     write_optimizer(state.optimizer, state.trained, tensors, rest["optimizer"])
     if state.scaler is not None and "scaler" in rest:
@@ -174,6 +170,66 @@ def load(run: Path, state: State) -> int:
     return int(rest["step"])
 
 
-def _named(objective: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def read_optimizer(
+    optimizer: torch.optim.Optimizer, *, keep: bool = True
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """An optimizer's state: full tensors on the CPU, and plain numbers.
+
+    "3.exp_avg" is the entry `exp_avg` of the trained parameter 3, counted from 0. keep: as in `_gather`.
+    """
+    state = optimizer.state_dict()["state"]
+    entries = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in entries.items() if key not in tensors}
+    return _gather(tensors.items(), keep=keep), numbers
+
+
+def write_optimizer(
+    optimizer: torch.optim.Optimizer,
+    trained: list[nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, float],
+) -> None:
+    """Give an optimizer of the trained parameters the tensors and numbers that `read_optimizer` read."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in (*tensors.items(), *numbers.items()):
+        index, name = key.split(".", 1)
+        like = trained[int(index)]
+        if isinstance(value, Tensor) and value.shape == like.shape:
+            value = _shard_like(value, like)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The full tensor, detached. If it is sharded, all processes have to call this."""
+    detached: Any = tensor.detach()
+    return detached.full_tensor() if isinstance(tensor, DTensor) else detached
+
+
+@torch.no_grad()
+def copy_into(parameter: Tensor, tensor: Tensor) -> None:
+    """Write a full tensor, the same in all processes, into a parameter, which may be sharded."""
+    parameter.copy_(_shard_like(tensor.to(parameter.dtype), parameter))
+
+
+def _shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A full tensor, sharded as `like` is. No data is exchanged: each process must have the same."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _gather(named: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
+    """Full tensors by name, on the CPU; with `keep` false none, in processes that only help."""
+    kept = {}
+    for name, tensor in named:
+        full = full_tensor(tensor)
+        if keep:
+            kept[name] = full.cpu().contiguous()
+    return kept
+
+
+def _named(task: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The trained parameters by name."""
-    return ((name, value) for name, value in objective.named_parameters() if value.requires_grad)
+    return ((name, value) for name, value in task.named_parameters() if value.requires_grad)

@@ -1,37 +1,38 @@
-"""The recipe of a run, kept beside its checkpoints: a run goes on only with what it was begun with.
+"""The recipe of a run, recorded beside its checkpoints: a run goes on only with the recipe it was begun with.
 
-Whatever changes the numbers must stay; what only decides how long, how fast and how well watched a run is may
+What changes the numbers must stay; what only decides how long, how fast and how well watched a run is may
 change. A run without a checkpoint has begun nothing yet, so its recipe is free.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from latent_shift.io import write_text
 from latent_shift.training.checkpoint import checkpoints, step_of
-from latent_shift.training.recipe import Run
+from latent_shift.training.old_recipes import upgrade
+from latent_shift.training.recipe import Recipe
 
 FILE_NAME = "recipe.json"
 FREE = frozenset(
     {
-        "output", "steps", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "workers",
-        "compile", "precision", "optimizer.cooldown_steps", "sampling.guidance_scale",
+        "output", "steps", "log_every", "sample_every", "checkpoint_every", "checkpoints_total_limit",
+        "num_workers", "compile", "mixed_precision", "optimizer.cooldown_steps", "sampling.guidance_scale",
         "sampling.num_inference_steps", "sampling.eta",
     }
 )  # fmt: skip
 
 
-def check_recipe(recipe: Run) -> None:
+def check_unchanged(recipe: Recipe) -> None:
     """Raise ValueError, naming every changed key, where the run's checkpoints come from another recipe."""
     path = recipe.output / FILE_NAME
     if not path.exists() or not checkpoints(recipe.output):
         return
-    changed = changes(_begun_with(path, type(recipe)), recipe.model_dump(mode="json"))
+    changed = changes(_recorded(path, type(recipe)), recipe.model_dump(mode="json"))
     if changed:
         raise ValueError(
             f"{recipe.output} was begun with other settings: {'; '.join(changed)}."
@@ -39,35 +40,33 @@ def check_recipe(recipe: Run) -> None:
         )
 
 
-def is_finished(recipe: Run) -> bool:
-    """Whether the run took its last step by this very recipe and its model is written: nothing is left."""
+def is_finished(recipe: Recipe) -> bool:
+    """Whether the run took its last step by this very recipe and its model is written."""
     found, path = checkpoints(recipe.output), recipe.output / FILE_NAME
     if not found or step_of(found[-1]) < recipe.steps or not (recipe.output / "model").is_dir():
         return False
-    return not path.exists() or _begun_with(path, type(recipe)) == recipe.model_dump(mode="json")
+    return not path.exists() or _recorded(path, type(recipe)) == recipe.model_dump(mode="json")
 
 
-def write_recipe(recipe: Run) -> None:
-    """Keep the recipe in the run's folder."""
-    recipe.output.mkdir(parents=True, exist_ok=True)
-    partial = recipe.output / f".{FILE_NAME}.unfinished"
-    partial.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, recipe.output / FILE_NAME)
+def record_recipe(recipe: Recipe) -> None:
+    """Write the recipe, with all defaults, into the run's folder."""
+    write_text(recipe.output / FILE_NAME, recipe.model_dump_json(indent=2) + "\n")
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs of two recipes, as "a.b was 1, is 2", without what is free to change."""
+    """Differences between two recipes, as "a.b was 1, is 2", without keys that are free to change."""
     old, new = _flat(before), _flat(now)
     keys = [key for key in dict.fromkeys([*old, *new]) if key not in FREE and old.get(key) != new.get(key)]
     return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]
 
 
-def _begun_with(path: Path, kind: type[Run]) -> dict[str, Any]:
-    """The recipe on disk, completed by the defaults of keys that are younger than it."""
+def _recorded(path: Path, config: type[Recipe]) -> dict[str, Any]:
+    """The recorded recipe, completed by the defaults of keys that are younger than it."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    upgrade(content)
     try:
-        return kind.model_validate(content).model_dump(mode="json")
-    except ValidationError:  # of another task, or with a key that is gone: compare as it stands
+        return config.model_validate(content).model_dump(mode="json")
+    except ValidationError:  # of another task, or with a key that is gone: compare it as it is
         return content
 
 

@@ -1,177 +1,282 @@
-"""The training loop: any objective, on accelerate, resumable at every checkpoint.
+"""The trainer: one loop for every task, on accelerate, resumable at every checkpoint.
 
-It knows no task: an objective is a module whose forward(batch, rng) gives {"loss": ..., figures}, with a
-dataset, samples to look at and a model to export. What a step sees and rng depends on (seed, step) alone,
-so the same command again goes on from the last checkpoint with the numbers of a run never stopped.
-Ctrl-C and SIGTERM finish the step, write a checkpoint and leave.
+It knows no task but by its interface (`task.py`). What a step sees, and its random numbers, depend on (seed,
+step) only, so the same command again goes on from the last checkpoint with the numbers of a run never
+stopped. SIGINT and SIGTERM: finish the current step, save a checkpoint, exit.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
-from torch.utils.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
 
-from latent_shift.training.batches import loader
-from latent_shift.training.checkpoint import State, load, save, trainable
-from latent_shift.training.distributed import Prepared, new_accelerator, prepare
-from latent_shift.training.interrupts import Interrupted, stop_requests
-from latent_shift.training.log import Log, Progress, show_samples
-from latent_shift.training.model_card import write_card
-from latent_shift.training.oom import memory_told
-from latent_shift.training.optimization import new_optimizer
-from latent_shift.training.quiet import quiet_libraries
-from latent_shift.training.recipe import Divisible, Run
-from latent_shift.training.run_config import check_recipe, is_finished, write_recipe
-from latent_shift.training.sharding import fill, whole
-from latent_shift.training.skipped import Skipped
-from latent_shift.training.train_step import take_step
-from latent_shift.training.validation import FixedItems
+from latent_shift.rng import StepRNG, step_seed
+from latent_shift.training.checkpoint import (
+    State,
+    copy_into,
+    full_tensor,
+    load,
+    save,
+    trained_parameters,
+)
+from latent_shift.training.datasets import loader
+from latent_shift.training.distributed import (
+    Interrupted,
+    new_accelerator,
+    prepare,
+    reshard,
+    stop_requests,
+)
+from latent_shift.training.logging import Report, SkippedSteps, TrainingLog, show_samples
+from latent_shift.training.model_card import write_model_card
+from latent_shift.training.optim import learning_rate, new_optimizer
+from latent_shift.training.run_config import check_unchanged, is_finished, record_recipe
+from latent_shift.training.task import Task
 
-Report = Callable[[Progress], None]
-
-
-class Objective(Protocol):
-    """What the loop trains; also an nn.Module, whose parameters that require gradients are trained."""
-
-    def dataset(self, report: Report) -> Dataset[Any]:
-        """What the steps see; long preparations tell `report` how far they are."""
-        ...
-
-    def validation(self, report: Report) -> Dataset[Any]:
-        """The items of the recipe's validation, none of which the steps see."""
-        ...
-
-    def samples(self, folder: Path, step: int) -> None:
-        """Write pictures of what the objective can do now into `folder`."""
-        ...
-
-    def export(self, folder: Path) -> None:
-        """Write the trained model into `folder`."""
-        ...
+_NO_MEMORY_ON_CPU = "DefaultCPUAllocator"  # torch has no class of its own for a CPU's
+_LESS_MEMORY = (
+    "gradient_checkpointing: true", "gradient_accumulation_steps: batch_size", "a smaller batch_size",
+    "fewer or smaller frames (clips.frames)", "lora: {}", "optimizer.kind: adamw-8bit (on a GPU)",
+    "FSDP2 on several GPUs (docs/training.md)",
+)  # fmt: skip
 
 
-def train(recipe: Run, objective: nn.Module, report: Report) -> Path:
-    """Train to the recipe's last step and export the averaged model. Returns the model's folder.
+def train(task: Task, report: Report) -> Path:
+    """Train a task to its recipe's last step and export the averaged model. Returns the model's folder.
 
     A run that is finished is left as it is.
-    Raises Interrupted after Ctrl-C or SIGTERM, with a checkpoint written; Diverged where too many steps
+    Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written; Diverged where too many steps
     had no finite gradient, or a weight is not finite, leaving the last good checkpoint; ValueError where the
     run was begun with another recipe.
     """
-    check_recipe(recipe)
-    if is_finished(recipe):
-        return recipe.output / "model"
-    accelerator = new_accelerator(recipe)
+    check_unchanged(task.recipe)
+    if is_finished(task.recipe):
+        return task.recipe.output / "model"
+    accelerator = new_accelerator(task.recipe)
     try:
-        with quiet_libraries():
-            optimizer = new_optimizer(trainable(objective.to(accelerator.device)), recipe.optimizer)
-            prepared = prepare(accelerator, recipe, objective, optimizer)
-            state = State.new(objective, recipe, accelerator.scaler, optimizer)
-            done = load(recipe.output, state)
-            if accelerator.is_main_process:
-                write_recipe(recipe)
-            if done < recipe.steps:
-                _take_steps(recipe, state, prepared, done, accelerator, report)
-            with _shown(state, prepared, accelerator) as shown:
-                if accelerator.is_main_process:
-                    _export(recipe, shown)
-            accelerator.wait_for_everyone()  # a process that ends while gloo frees its tensors may abort
+        return Trainer(task, accelerator, report).run()
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state()  # else the next run of this process must have the same precision
-    return recipe.output / "model"
 
 
-def _take_steps(
-    recipe: Run, state: State, prepared: Prepared, done: int, accelerator: Accelerator, report: Report
-) -> None:
-    """All steps after `done`, with checkpoints, samples and the log."""
-    model, optimizer = prepared.model, prepared.optimizer
-    with accelerator.main_process_first():
-        data = _tasks(state).dataset(report)
-    batches = loader(
-        data, recipe.batch_size, recipe.seed, done,
-        workers=recipe.workers, rank=accelerator.process_index, world_size=accelerator.num_processes,
-    )  # fmt: skip
-    log = Log(recipe, done, accelerator, report)
-    skipped = Skipped(recipe, done, writes=accelerator.is_main_process)
-    fixed = _fixed_items(recipe, state, accelerator, report)
-    with stop_requests() as stop:
-        for step, batch in zip(range(done + 1, recipe.steps + 1), log.timed(batches), strict=False):
-            with memory_told():
-                figures = take_step(recipe, model, optimizer, state, accelerator, step, batch)
-            if figures is None:
-                skipped.note(step, batch)
-            elif fixed is not None and (step % fixed.every == 0 or step == recipe.steps):
-                figures["validation_loss"] = fixed.loss(state, accelerator)
-            log.step(step, figures or {})
-            stops = stop.agreed(accelerator)
-            _keep(recipe, state, prepared, accelerator, step, ends=stops or step == recipe.steps)
-            if stops and step < recipe.steps:
-                accelerator.wait_for_everyone()
-                raise Interrupted(f"stopped at step {step}")
+class Trainer:
+    """One run: a task, shared out among the processes, and its state."""
+
+    def __init__(self, task: Task, accelerator: Accelerator, report: Report) -> None:
+        self.task, self.recipe, self.accelerator, self.report = task, task.recipe, accelerator, report
+        optimizer = new_optimizer(trained_parameters(task.to(accelerator.device)), self.recipe.optimizer)
+        self.model, self.optimizer, self.replica = prepare(accelerator, self.recipe, task, optimizer)
+        self.state = State.new(task, optimizer, accelerator.scaler)
+
+    def run(self) -> Path:
+        """Take all steps that are left, then export."""
+        recipe, main = self.recipe, self.accelerator.is_main_process
+        done = load(recipe.output, self.state)
+        if main:
+            record_recipe(recipe)
+        if done < recipe.steps:
+            self._take_steps(done)
+        with self._ema_task() as task:
+            if main:
+                _export(task)
+        self.accelerator.wait_for_everyone()  # a process that ends while gloo frees its tensors may abort
+        return recipe.output / "model"
+
+    def _take_steps(self, done: int) -> None:
+        """Take the steps after `done`, with checkpoints, samples and the log."""
+        recipe, accelerator = self.recipe, self.accelerator
+        with accelerator.main_process_first():
+            data = self.task.dataset(self.report)
+        batches = loader(
+            data, recipe.batch_size, recipe.seed, done,
+            workers=recipe.num_workers, rank=accelerator.process_index, world_size=accelerator.num_processes,
+        )  # fmt: skip
+        log = TrainingLog(recipe, done, accelerator, self.report)
+        skipped = SkippedSteps(recipe, done, writes=accelerator.is_main_process)
+        held_out = self.task.validation(self.report)
+        validation = None if held_out is None else ValidationSet(held_out, self.task, accelerator)
+        with stop_requests() as stop:
+            for step, batch in zip(range(done + 1, recipe.steps + 1), log.timed(batches), strict=False):
+                with _advice_on_memory():
+                    metrics = self._step(step, batch)
+                if metrics is None:
+                    skipped.add(step, batch)
+                elif validation is not None and (step % validation.every == 0 or step == recipe.steps):
+                    metrics["validation_loss"] = validation.loss(self.state)
+                log.step(step, metrics or {})
+                stops = stop.agreed(accelerator)
+                if stops or step == recipe.steps or step % recipe.checkpoint_every == 0:
+                    save(
+                        recipe.output, step, self.state, recipe.checkpoints_total_limit,
+                        writes=accelerator.is_main_process,
+                    )  # fmt: skip
+                if recipe.sample_every and step % recipe.sample_every == 0:
+                    self._sample(step)
+                if stops and step < recipe.steps:
+                    accelerator.wait_for_everyone()
+                    raise Interrupted(f"stopped at step {step}")
+
+    def _step(self, step: int, batch: dict[str, Any]) -> dict[str, Tensor] | None:
+        """Take one step of the optimizer and of the average. Returns its metrics, scalars.
+
+        None where the gradient was not finite: such a step changes nothing.
+        """
+        recipe, accelerator = self.recipe, self.accelerator
+        rate = learning_rate(recipe.optimizer, step, recipe.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rng = StepRNG.of(
+            step_seed(recipe.seed, step), recipe.batch_size,
+            accelerator.process_index, accelerator.num_processes,
+        )  # fmt: skip
+        # For dropout, where a model has some.
+        torch.manual_seed(step_seed(rng.seed, -1, accelerator.process_index))
+        metrics = self._backward(_to_device(batch, accelerator.device), rng)
+        norm = full_tensor(accelerator.clip_grad_norm_(self.state.trained, recipe.optimizer.max_grad_norm))
+        finite = self._all_finite(metrics["loss"], norm)
+        if finite or accelerator.scaler is not None:  # half precision's scaler skips such steps itself
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        if not finite:
+            return None
+        self.state.update_ema()
+        return {**metrics, "gradient_norm": norm, "learning_rate": torch.tensor(rate)}
+
+    def _backward(self, batch: dict[str, Any], rng: StepRNG) -> dict[str, Tensor]:
+        """Compute the gradient of a batch, part by part. Returns the mean metrics of the parts."""
+        count = self.recipe.gradient_accumulation_steps
+        means: dict[str, Tensor] = {}
+        for number, (part, part_rng) in enumerate(rng.microbatches(batch, count), 1):
+            with nullcontext() if number == count else self.accelerator.no_sync(self.model):
+                metrics = self.model(part, part_rng)
+                self.accelerator.backward(metrics["loss"] / count)
+            for name, value in metrics.items():
+                means[name] = means.get(name, torch.zeros(())).to(value.device) + value.detach() / count
+        return means
+
+    def _all_finite(self, loss: Tensor, norm: Tensor) -> bool:
+        """Whether loss and gradient are finite, in all processes.
+
+        With a scaler only the loss: it seeks the largest scale with finite gradients, and goes too far at
+        times.
+        """
+        finite = torch.isfinite(loss)
+        if self.accelerator.scaler is None:
+            finite = finite & torch.isfinite(norm)
+        if self.accelerator.num_processes > 1:
+            finite = self.accelerator.reduce(finite.float(), "mean") == 1
+        return bool(finite)
+
+    def _sample(self, step: int) -> None:
+        with self._ema_task() as task:
+            if self.accelerator.is_main_process:
+                folder = self.recipe.output / "samples"
+                task.samples(folder, step)
+                show_samples(self.accelerator, folder, step)
+
+    @contextmanager
+    def _ema_task(self) -> Iterator[Task]:
+        """The task with the averaged weights, whole in the main process. All processes take part."""
+        if not self.accelerator.is_fsdp2:
+            with self.state.ema_weights():
+                yield self.task
+            return
+        targets: Sequence[nn.Parameter | None] = [None] * len(self.state.trained)
+        if self.replica is not None:
+            targets = trained_parameters(self.replica)
+        for target, shadow in zip(targets, self.state.ema.shadow_params, strict=True):
+            average = full_tensor(shadow)
+            if target is not None:
+                copy_into(target, average)
+        if self.replica is None:
+            yield self.task  # in another process than the main one, which does not use it
+            return
+        try:
+            yield cast(Task, self.replica.to(self.accelerator.device))
+        finally:
+            self.replica.cpu()
 
 
-def _fixed_items(recipe: Run, state: State, accelerator: Accelerator, report: Report) -> FixedItems | None:
-    if not isinstance(recipe, Divisible) or recipe.validation is None:
-        return None
-    data = _tasks(state).validation(report)
-    return FixedItems(data, recipe, accelerator)
+class ValidationSet:
+    """Items of a validation in this process, in batches, with noise that never changes.
+
+    Raises ValueError where the processes cannot share the items evenly.
+    """
+
+    def __init__(self, data: Dataset[Any], task: Task, accelerator: Accelerator) -> None:
+        recipe = task.recipe
+        assert recipe.validation is not None
+        self.every, self.accelerator = recipe.validation.every, accelerator
+        count = len(data)  # type: ignore[arg-type]
+        if count % accelerator.num_processes:
+            raise ValueError(
+                f"validation.items {count} cannot be shared by {accelerator.num_processes} processes"
+            )
+        rng = StepRNG.of(
+            step_seed(recipe.seed, 0), count, accelerator.process_index, accelerator.num_processes
+        )
+        same_shape: dict[tuple[int, ...], list[tuple[int, dict[str, Any]]]] = {}
+        for index in rng.batch_indices:
+            item = data[index]
+            shape = tuple(item["frames" if "frames" in item else "latents"].shape)
+            same_shape.setdefault(shape, []).append((index, item))
+        size = max(recipe.batch_size // accelerator.num_processes, 1)
+        self.batches = [
+            (
+                default_collate([item for _, item in items[start : start + size]]),
+                StepRNG(rng.seed, tuple(index for index, _ in items[start : start + size]), count),
+            )
+            for items in same_shape.values()
+            for start in range(0, len(items), size)
+        ]
+
+    @torch.no_grad()
+    def loss(self, state: State) -> Tensor:
+        """The mean loss of the averaged weights over all items, a scalar."""
+        accelerator, total = self.accelerator, torch.zeros((), device=self.accelerator.device)
+        state.task.eval()
+        with state.ema_weights(), accelerator.autocast():
+            for batch, rng in self.batches:
+                metrics = state.task(_to_device(batch, accelerator.device), rng)
+                total += metrics["loss"] * len(rng.batch_indices)
+            reshard(state.task)
+        state.task.train()
+        total /= sum(len(rng.batch_indices) for _, rng in self.batches)
+        return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total
 
 
-def _keep(
-    recipe: Run, state: State, prepared: Prepared, accelerator: Accelerator, step: int, *, ends: bool
-) -> None:
-    """Write the checkpoint and the samples that are due; the other processes bring their parts, if any."""
-    if ends or step % recipe.checkpoint_every == 0:
-        save(recipe.output, step, state, recipe.keep_checkpoints, writes=accelerator.is_main_process)
-    if recipe.sample_every and step % recipe.sample_every == 0:
-        with _shown(state, prepared, accelerator) as shown:
-            if accelerator.is_main_process:
-                shown.samples(recipe.output / "samples", step)
-                show_samples(accelerator, recipe.output / "samples", step)
+def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
 @contextmanager
-def _shown(state: State, prepared: Prepared, accelerator: Accelerator) -> Iterator[Objective]:
-    """The objective with the averaged weights, whole in the main process: a matter of all processes."""
-    if not accelerator.is_fsdp2:
-        with state.averaged():
-            yield _tasks(state)
-        return
-    replica = prepared.replica
-    targets = trainable(replica) if replica is not None else [None] * len(state.trained)
-    for target, average in zip(targets, state.averages(), strict=True):
-        tensor = whole(average)
-        if target is not None:
-            fill(target, tensor)
-    if replica is None:
-        yield _tasks(state)  # of another process than the main one, which does nothing with it
-        return
+def _advice_on_memory() -> Iterator[None]:
+    """Turn out-of-memory errors into a ValueError that says what takes less."""
     try:
-        yield cast(Objective, replica.to(accelerator.device))
-    finally:
-        replica.cpu()
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
+            raise
+        advice = "; ".join(_LESS_MEMORY)
+        raise ValueError(f"out of memory in a training step; what takes less: {advice}") from error
 
 
-def _export(recipe: Run, objective: Objective) -> None:
-    """Write the model, whole or not at all."""
-    folder, partial = recipe.output / "model", recipe.output / "model.unfinished"
+def _export(task: Task) -> None:
+    """Write the model's folder, whole or not at all."""
+    folder, partial = task.recipe.output / "model", task.recipe.output / "model.unfinished"
     shutil.rmtree(partial, ignore_errors=True)
-    objective.export(partial)
-    write_card(partial, recipe)
+    task.export(partial)
+    write_model_card(partial, task)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
-
-
-def _tasks(state: State) -> Objective:
-    return cast(Objective, state.objective)

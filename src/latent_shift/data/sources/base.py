@@ -70,6 +70,11 @@ class GeneratedSource(BaseModel, ABC):
     def shape(self) -> ClipShape:
         """The native shape of its clips."""
 
+    @property
+    def description(self) -> str:
+        """The series in words, for model cards."""
+        return f"{self.format}, seed {self.seed}"
+
     @abstractmethod
     def dataset(
         self, *, images: bool = False, crop: int | None = None, hard_negatives: int = 0

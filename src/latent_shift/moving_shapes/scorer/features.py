@@ -47,7 +47,7 @@ from latent_shift.moving_shapes import constants
 from latent_shift.moving_shapes.scorer import shape_match
 from latent_shift.moving_shapes.scorer.segment import segment
 from latent_shift.moving_shapes.scorer.tracking import track_object
-from latent_shift.training.text_tower import embed_texts, read_text_tower
+from latent_shift.training.text_encoder import embed_texts, load_text_encoder
 
 PREPROCESSING = Preprocessing(constants.SIZE, "bilinear", antialias=True)
 # Position (x, y), size and presence at each of 16 moments; probabilities of shapes; one-hot colour and
@@ -115,7 +115,7 @@ class Encoders(TextExtractor):
         folder = options.model or resolve(DEFAULT_MODEL)
         network, digest = _read_video_encoder(folder)
         config: Any = network.config
-        self.tokenizer, self.text_encoder = read_text_tower(folder)
+        self.tokenizer, self.text_encoder = load_text_encoder(folder)
         self.text_encoder.requires_grad_(False).eval().to(options.device)
         self.num_frames, width = int(config.num_frames), int(config.hidden_size)
         name = "moving-shapes" if per == "clip" else "moving-shapes-frames"

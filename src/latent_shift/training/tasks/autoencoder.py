@@ -1,40 +1,102 @@
-"""The image autoencoder's objective: a frame, encoded and decoded, should come back as it was.
+"""The task autoencoder: an image autoencoder that reconstructs single frames.
 
-Trains diffusers' `AutoencoderKL` on single frames with absolute and squared error and a light pull of the
-latents toward a unit Gaussian. Not adversarial: the world's flat colours and clean edges do not need it.
+Trains diffusers' `AutoencoderKL` with absolute and squared error and a light pull of the latents toward a
+unit Gaussian. Not adversarial: flat colours and clean edges do not need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from latent_shift.autoencoder import ENCODER_PREFIXES, to_model_range
+from latent_shift.autoencoder import ENCODER_PREFIXES, to_model_range, to_uint8
+from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.data.video_dataset import VideoDataset
 from latent_shift.media import write_image
 from latent_shift.rng import StepRNG
-from latent_shift.training.log import Progress
-from latent_shift.training.recipe import AutoencoderRecipe
-from latent_shift.training.sources import listing
+from latent_shift.training.datasets import Clips, data_summary
+from latent_shift.training.logging import Report
+from latent_shift.training.recipe import Holds, Recipe, exactly_one, known_to
+from latent_shift.training.task import Task
+
+_SAMPLED, _MEASURED = 10**6, 2 * 10**6  # indices, far from what is trained on
 
 
-class AutoencoderObjective(nn.Module):
-    """Frames uint8 (B, 1, H, W, 3) in, the loss of their reconstruction out."""
+class AutoencoderRecipe(Recipe):
+    """An image autoencoder, trained on single frames."""
+
+    task: Literal["autoencoder"]
+    source: AnyGeneratedSource | None = Field(None, description="frames of a generated source; or clips")
+    clips: Clips | None = Field(None, description="single frames of your own clips; or source")
+    autoencoder: Annotated[dict[str, Any], known_to(AutoencoderKL)] = Field(
+        description="diffusers AutoencoderKL"
+    )
+    kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
+    crop: int | None = Field(None, ge=8, description="train on windows of so many pixels around the objects")
+    init_from: Annotated[Path | None, Holds(("vae",))] = Field(
+        None, description="folder with the vae/ to start from; none: new weights"
+    )
+    freeze_encoder: bool = Field(
+        False, description="train only the decoder of init_from: latents stay valid, and denoisers of them"
+    )
+
+    def check(self) -> None:
+        """See `Recipe.check`."""
+        super().check()
+        if self.clips is not None:
+            self.clips.check(single_frames=True)
+
+    def data_summary(self) -> list[str]:
+        """See `Recipe.data_summary`."""
+        return data_summary(self.source, self.clips)
+
+    @model_validator(mode="after")
+    def _has_an_encoder_to_freeze(self) -> AutoencoderRecipe:
+        if self.freeze_encoder and self.init_from is None:
+            raise ValueError(
+                "freeze_encoder needs init_from: a new encoder has learned nothing worth keeping"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> AutoencoderRecipe:
+        if self.crop is not None and self.clips is not None:
+            raise ValueError("crop: only for source; the height and width of clips.frames say what is seen")
+        exactly_one(self, "source", "clips")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> AutoencoderRecipe:
+        if self.crop is not None and self.source is not None and self.crop > min(self.source.shape[2:]):
+            raise ValueError(
+                f"crop {self.crop} is larger than the frames of source, {self.source.shape.height}"
+            )
+        scale = 2 ** (len(self.autoencoder.get("block_out_channels", ())) - 1)
+        if self.crop is not None and self.crop % scale:
+            raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {scale}")
+        return self
+
+
+class AutoencoderTask(Task):
+    """From frames uint8 (B, 1, H, W, 3) to the loss of their reconstruction."""
+
+    Config = AutoencoderRecipe
+    summary = "an image autoencoder"
+    recipe: AutoencoderRecipe
 
     def __init__(self, recipe: AutoencoderRecipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        if recipe.init is None:
+        super().__init__(recipe)
+        if recipe.init_from is None:
             self.vae = AutoencoderKL(**recipe.autoencoder)
         else:
-            self.vae = AutoencoderKL.from_pretrained(recipe.init / "vae", torch_dtype=torch.float32)
+            self.vae = AutoencoderKL.from_pretrained(recipe.init_from / "vae", torch_dtype=torch.float32)
         if recipe.freeze_encoder:
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(not name.startswith(ENCODER_PREFIXES))
@@ -42,71 +104,65 @@ class AutoencoderObjective(nn.Module):
             self.vae.encoder.compile()
             self.vae.decoder.compile()
 
-    def dataset(self, report: Callable[[Progress], None]) -> Dataset[dict[str, Any]]:
-        """Single frames of the recipe's levels, or windows of them; or of the user's clips."""
-        own = self._own_frames(kept_out=False)
-        return own or self._world().dataset(images=True, crop=self.recipe.crop)
+    def dataset(self, report: Report) -> Dataset[dict[str, Any]]:
+        """Single frames of the source, or windows of them; or of the user's clips."""
+        return self._clips_of(validation=False) or self._source.dataset(images=True, crop=self.recipe.crop)
 
-    def validation(self, report: Callable[[Progress], None]) -> Dataset[dict[str, Any]]:
-        """Whole frames of another series of the same levels; or of clips that `dataset` keeps out."""
-        own, recipe = self._own_frames(kept_out=True), self.recipe
-        if own is not None:
-            return own
-        assert recipe.validation is not None
-        return self._world().other_series(recipe.validation.items).dataset(images=True)
-
-    def _world(self) -> GeneratedSource:
-        assert self.recipe.world is not None  # the recipe has one of the two
-        return self.recipe.world
-
-    def _own_frames(self, *, kept_out: bool) -> VideoDataset | None:
-        clips, kept = self.recipe.clips, self.recipe.validation
-        if clips is None:
+    def validation(self, report: Report) -> Dataset[dict[str, Any]] | None:
+        """Whole frames of another series of the same source; or of clips that `dataset` keeps out."""
+        if self.recipe.validation is None:
             return None
-        found = listing(clips.source)
-        if kept is not None:
-            found = found.split(kept.items, self.recipe.seed)[kept_out]
-        seen = clips.frames.model_copy(update={"num_frames": 1})
-        return VideoDataset(
-            found, seen, seed=self.recipe.seed, bad_log=self.recipe.output / "bad-clips.jsonl"
-        )
+        own = self._clips_of(validation=True)
+        return own or self._source.other_series(self.recipe.validation.items).dataset(images=True)
 
-    def _frames(self, first: int, count: int) -> Tensor:
-        """Whole frames uint8 (N, H, W, 3), `count` of them from visit `first` on."""
-        whole = self._own_frames(kept_out=False) or self._world().dataset(images=True)
-        frames = torch.cat([whole[visit]["frames"] for visit in range(first, first + count)])
+    @property
+    def _source(self) -> GeneratedSource:
+        assert self.recipe.source is not None  # the recipe has one of the two
+        return self.recipe.source
+
+    def _clips_of(self, *, validation: bool) -> VideoDataset | None:
+        """The clips that are trained on, or those kept out; None where the frames are of a source."""
+        recipe = self.recipe
+        if recipe.clips is None:
+            return None
+        manifest = recipe.clips.manifest
+        if recipe.validation is not None:
+            manifest = manifest.split(recipe.validation.items, recipe.seed)[validation]
+        frames = recipe.clips.frames.model_copy(update={"num_frames": 1})
+        return VideoDataset(manifest, frames, seed=recipe.seed, bad_log=recipe.output / "bad-clips.jsonl")
+
+    def _whole_frames(self, first: int, count: int) -> Tensor:
+        """Whole frames uint8 (N, H, W, 3), `count` of them from index `first` on."""
+        whole = self._clips_of(validation=False) or self._source.dataset(images=True)
+        frames = torch.cat([whole[index]["frames"] for index in range(first, first + count)])
         return frames.to(self.vae.device)
 
     def forward(self, batch: dict[str, Any], rng: StepRNG) -> dict[str, Tensor]:
-        """The loss and its parts, scalars; `rng` decide the latents' noise."""
+        """The loss and its parts, scalars; `rng` decides the latents' noise."""
         pixels = to_model_range(batch["frames"][:, 0])  # (B, 3, H, W) in [-1, 1]
         posterior = self.vae.encode(pixels).latent_dist
         shape = posterior.mean.shape[1:]
-        own = rng.item_generators(pixels.device)
-        noise = torch.stack([torch.randn(shape, generator=one, device=one.device) for one in own])
+        generators = rng.item_generators(pixels.device)
+        noise = torch.stack([torch.randn(shape, generator=one, device=one.device) for one in generators])
         latents = posterior.mean + posterior.std * noise.to(posterior.mean.dtype)
         error = self.vae.decode(latents).sample.float() - pixels
         squared, kl = error.square().mean(), posterior.kl().mean() / latents[0].numel()
         loss = error.abs().mean() + squared + self.recipe.kl_weight * kl
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), "kl": kl.detach()}
 
+    @torch.no_grad()
     def samples(self, folder: Path, step: int) -> None:
         """Write a sheet of frames above their reconstructions."""
-        frames = self._frames(10**6, 16)
-        with torch.no_grad():
-            decoded = self.vae(to_model_range(frames)).sample.float()
-        restored = ((decoded + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        frames = self._whole_frames(_SAMPLED, 16)
+        restored = to_uint8(self.vae(to_model_range(frames)).sample)
         rows = [torch.cat(list(part), dim=1) for part in (frames[:8], restored[:8], frames[8:], restored[8:])]
         write_image(folder / f"step-{step:08d}.png", torch.cat(rows).cpu().numpy(), overwrite=True)
 
+    @torch.no_grad()
     def export(self, folder: Path) -> None:
         """Write `vae/`, the scaling factor of a trained encoder set so that latents have unit variance."""
         if not self.recipe.freeze_encoder:
-            self._set_scaling_factor()
-        self.vae.save_pretrained(folder / "vae", safe_serialization=True)
-
-    def _set_scaling_factor(self) -> None:
-        frames = self._frames(2 * 10**6, 512)
-        with torch.no_grad():
+            frames = self._whole_frames(_MEASURED, 512)
             parts = [self.vae.encode(to_model_range(part)).latent_dist.mode() for part in frames.split(32)]
-        self.vae.register_to_config(scaling_factor=round(1 / torch.cat(parts).std().item(), 4))
+            self.vae.register_to_config(scaling_factor=round(1 / torch.cat(parts).std().item(), 4))
+        self.vae.save_pretrained(folder / "vae", safe_serialization=True)

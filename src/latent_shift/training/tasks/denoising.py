@@ -1,121 +1,331 @@
-"""The denoising objective: text-to-image and text-to-video are one loss on one U-Net.
+"""The denoising loss, shared by text-to-image (`image.py`) and text-to-video (`video.py`).
 
-Latents of frames or clips are noised and the U-Net predicts what the scheduler's configuration asks for
-(epsilon or velocity), steered by the caption. For clips the temporal shift is on; in a share of the steps the
-clip's frames are single images instead, so that this ability stays. Text towers and autoencoder are fixed.
+Latents of frames or clips are noised, and the U-Net predicts what the scheduler's configuration says (epsilon
+or velocity), conditioned on the caption. For clips the temporal shift is on; in a ratio of the batches the
+frames of clips are single images instead, so that this ability stays. Text encoders and autoencoder are
+frozen.
 
 Shapes: B clips, F frames, C latent channels, h x w latent pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from pydantic import Field, ValidationError, model_validator
 from torch import Generator, Tensor, nn
 
 from latent_shift.autoencoder import encode_frames
 from latent_shift.conditioning import Conditioning, caption_embeds, repeat_per_frame, warn_if_truncated
+from latent_shift.data.latent_dataset import LatentDataset
+from latent_shift.data.precomputed import PrecomputedLatentDataset
+from latent_shift.data.samplers import ImageVideoMix
+from latent_shift.data.sources.base import GeneratedSource
+from latent_shift.data.video_dataset import DEFAULT_FPS, VideoDataset
+from latent_shift.io import validation_error
+from latent_shift.media import Frames, contact_sheet, write_clip, write_image
 from latent_shift.noise import draw_noise
 from latent_shift.prompts import append_fps
 from latent_shift.rng import StepRNG
 from latent_shift.shift import ShiftOptions
-from latent_shift.training.log import Progress
-from latent_shift.training.model_setup import image_model, video_model
-from latent_shift.training.recipe import ImageRecipe, VideoRecipe
-from latent_shift.training.samples import write_samples
-from latent_shift.training.tasks.denoising_data import (
-    Items,
-    clip_size,
-    denoising_items,
-    sample_prompts,
-    trained_words,
-)
-from latent_shift.training.trainable import FOLDER, add_lora, has_lora, merged, train_layers, write_lora
-from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, set_num_frames
+from latent_shift.training.datasets import Clips, Latents, data_summary, latent_dataset
+from latent_shift.training.logging import Report
+from latent_shift.training.model_setup import AnyPipeline
+from latent_shift.training.precompute import model_hashes
+from latent_shift.training.recipe import Count, Holds, Ratio, Recipe, Strict, exactly_one
+from latent_shift.training.task import Task
+from latent_shift.training.text_encoder import trained_words
+from latent_shift.unet import disable_temporal_shift, set_num_frames
 from latent_shift.video_config import VideoConfig
 
+_SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
 
-class DenoisingObjective(nn.Module):
-    """B clips as latents (F, C, h, w) or frames uint8 (F, H, W, 3), and their captions in, the error out."""
 
+class Diffusion(Strict):
+    """The denoising loss."""
+
+    min_snr_gamma: float | None = Field(
+        None,
+        gt=0.0,
+        description="arXiv 2303.09556; with a zero terminal SNR the noisiest steps get no weight",
+    )
+    caption_dropout: Ratio = Field(0.1, description="captions replaced by the empty one, for guidance")
+    shared_noise_ratio: Ratio = Field(0.0, description="variance of the noise that a clip's frames share")
+
+
+class Sampling(Strict):
+    """Settings of samples, written into the model as its defaults."""
+
+    guidance_scale: float = Field(4.0, ge=1.0)
+    num_inference_steps: Count = 25
+    eta: Ratio = Field(
+        0.0, description="new noise in every step of clips (DDIM), which mends inconsistencies"
+    )
+
+
+class Experimental(Strict):
+    """Options that were tried on Moving Shapes (docs/learned.md), with their effect there."""
+
+    progressive_noise_alpha: Ratio = Field(
+        0.0,
+        description="correlation of the noise that is not shared between neighbouring frames (PYoCo). Helped"
+        " once motion was learned",
+    )
+    noise_candidates: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="shared noise is the one of so many that is closest to the clip's end. Let frames agree"
+        " on what words leave open, as the phase of a circle",
+    )
+    timestep_range: tuple[Ratio, Ratio] = Field(
+        (0.0, 1.0),
+        description="part of the noise schedule that clips are trained on; 1 is all noise. Taught circles and"
+        " spins in minutes; with a GPU's many clips circles did without",
+    )
+    oversample_words: tuple[str, ...] = Field(
+        (), description="words; clips with one come more often. Used for bounces, its effect not separated"
+    )
+    oversample_ratio: Ratio = Field(0.0, description="ratio of the clips that are drawn from those only")
+    oversample_motions: tuple[str, ...] = Field(
+        (),
+        description="motions of a generated source that come more often. Spins were learned only among nearly"
+        " nothing but spins",
+    )
+    oversample_motions_ratio: Ratio = Field(0.0, description="ratio of the clips that show one of them")
+    amplitude_range: Ratio = Field(
+        1.0,
+        description="part of its range, about the middle, that the amplitude of such a motion is drawn from."
+        " Let word and position tell a spin's angle",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experimental:
+        low, high = self.timestep_range
+        if low >= high:
+            raise ValueError(f"timestep_range [{low:g}, {high:g}]: the first has to be below the second")
+        if bool(self.oversample_words) != (self.oversample_ratio > 0):
+            raise ValueError("oversample_words and oversample_ratio go together: give both, or neither")
+        return self
+
+
+class DenoisingRecipe(Recipe):
+    """The keys that text-to-image and text-to-video have in common."""
+
+    single_frames: ClassVar[bool]  # whether the U-Net is trained on images only
+
+    latents: Latents | None = Field(None, description="clips of a generated source; or clips")
+    clips: Clips | None = Field(None, description="clips of your own; or latents")
+    diffusion: Diffusion = Diffusion()
+    sampling: Sampling = Sampling()
+    init_from: Annotated[Path | None, Holds(("unet",))] = Field(
+        None, description="model folder with the unet/ to start from"
+    )
+    experimental: Experimental = Experimental()
+
+    @property
+    def validates_several_shapes(self) -> bool:
+        """See `Recipe.validates_several_shapes`."""
+        return self.clips is not None and self.clips.frames.buckets is not None
+
+    @cached_property
+    def source(self) -> GeneratedSource | None:
+        """The source of `latents`, changed as `experimental` says."""
+        if self.latents is None:
+            return None
+        return _with_oversampling(self.latents.source, self.experimental)
+
+    def check(self) -> None:
+        """See `Recipe.check`."""
+        super().check()
+        if self.clips is not None:
+            self.clips.check(single_frames=self.single_frames)
+
+    def data_summary(self) -> list[str]:
+        """See `Recipe.data_summary`."""
+        return data_summary(self.source, self.clips)
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> DenoisingRecipe:
+        exactly_one(self, "latents", "clips")
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_have_an_effect(self) -> DenoisingRecipe:
+        tried = self.experimental
+        if tried.noise_candidates > 1 and self.diffusion.shared_noise_ratio == 0:
+            raise ValueError(
+                "experimental.noise_candidates selects shared noise: diffusion.shared_noise_ratio has to be"
+                " above 0"
+            )
+        if self.latents is None and (tried.oversample_words or tried.oversample_motions):
+            raise ValueError("experimental.oversample_words and oversample_motions are only for latents")
+        assert self.source is None or self.source  # an unusable change of the source is an error now
+        return self
+
+
+def _with_oversampling(source: GeneratedSource, experimental: Experimental) -> GeneratedSource:
+    """The source with experimental settings. Raises ValueError where it does not have them."""
+    plain = Experimental()
+    names = ("oversample_motions", "oversample_motions_ratio", "amplitude_range")
+    changes = {name: getattr(experimental, name) for name in names}
+    changes = {name: value for name, value in changes.items() if value != getattr(plain, name)}
+    for name in changes:
+        if name not in type(source).model_fields:
+            raise ValueError(f"experimental.{name}: sources of format {source.format} do not have it")
+    try:
+        return type(source).model_validate({**source.model_dump(), **changes})
+    except ValidationError as error:
+        raise ValueError(f"experimental: {validation_error(error)}") from error
+
+
+class DenoisingTask(Task):
+    """From B clips as latents (F, C, h, w) or frames uint8 (F, H, W, 3), and captions, to the loss."""
+
+    recipe: DenoisingRecipe
     alphas: Tensor  # of each timestep, cumulated
 
-    def __init__(self, recipe: ImageRecipe | VideoRecipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.parts = image_model(recipe) if isinstance(recipe, ImageRecipe) else video_model(recipe)
-        self.unet: UNet2DConditionModel = self.parts.unet
-        self.vae: AutoencoderKL = self.parts.vae.requires_grad_(False)
-        self.text_encoders = nn.ModuleList(self.parts.text_encoders()).requires_grad_(False)
-        self.register_buffer("alphas", self.parts.scheduler.alphas_cumprod.clone(), persistent=False)
+    shift: ShiftOptions | None = None
+    image_ratio = 1.0  # of the batches of clips, those whose frames count as images
+    image_source_ratio = 0.5  # of all batches, those taken from `clips.images`, where it is given
+    frame_positions = False  # whether the text embeddings of clips have the positions of their frames
+    append_fps = False  # whether captions of clips have the frame rate appended
+
+    def __init__(self, recipe: DenoisingRecipe, pipeline: AnyPipeline) -> None:
+        super().__init__(recipe)
+        self.pipeline = pipeline
+        self.unet: UNet2DConditionModel = pipeline.unet
+        self.vae: AutoencoderKL = pipeline.vae.requires_grad_(False)
+        self.text_encoders = nn.ModuleList(pipeline.text_encoders()).requires_grad_(False)
+        self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone(), persistent=False)
         if not torch.cuda.is_available():
             # On a CPU and on tiny sequences the plain form is twice as fast as the fused one.
             self.unet.set_attn_processor(AttnProcessor())
-        shift = _shift_options(recipe) if isinstance(recipe, VideoRecipe) else None
-        if shift is not None:
-            enable_temporal_shift(self.unet, 1, shift)
-        else:
-            disable_temporal_shift(self.unet)
-        if isinstance(recipe, VideoRecipe):
-            _choose_trained(self.unet, recipe)
-        self._warned_of_cut = False
+        disable_temporal_shift(self.unet)
+        self._warned_of_truncation = False
         # Apart from self.unet, which samples with other shapes and takes the images among clips: each shape
         # is compiled anew. In a tuple, so that it does not count as another module.
         self._denoiser = (torch.compile(self.unet, dynamic=False) if recipe.compile else self.unet,)
 
-    def dataset(self, report: Callable[[Progress], None]) -> Items:
-        """The user's clips; or the stored latents, encoded now where the store is not full."""
-        return denoising_items(self.recipe, self.parts, report)
+    def dataset(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix:
+        """The user's clips; or stored latents, encoded now where the store is not complete."""
+        if self.recipe.clips is None:
+            return self._stored_latents(report)
+        return self._own_clips(self.recipe.clips)
 
-    def validation(self, report: Callable[[Progress], None]) -> Items:
+    def validation(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix | None:
         """The clips that `dataset` keeps out."""
-        return denoising_items(self.recipe, self.parts, report, kept_out=True)
+        recipe = self.recipe
+        if recipe.validation is None:
+            return None
+        if recipe.clips is None:
+            return self._stored_latents(report, last=recipe.validation.items)
+        return self._own_clips(recipe.clips, validation=True)
+
+    def _stored_latents(self, report: Report, last: int = 0) -> LatentDataset:
+        recipe, tried = self.recipe, self.recipe.experimental
+        assert recipe.latents is not None  # the recipe has latents or clips
+        assert recipe.source is not None
+        return latent_dataset(
+            recipe.latents, recipe.source, self.vae, report,
+            last=last, workers=recipe.num_workers, images=recipe.single_frames,
+            oversample_words=tried.oversample_words, oversample_ratio=tried.oversample_ratio,
+        )  # fmt: skip
+
+    def _own_clips(self, clips: Clips, *, validation: bool = False) -> VideoDataset | ImageVideoMix:
+        """The user's clips, or those kept out of them; images of another source mixed in."""
+        recipe, frames = self.recipe, clips.frames
+        options: dict[str, Any] = {"seed": recipe.seed, "bad_log": recipe.output / "bad-clips.jsonl"}
+        if recipe.single_frames:
+            frames = frames.model_copy(update={"num_frames": 1})
+        manifest = clips.manifest.of_kind("clip")
+        if recipe.validation is not None:
+            manifest = manifest.split(recipe.validation.items, recipe.seed)[validation]
+        if clips.precomputed_latents:
+            videos: VideoDataset = PrecomputedLatentDataset(
+                manifest, frames, model_hashes(self.pipeline), **options
+            )
+        else:
+            videos = VideoDataset(manifest, frames, **options)
+        if clips.image_manifest is None or validation:
+            return videos
+        images = VideoDataset(clips.image_manifest, frames, kind="image", **options)
+        return ImageVideoMix(videos, images, self.image_source_ratio)
 
     def forward(self, batch: dict[str, Any], rng: StepRNG) -> dict[str, Tensor]:
-        """The loss of one batch, a scalar; `rng` decide timesteps, noise and which captions are dropped."""
-        latents = batch["latents"].float() if "latents" in batch else self._latents(batch["frames"])
+        """The loss of a batch, a scalar; `rng` decides timesteps, noise and which captions are dropped."""
+        latents = batch["latents"].float() if "latents" in batch else self._encode(batch["frames"])
         step = rng.step_generator()
-        as_images = latents.shape[1] == 1 or (self.training and _chance(step) < self._image_share())
-        captions = batch["image_caption"] if as_images else self._clip_captions(batch)
-        told = self._told(batch, captions, rng, latents, as_images=as_images)
+        as_images = latents.shape[1] == 1 or (self.training and _uniform(step) < self.image_ratio)
+        conditioning = self._conditioning(batch, rng, latents, as_images=as_images)
         noise = self._noise(latents, rng.item_generators(latents.device), as_images=as_images)
-        places = rng.stratified_uniforms(_chance(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
-        if not as_images:
-            least, most = self.recipe.diffusion.timesteps
-            places = least + (most - least) * places
+        times = rng.stratified_uniforms(_uniform(step), latents.shape[1] if as_images else 1)  # (B, F or 1)
         if as_images:
             latents, noise = latents.flatten(0, 1)[:, None], noise.flatten(0, 1)[:, None]  # (B*F, 1, C, h, w)
-        timesteps = (places.flatten() * len(self.alphas)).long().to(latents.device)
-        loss = self._denoise(latents, noise, timesteps, told)
+        else:
+            low, high = self.recipe.experimental.timestep_range
+            times = low + (high - low) * times
+        timesteps = (times.flatten() * len(self.alphas)).long().to(latents.device)
+        loss = self._denoising_loss(latents, noise, timesteps, conditioning)
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
 
-    def _noise(self, latents: Tensor, items: list[Generator], *, as_images: bool) -> Tensor:
+    def _encode(self, frames: Tensor) -> Tensor:
+        """Latents (B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""
+        flat = encode_frames(self.vae, frames.flatten(0, 1), chunk=frames.shape[1])
+        return flat.unflatten(0, frames.shape[:2])
+
+    def _conditioning(
+        self, batch: dict[str, Any], rng: StepRNG, latents: Tensor, *, as_images: bool
+    ) -> Conditioning:
+        """Conditioning of the frames of latents (B, F, C, h, w); in training some captions are dropped."""
+        captions: list[str] = batch["image_caption" if as_images else "caption"]
+        if self.append_fps and not as_images:
+            captions = [
+                append_fps(text, fps) for text, fps in zip(captions, batch["fps"].tolist(), strict=True)
+            ]
+        ratio = self.recipe.diffusion.caption_dropout if self.training else 0.0
+        embeds = caption_embeds(self.pipeline, batch, captions, (rng.uniforms() < ratio).tolist())
+        if "text" not in batch and not self._warned_of_truncation:
+            suspects = captions if embeds.filled is None else [captions[number] for number in embeds.filled]
+            self._warned_of_truncation = bool(suspects) and warn_if_truncated(self.pipeline, suspects)
+        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
+        positions = self.frame_positions and not as_images
+        return repeat_per_frame(embeds, latents.shape[1], (height, width), frame_positions=positions)
+
+    def _noise(self, latents: Tensor, generators: list[Generator], *, as_images: bool) -> Tensor:
         """Noise for latents (B, F, C, h, w); the frames of clips share what the recipe says."""
-        shape, chosen = tuple(latents.shape), self.recipe.diffusion
+        shape, tried = tuple(latents.shape), self.recipe.experimental
         if as_images:
-            return draw_noise(shape, items).view(shape)
+            return draw_noise(shape, generators).view(shape)
         return draw_noise(
-            shape, items, chosen.noise_correlation, chosen.noise_persistence,
-            reference=ending(latents), num_candidates=chosen.noise_choices,
+            shape, generators, self.recipe.diffusion.shared_noise_ratio, tried.progressive_noise_alpha,
+            reference=end_of_clip_reference(latents), num_candidates=tried.noise_candidates,
         ).view(shape)  # fmt: skip
 
-    def _denoise(self, latents: Tensor, noise: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
-        """latents, noise (B, F, C, h, w); timesteps (B,), one a clip; told of B*F frames."""
+    def _denoising_loss(
+        self, latents: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        """latents, noise (B, F, C, h, w); timesteps (B,), one a clip; conditioning of B*F frames."""
         frames, alpha = latents.shape[1], self.alphas[timesteps].view(-1, 1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-        if isinstance(self.recipe, VideoRecipe) and self.recipe.shift.enabled:
+        if self.shift is not None:
             set_num_frames(self.unet, frames)
-        each = timesteps.repeat_interleave(frames)
-        usual = self.training and (frames > 1 or isinstance(self.recipe, ImageRecipe))
-        denoiser = self._denoiser[0] if usual else self.unet
-        predicted = denoiser(noisy.flatten(0, 1), each, told.text, added_cond_kwargs=told.added).sample
-        predicted = predicted.float().view_as(latents)
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self._predicts_velocity() else noise
+        usual_shape = self.training and (frames > 1 or self.recipe.single_frames)
+        denoiser = self._denoiser[0] if usual_shape else self.unet
+        predicted = denoiser(
+            noisy.flatten(0, 1), timesteps.repeat_interleave(frames), conditioning.text,
+            added_cond_kwargs=conditioning.added,
+        ).sample.float().view_as(latents)  # fmt: skip
+        velocity = self._predicts_velocity()
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if velocity else noise
         error = (predicted - target).square().mean(dim=(1, 2, 3, 4))  # (B,)
         return (error * self._weights(self.alphas[timesteps])).mean()
 
@@ -128,111 +338,90 @@ class DenoisingObjective(nn.Module):
         return ratio.clamp(max=gamma) / (ratio + 1 if self._predicts_velocity() else ratio.clamp(min=1e-8))
 
     def _predicts_velocity(self) -> bool:
-        return bool(self.parts.scheduler.config.prediction_type == "v_prediction")
-
-    def _image_share(self) -> float:
-        """Of the batches of clips, those that count as images."""
-        if not isinstance(self.recipe, VideoRecipe):
-            return 1.0
-        clips = self.recipe.clips
-        return 0.0 if clips is not None and clips.images is not None else self.recipe.image_steps
-
-    def _clip_captions(self, batch: dict[str, Any]) -> list[str]:
-        captions: list[str] = batch["caption"]
-        if not self._tells_fps():
-            return captions
-        return [append_fps(text, fps) for text, fps in zip(captions, batch["fps"].tolist(), strict=True)]
-
-    def _tells_fps(self) -> bool:
-        clips = self.recipe.clips
-        return isinstance(self.recipe, VideoRecipe) and clips is not None and clips.tell_fps
-
-    def _tells_places(self) -> bool:
-        return isinstance(self.recipe, VideoRecipe) and self.recipe.tell_places
-
-    def _told(
-        self,
-        batch: dict[str, Any],
-        captions: list[str],
-        rng: StepRNG,
-        latents: Tensor,
-        *,
-        as_images: bool,
-    ) -> Conditioning:
-        """What the frames of latents (B, F, C, h, w) are told; in training some of no caption."""
-        share = self.recipe.diffusion.caption_dropout if self.training else 0.0
-        told = caption_embeds(self.parts, batch, captions, (rng.uniforms() < share).tolist())
-        if "text" not in batch and not self._warned_of_cut:
-            suspects = captions if told.filled is None else [captions[number] for number in told.filled]
-            self._warned_of_cut = bool(suspects) and warn_if_truncated(self.parts, suspects)
-        height, width = (side * self.parts.vae_scale_factor for side in latents.shape[-2:])
-        places = self._tells_places() and not as_images
-        return repeat_per_frame(told, latents.shape[1], (height, width), frame_positions=places)
-
-    def _latents(self, frames: Tensor) -> Tensor:
-        """(B, F, C, h, w) of frames uint8 (B, F, H, W, 3), a clip at a time."""
-        flat = encode_frames(self.vae, frames.flatten(0, 1), chunk=frames.shape[1])
-        return flat.unflatten(0, frames.shape[:2])
+        return bool(self.pipeline.scheduler.config.prediction_type == "v_prediction")
 
     def samples(self, folder: Path, step: int) -> None:
-        """Write a sheet of clips (or images) of fixed prompts."""
-        self._settle()
-        write_samples(self.parts, folder / f"step-{step:08d}.png", sample_prompts(self.recipe))
+        """Write a sheet of clips (or images) of fixed prompts, and the clips side by side in one .gif."""
+        self.set_video_config()
+        if self.recipe.source is not None:
+            prompts = self.recipe.source.sample_prompts(images=self.recipe.single_frames)
+        else:
+            assert self.recipe.clips is not None  # the recipe has latents or clips
+            records = self.recipe.clips.manifest.of_kind("clip").records[:_SAMPLES]
+            prompts = [record.captions[0] for record in records]
+        write_samples(self.pipeline, folder / f"step-{step:08d}.png", prompts)
 
     def export(self, folder: Path) -> None:
         """Write the model as a folder in the Stable Diffusion layout, with `latent_shift.json`."""
-        self._settle()
-        if not has_lora(self.unet):
-            self.parts.save_pretrained(folder)
-            return
-        write_lora(self.unet, folder / FOLDER)
-        self.parts.register_modules(unet=merged(self.unet))
-        try:
-            self._settle()
-            self.parts.save_pretrained(folder)
-        finally:
-            self.parts.register_modules(unet=self.unet)
+        self.set_video_config()
+        self.pipeline.save_pretrained(folder)
 
-    def _settle(self) -> None:
-        """Tell the pipeline how its U-Net was trained."""
+    def set_video_config(self) -> None:
+        """Describe in the pipeline how its U-Net was trained."""
         recipe = self.recipe
-        known = () if recipe.latents is None else recipe.latents.world.vocabulary()
-        video = isinstance(recipe, VideoRecipe)
-        shift = _shift_options(recipe) if isinstance(recipe, VideoRecipe) else ShiftOptions()
-        self.parts.video_config = VideoConfig(
-            video_tuned=video, **clip_size(recipe), shift=shift,
-            shared_noise_ratio=recipe.diffusion.noise_correlation,
-            progressive_noise_alpha=recipe.diffusion.noise_persistence,
-            append_fps_to_caption=self._tells_fps(), frame_position_embedding=self._tells_places(),
-            closed_vocabulary=trained_words(self.parts.tokenizer, known),
-            **recipe.sampling.model_dump(),
+        shift = ShiftOptions() if recipe.single_frames else self.shift
+        words = () if recipe.source is None else recipe.source.vocabulary()
+        self.pipeline.video_config = VideoConfig(
+            video_tuned=not recipe.single_frames, **self._clip_shape(), shift=shift,
+            shared_noise_ratio=recipe.diffusion.shared_noise_ratio,
+            progressive_noise_alpha=recipe.experimental.progressive_noise_alpha,
+            append_fps_to_caption=self.append_fps, frame_position_embedding=self.frame_positions,
+            closed_vocabulary=trained_words(self.pipeline.tokenizer, words), **recipe.sampling.model_dump(),
         )  # fmt: skip
 
+    def _clip_shape(self) -> dict[str, Any]:
+        """Frames, height and width of the clips, and their frame rate where all have the same."""
+        recipe = self.recipe
+        if recipe.clips is not None:
+            seen = recipe.clips.frames
+            height, width = (seen.height, seen.width) if seen.buckets is None else seen.buckets.middle
+            frames, fps = seen.num_frames, None if seen.stride else seen.fps or DEFAULT_FPS
+        else:
+            assert recipe.latents is not None  # the recipe has latents or clips
+            native, stride = recipe.latents.source.shape, recipe.latents.frame_stride
+            height, width, fps = native.height, native.width, native.fps / stride
+            frames = len(range(0, native.num_frames, stride))
+        size = {"height": height, "width": width}
+        if recipe.single_frames:
+            return {"num_frames": 1, **size}
+        return {"num_frames": frames, **size, **({} if fps is None else {"fps": fps})}
 
-def ending(latents: Tensor) -> Tensor:
-    """Where things are at the end of clips (B, F, C, h, w), and whence they came, as one frame (B, C, h, w).
 
-    The last frame, less half of the one a fifth of the clip before it: what stands still is there, by half,
-    and what moves has its former place as a shadow, so that the way it goes is told as well.
+def end_of_clip_reference(latents: Tensor) -> Tensor:
+    """Reference frame (B, C, h, w) for noise selection: last frame minus half of an earlier one.
+
+    latents: (B, F, C, h, w). The earlier one is a fifth of the clip before. What stands still is there by
+    half, and what moves has its former place as a shadow, so that its direction is known as well.
     """
     frames = latents.shape[1]
     return latents[:, -1] - latents[:, -1 - frames // 5] / 2
 
 
-def _choose_trained(unet: UNet2DConditionModel, recipe: VideoRecipe) -> None:
-    if recipe.lora is not None:
-        add_lora(unet, recipe.lora)
-    elif recipe.layers:
-        train_layers(unet, recipe.layers)
-    if recipe.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> None:
+    """Write a sheet with a clip of each prompt, of the model's own length, a line each; or its images.
+
+    path: of the sheet, a .png; the clips go beside it, side by side in one .gif.
+    """
+    frames = pipeline.video_config.num_frames
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
+    pipeline.set_progress_bar_config(disable=True)
+    result: Any = pipeline(list(prompts), generator=generators, output_type="np")
+    clips = (result.frames * 255).round().astype(np.uint8)  # (prompts, F, H, W, 3)
+    images = [clips[:, 0]]  # as one clip, in lines of eight
+    sheet = contact_sheet(list(clips), list(prompts)) if frames > 1 else contact_sheet(images, columns=8)
+    write_image(path, sheet, overwrite=True)
+    if frames > 1:
+        fps = pipeline.video_config.fps
+        write_clip(path.with_suffix(".gif"), _side_by_side(list(clips)), fps=fps, overwrite=True)
 
 
-def _shift_options(recipe: VideoRecipe) -> ShiftOptions | None:
-    """The recipe's shift; None for the ablation without it."""
-    options = recipe.shift.model_dump(exclude={"enabled", "distances"})
-    return ShiftOptions(**options, strides=recipe.shift.distances) if recipe.shift.enabled else None
+def _side_by_side(clips: Sequence[Frames]) -> Frames:
+    """Clips (F, H, W, 3) of one size as one clip, in about as many rows as columns, black where none is."""
+    columns = math.ceil(math.sqrt(len(clips)))
+    padded = [*clips, *[np.zeros_like(clips[0])] * (-len(clips) % columns)]
+    rows = [np.concatenate(padded[at : at + columns], axis=2) for at in range(0, len(padded), columns)]
+    return np.concatenate(rows, axis=1)
 
 
-def _chance(generator: Generator) -> float:
+def _uniform(generator: Generator) -> float:
     return float(torch.rand((), generator=generator))

@@ -1,61 +1,94 @@
-"""The wording objective: a text tower that reads what a caption says, however it is said.
+"""The task text_contrastive: a text encoder that reads the content of a caption, however it is worded.
 
-A caption and another wording of the same content should land close together, and apart from all others of
-the batch: the contrast of CLIP (arXiv 2103.00020) between texts. In a large batch many captions share colour
-and background, so shape, motion and size have to be told as well. Clips come after, in `contrast.py`: their
-pixels teach a tower colours long before shapes, and what it does not need it forgets.
+A caption and a paraphrase of it should land close together, and apart from all others of the batch: the
+contrastive loss of CLIP (arXiv 2103.00020) between texts. In a large batch many captions share colour and
+background, so shape, motion and size have to be encoded as well. Clips come later
+(`video_text_contrastive.py`): their pixels teach an encoder colours long before shapes, and it forgets what
+it does not need.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import CLIPTextConfig
 
+from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.data.sources.base import CaptionedClips
+from latent_shift.io import one_line
 from latent_shift.rng import StepRNG, choice, item_rng
-from latent_shift.training.log import Progress
-from latent_shift.training.recipe import WordingRecipe
-from latent_shift.training.tasks.video_text_contrastive import Scale, contrast_loss
-from latent_shift.training.text_tower import embed_texts, new_text_tower
+from latent_shift.training.datasets import data_summary
+from latent_shift.training.logging import Report
+from latent_shift.training.recipe import Recipe, exactly_one, known_to
+from latent_shift.training.task import Task
+from latent_shift.training.tasks.video_text_contrastive import LogitScale, contrastive_loss
+from latent_shift.training.text_encoder import embed_texts, new_text_encoder
 
 _IMAGES = 4  # every fourth pair is of image captions, which leave the motion out
+_FROM_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class Wordings(Dataset[dict[str, str]]):
-    """Items {"caption": in the canonical words, "wording": as the world words it at this visit}."""
+class TextContrastiveRecipe(Recipe):
+    """A text encoder, trained so that two wordings of one content land close together."""
 
-    def __init__(self, scenes: CaptionedClips) -> None:
-        self.scenes = scenes
+    loss_is_mean = False
+
+    task: Literal["text_contrastive"]
+    source: AnyGeneratedSource | None = Field(None, description="a generated source; or paraphrases")
+    paraphrases: Path | None = Field(
+        None, description="YAML list of contents, each a list of sentences that say the same; or source"
+    )
+    text_encoder: Annotated[dict[str, Any], known_to(CLIPTextConfig, *_FROM_TOKENIZER)] = Field(
+        description="transformers CLIPTextConfig"
+    )
+
+    def data_summary(self) -> list[str]:
+        """See `Recipe.data_summary`."""
+        if self.paraphrases is not None:
+            return [f"The sentences of `{self.paraphrases}`."]
+        return data_summary(self.source, None)
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> TextContrastiveRecipe:
+        exactly_one(self, "source", "paraphrases")
+        return self
+
+
+class SourceParaphrases(Dataset[dict[str, str]]):
+    """Items {"caption": in canonical words, "paraphrase": as the source words it at this index}."""
+
+    def __init__(self, clips: CaptionedClips) -> None:
+        self.clips = clips
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self.clips)
 
-    def __getitem__(self, visit: int) -> dict[str, str]:
-        image = visit % _IMAGES == 0
+    def __getitem__(self, index: int) -> dict[str, str]:
+        image = index % _IMAGES == 0
         return {
-            "caption": self.scenes.caption(visit, image=image),
-            "wording": self.scenes.paraphrase(visit, image=image),
+            "caption": self.clips.caption(index, image=image),
+            "paraphrase": self.clips.paraphrase(index, image=image),
         }
 
 
-class FileWordings(Dataset[dict[str, str]]):
+class FileParaphrases(Dataset[dict[str, str]]):
     """The same items of a file: a YAML list of contents, each a list of sentences that say the same."""
 
     def __init__(self, path: Path, seed: int) -> None:
-        self.contents, self.seed = read_wordings(path), seed
+        self.contents, self.seed = read_paraphrases(path), seed
 
     def __len__(self) -> int:
         return len(self.contents)
 
-    def __getitem__(self, visit: int) -> dict[str, str]:
-        first, *others = self.contents[visit % len(self)]
-        return {"caption": first, "wording": choice(item_rng(self.seed, visit), others)}
+    def __getitem__(self, index: int) -> dict[str, str]:
+        first, *others = self.contents[index % len(self)]
+        return {"caption": first, "paraphrase": choice(item_rng(self.seed, index), others)}
 
     def words(self) -> list[str]:
         """All words, in lower case."""
@@ -63,53 +96,54 @@ class FileWordings(Dataset[dict[str, str]]):
         return sorted(set(re.findall("[a-z]+", text.lower())))
 
 
-def read_wordings(path: Path) -> list[list[str]]:
+def read_paraphrases(path: Path) -> list[list[str]]:
     """The contents of a file. Raises ValueError naming the file and what is wrong with it."""
     try:
         contents = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"wordings: {path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"paraphrases: {path}: cannot be read: {one_line(error)}") from error
     if not isinstance(contents, list) or len(contents) < 2:
-        raise ValueError(f"wordings: {path}: must be a list of two contents or more")
+        raise ValueError(f"paraphrases: {path}: must be a list of two contents or more")
     for number, content in enumerate(contents, 1):
         if not isinstance(content, list) or len(content) < 2 or not all(isinstance(s, str) for s in content):
-            raise ValueError(f"wordings: {path}: content {number} must be a list of two sentences or more")
+            raise ValueError(f"paraphrases: {path}: content {number} must be a list of two sentences or more")
     return contents
 
 
-class WordingObjective(nn.Module):
-    """B captions in two wordings in, the loss of telling them apart out."""
+class TextContrastiveTask(Task):
+    """From B captions and their paraphrases to the contrastive loss."""
 
-    def __init__(self, recipe: WordingRecipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        words = self._of_file().words() if recipe.world is None else recipe.world.vocabulary()
-        self.tokenizer, self.text_tower = new_text_tower(recipe.text_tower, words)
-        self.scale = Scale()
+    Config = TextContrastiveRecipe
+    summary = "a text model"
+    recipe: TextContrastiveRecipe
 
-    def dataset(self, report: Callable[[Progress], None]) -> Wordings | FileWordings:
-        """Captions of the recipe's levels (nothing is rendered), or the sentences of its file."""
-        world = self.recipe.world
-        return self._of_file() if world is None else Wordings(world.captioned_clips())
+    def __init__(self, recipe: TextContrastiveRecipe) -> None:
+        super().__init__(recipe)
+        words = self._from_file().words() if recipe.source is None else recipe.source.vocabulary()
+        # Named as in the checkpoints of earlier runs.
+        self.tokenizer, self.text_tower = new_text_encoder(recipe.text_encoder, words)
+        self.scale = LogitScale()
 
-    def _of_file(self) -> FileWordings:
-        assert self.recipe.wordings is not None  # the recipe has one of the two
-        data = FileWordings(self.recipe.wordings, self.recipe.seed)
+    def dataset(self, report: Report) -> SourceParaphrases | FileParaphrases:
+        """Captions of the source (nothing is rendered), or the sentences of the file."""
+        source = self.recipe.source
+        return self._from_file() if source is None else SourceParaphrases(source.captioned_clips())
+
+    def _from_file(self) -> FileParaphrases:
+        assert self.recipe.paraphrases is not None  # the recipe has one of the two
+        data = FileParaphrases(self.recipe.paraphrases, self.recipe.seed)
         if self.recipe.batch_size > len(data):
             raise ValueError(
-                f"batch_size is {self.recipe.batch_size}, but {self.recipe.wordings} has"
+                f"batch_size is {self.recipe.batch_size}, but {self.recipe.paraphrases} has"
                 f" {len(data)} contents: in a batch each may stand once"
             )
         return data
 
     def forward(self, batch: dict[str, Any], rng: StepRNG) -> dict[str, Tensor]:
-        """The loss, and how often a wording's caption is found among the batch's, scalars."""
-        texts = embed_texts(self.tokenizer, self.text_tower, [*batch["caption"], *batch["wording"]])
-        captions, wordings = texts.chunk(2)
-        return contrast_loss(wordings, captions, self.scale())
-
-    def samples(self, folder: Path, step: int) -> None:
-        """Nothing to look at."""
+        """The loss, and how often a paraphrase's caption is found among the batch's, scalars."""
+        texts = embed_texts(self.tokenizer, self.text_tower, [*batch["caption"], *batch["paraphrase"]])
+        captions, paraphrases = texts.chunk(2)
+        return contrastive_loss(paraphrases, captions, self.scale())
 
     def export(self, folder: Path) -> None:
         """Write `text_encoder/` and `tokenizer/`."""

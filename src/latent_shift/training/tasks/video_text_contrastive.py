@@ -1,103 +1,132 @@
-"""The contrast objective: a clip tower that brings a clip close to its caption.
+"""The task video_text_contrastive: a video encoder that brings a clip close to its caption.
 
-The loss is CLIP's (arXiv 2103.00020), clips in place of images: in a batch, each clip should be most like
-its own caption and each caption most like its own clip; and each clip more like its caption than like
-sentences that are false of it in one shape or motion (hard negative texts, arXiv 2210.01936). The text tower
-is trained already (`wording.py`) and stays as it is (locked-image tuning, arXiv 2111.07991, the other way
-round); it conditions the denoiser, while the clip tower (`VivitModel`) serves evaluation. Both embeddings are
-the towers' own outputs, at the end token and at the class token; there are no projections.
+The loss is CLIP's (arXiv 2103.00020) with clips in place of images: in a batch, each clip should be most
+similar to its own caption and each caption to its own clip; and each clip more similar to its caption than to
+sentences that are wrong in one shape or motion (hard negative texts, arXiv 2210.01936). The text encoder is
+trained already (`text_contrastive.py`) and frozen (locked-image tuning, arXiv 2111.07991, the other way
+round); it conditions the denoiser, while the video encoder (`VivitModel`) serves evaluation. Both embeddings
+are the encoders' own outputs, at the end token and at the class token; there are no projections.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import VivitConfig, VivitModel
 
+from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.rng import StepRNG
-from latent_shift.training.log import Progress
-from latent_shift.training.recipe import ContrastRecipe
-from latent_shift.training.text_tower import embed_texts, read_text_tower
+from latent_shift.training.datasets import data_summary
+from latent_shift.training.logging import Report
+from latent_shift.training.recipe import Holds, Recipe, known_to
+from latent_shift.training.task import Task
+from latent_shift.training.text_encoder import embed_texts, load_text_encoder
 
-LARGEST_SCALE = 100.0  # of the cosines before the softmax, as in CLIP
+MAX_SCALE = 100.0  # of the cosines before the softmax, as in CLIP
 
 
-class Scale(nn.Module):
-    """The learned factor of the cosines before the softmax, a scalar."""
+class VideoTextContrastiveRecipe(Recipe):
+    """A video encoder, trained so that a clip lands close to its caption."""
+
+    loss_is_mean = False
+
+    task: Literal["video_text_contrastive"]
+    source: AnyGeneratedSource
+    text_encoder_from: Annotated[Path, Holds(("text_encoder", "tokenizer"))] = Field(
+        description="folder with text_encoder/ and tokenizer/, which are frozen"
+    )
+    video_encoder: Annotated[dict[str, Any], known_to(VivitConfig)] = Field(
+        description="transformers VivitConfig"
+    )
+    hard_negatives: int = Field(
+        0, ge=0, le=64, description="false captions a clip, wrong in one motion or shape"
+    )
+
+    def data_summary(self) -> list[str]:
+        """See `Recipe.data_summary`."""
+        return data_summary(self.source, None)
+
+
+class LogitScale(nn.Module):
+    """The learned factor of the cosines before the softmax, a scalar from 0 to MAX_SCALE."""
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def forward(self) -> Tensor:
-        """From 0 to LARGEST_SCALE."""
-        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        """The factor."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
 
 
-def contrast_loss(
-    first: Tensor, second: Tensor, scale: Tensor, misses: Tensor | None = None
+def contrastive_loss(
+    first: Tensor, second: Tensor, scale: Tensor, hard_negatives: Tensor | None = None
 ) -> dict[str, Tensor]:
     """The loss of B pairs of unit vectors (B, D), and how often `second` is found by `first`, scalars.
 
-    misses: (B, M, D), of each of the first M more that are not its own; `told` is how often none is nearer.
+    scale: factor of the cosines. hard_negatives: (B, M, D), for each of the first M that are not its own;
+    the metric `hard_negative_accuracy` is how often its own is more similar than all of them.
     """
     logits = scale * first.float() @ second.float().T  # (B, B)
     own = torch.arange(len(logits), device=logits.device)
     found = (logits.argmax(dim=1) == own).float().mean()
-    losses, told = {"found": found, "scale": scale.detach()}, logits
-    if misses is not None:
-        near = scale * torch.einsum("bd,bmd->bm", first.float(), misses.float())
-        told = torch.cat([logits, near], dim=1)  # (B, B + M)
-        losses["told"] = (logits.diagonal() > near.amax(dim=1)).float().mean()
-    loss = (functional.cross_entropy(told, own) + functional.cross_entropy(logits.T, own)) / 2
-    return {"loss": loss, **losses}
+    metrics, extended = {"found": found, "scale": scale.detach()}, logits
+    if hard_negatives is not None:
+        near = scale * torch.einsum("bd,bmd->bm", first.float(), hard_negatives.float())
+        extended = torch.cat([logits, near], dim=1)  # (B, B + M)
+        metrics["hard_negative_accuracy"] = (logits.diagonal() > near.amax(dim=1)).float().mean()
+    loss = (functional.cross_entropy(extended, own) + functional.cross_entropy(logits.T, own)) / 2
+    return {"loss": loss, **metrics}
 
 
-class ContrastObjective(nn.Module):
-    """Clips uint8 (B, F, H, W, 3) and B captions in, the loss of telling them apart out."""
+class VideoTextContrastiveTask(Task):
+    """From clips uint8 (B, F, H, W, 3) and B captions to the contrastive loss."""
 
-    def __init__(self, recipe: ContrastRecipe) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.tokenizer, text_tower = read_text_tower(recipe.text)
-        self.text_tower = text_tower.requires_grad_(False)
-        config = VivitConfig(**recipe.clip_tower)
-        if config.hidden_size != text_tower.config.hidden_size:
+    Config = VideoTextContrastiveRecipe
+    summary = "a clip model"
+    recipe: VideoTextContrastiveRecipe
+
+    def __init__(self, recipe: VideoTextContrastiveRecipe) -> None:
+        super().__init__(recipe)
+        # The parts are named as in the checkpoints of earlier runs.
+        self.tokenizer, text_encoder = load_text_encoder(recipe.text_encoder_from)
+        self.text_tower = text_encoder.requires_grad_(False)
+        config = VivitConfig(**recipe.video_encoder)
+        if config.hidden_size != text_encoder.config.hidden_size:
             raise ValueError(
-                f"clip_tower: hidden_size is {config.hidden_size}, but must be"
-                f" {text_tower.config.hidden_size}: the text tower's"
+                f"video_encoder: hidden_size is {config.hidden_size}, but must be"
+                f" {text_encoder.config.hidden_size}: the text encoder's"
             )
         self.clip_tower = VivitModel(config, add_pooling_layer=False)
-        self.scale = Scale()
+        self.scale = LogitScale()
 
-    def dataset(self, report: Callable[[Progress], None]) -> Dataset[dict[str, Any]]:
-        """Captioned clips of the recipe's levels."""
-        return self.recipe.world.dataset(hard_negatives=self.recipe.misses)
+    def dataset(self, report: Report) -> Dataset[dict[str, Any]]:
+        """Captioned clips of the source."""
+        return self.recipe.source.dataset(hard_negatives=self.recipe.hard_negatives)
 
     def forward(self, batch: dict[str, Any], rng: StepRNG) -> dict[str, Tensor]:
         """The loss, and how often the caption of a clip is found among the batch's, scalars."""
         with torch.no_grad():
             texts = embed_texts(self.tokenizer, self.text_tower, batch["caption"])
-            misses = [
+            negatives = [
                 embed_texts(self.tokenizer, self.text_tower, some) for some in batch.get("hard_negatives", [])
             ]
         clips = self.embed_clips(batch["frames"])
-        return contrast_loss(clips, texts, self.scale(), torch.stack(misses, dim=1) if misses else None)
+        return contrastive_loss(
+            clips, texts, self.scale(), torch.stack(negatives, dim=1) if negatives else None
+        )
 
     def embed_clips(self, frames: Tensor) -> Tensor:
         """Unit vectors (B, D) of clips uint8 (B, F, H, W, 3)."""
         pixels = frames.permute(0, 1, 4, 2, 3).float().div(127.5).sub(1)
         return functional.normalize(self.clip_tower(pixels).last_hidden_state[:, 0].float(), dim=-1)
-
-    def samples(self, folder: Path, step: int) -> None:
-        """Nothing to look at."""
 
     def export(self, folder: Path) -> None:
         """Write `clip_tower/`."""

@@ -1,0 +1,189 @@
+"""The data of a recipe: its sections `latents` and `clips`, the datasets made of them, and the loader.
+
+`latents` are clips of a generated source, encoded once into a store, at the start of a run where it is
+missing. `clips` are files, decoded and encoded in each step. Which items a step sees depends on seed and
+step only, whatever the number of workers or processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property, partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL
+from pydantic import Field, model_validator
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from latent_shift.autoencoder import encode_frames, encoder_hash
+from latent_shift.data.latent_dataset import LatentDataset, encode_clips, read_latents
+from latent_shift.data.manifest import Manifest
+from latent_shift.data.samplers import BatchSampler, batch_sampler_for
+from latent_shift.data.sources import AnyGeneratedSource, AnySource
+from latent_shift.data.sources.base import GeneratedSource
+from latent_shift.data.video_dataset import ClipSettings, VideoDataset
+from latent_shift.training.logging import Progress, Report
+from latent_shift.training.recipe import Count, Strict
+
+_TRIED = 4  # clips read before a model is
+_MAX_STORED = 1_000_000  # clips of a store
+
+
+class Latents(Strict):
+    """Clips of a generated source, encoded once into a store."""
+
+    folder: Path = Field(description="folder of the store")
+    source: AnyGeneratedSource
+    frame_stride: Count = Field(1, description="only each n-th frame of a clip: teaches what spans all of it")
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> Latents:
+        if self.source.clips > _MAX_STORED:
+            raise ValueError(
+                f"source.clips is {self.source.clips}; say how many clips to encode, {_MAX_STORED} at most"
+            )
+        return self
+
+
+class Clips(Strict):
+    """Your own clips (docs/data.md), decoded and encoded in each step."""
+
+    source: AnySource
+    frames: ClipSettings
+    precomputed_latents: bool = Field(
+        False, description="read what `data pack --latents-of` the pretrained model computed, not the clips"
+    )
+    append_fps_to_caption: bool = Field(
+        False, description="append the frame rate to captions, and later to prompts; needs an open vocabulary"
+    )
+    images: AnySource | None = Field(
+        None, description="captioned images for the image batches; none: frames of the clips"
+    )
+
+    @model_validator(mode="after")
+    def _captions_are_not_encoded_yet(self) -> Clips:
+        if self.precomputed_latents and self.append_fps_to_caption:
+            raise ValueError(
+                "precomputed_latents and append_fps_to_caption: the captions of a pack are encoded already"
+            )
+        return self
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All that `source` holds, read once."""
+        return self.source.read()
+
+    @cached_property
+    def image_manifest(self) -> Manifest | None:
+        """All that `images` holds, read once."""
+        return None if self.images is None else self.images.read()
+
+    def check(self, *, single_frames: bool) -> None:
+        """Read the sources, and a few clips as the run will. Raises ValueError as the run would."""
+        manifest, _ = self.manifest, self.image_manifest
+        if self.precomputed_latents:
+            return
+        changes = {"buckets": None, **({"num_frames": 1} if single_frames else {})}
+        videos = VideoDataset(manifest.of_kind("clip"), self.frames.model_copy(update=changes), seed=0)
+        for index in range(min(_TRIED, len(videos))):
+            videos[index]
+
+
+def data_summary(source: GeneratedSource | None, clips: Clips | None) -> list[str]:
+    """Lines for a model card."""
+    if clips is not None:
+        settings = json.dumps(clips.model_dump(mode="json"), indent=2)
+        return ["Clips of your own:", "", "```json", settings, "```"]
+    return [] if source is None else [f"The generated world {source.description}."]
+
+
+def latent_dataset(
+    latents: Latents,
+    source: GeneratedSource,
+    vae: AutoencoderKL,
+    report: Report,
+    *,
+    last: int = 0,
+    workers: int = 0,
+    images: bool,
+    **oversampling: Any,
+) -> LatentDataset:
+    """The clips of a store, encoded now where the store is not complete.
+
+    Args:
+        latents: the section of the recipe.
+        source: its source, which may have been changed by other keys.
+        vae: the autoencoder that encodes.
+        report: gets the number of encoded clips after every shard.
+        last: give, in place of the clips, so many that come after them in the series, in canonical words.
+        workers: processes that render clips to be encoded.
+        images: whether the items are single frames.
+        oversampling: options of `LatentDataset`.
+
+    Raises:
+        ValueError: the folder holds the latents of another source or autoencoder.
+    """
+    first = 0
+    if last:
+        first, source, oversampling = source.clips, source.extended(last), {}
+    clips = source.captioned_clips(cached=True)
+    settings = {"world": source.latent_settings(), "autoencoder": encoder_hash(vae)}
+    # Frames encoded together: as many as a CPU's cache holds.
+    encode = partial(encode_frames, vae, chunk=256 if vae.device.type == "cpu" else 1024)
+    for done in encode_clips(clips, encode, latents.folder, settings, workers=workers):
+        report(Progress(done, len(clips), stage="encoding clips"))
+    stored = read_latents(latents.folder, len(clips))[first:, :: latents.frame_stride].contiguous()
+    return LatentDataset(stored, clips, images=images, first=first, **oversampling)
+
+
+class StepSampler(Sampler[list[Any]]):
+    """The batches of a sampler from `first_step` on, without end: every world_size-th item of each."""
+
+    def __init__(
+        self, sampler: BatchSampler, first_step: int = 0, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.sampler, self.first_step, self.rank, self.world_size = sampler, first_step, rank, world_size
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for step in count(self.first_step):
+            yield list(self.sampler.indices(step))[self.rank :: self.world_size]
+
+
+def loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    *,
+    workers: int,
+    rank: int,
+    world_size: int,
+) -> DataLoader[Any]:
+    """Load batches from `first_step` on: tensors stacked along a first axis, captions as a list.
+
+    Args:
+        dataset: with a batch sampler of its own, or shuffled.
+        batch_size: items a step, over all processes.
+        seed: of the order.
+        first_step: counted from 0, so that a resumed run sees what it would have seen.
+        workers: processes that load; 0 for none.
+        rank: this process, which gets its own slice of every batch.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: the processes cannot share a batch evenly.
+    """
+    if batch_size % world_size:
+        raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world_size} processes")
+    sampler = batch_sampler_for(dataset, batch_size, seed)
+    return DataLoader(
+        dataset,
+        batch_sampler=StepSampler(sampler, first_step, rank=rank, world_size=world_size),
+        num_workers=workers,
+        collate_fn=default_collate,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,162 @@
+"""Logs of a run: metrics in JSONL and TensorBoard, skipped steps, progress reports.
+
+Metrics are averages over `log_every` steps and over the processes. A resumed run goes on after its
+checkpoint: lines of steps that are taken again are removed first, so that each file has every step once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+
+from latent_shift.io import write_text
+from latent_shift.training.recipe import Recipe
+
+LOG, SKIPPED = "log.jsonl", "skipped.jsonl"  # in the run's folder
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Steps done of all steps, metrics by name, and what the steps are."""
+
+    step: int
+    steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    stage: str = "training"
+
+
+Report = Callable[[Progress], None]
+
+
+class Diverged(ValueError):
+    """The loss, or a weight, is no longer a finite number."""
+
+
+class TrainingLog:
+    """Metrics of a run that goes on after step `done`. The caller ends the accelerator's trackers."""
+
+    def __init__(self, recipe: Recipe, done: int, accelerator: Accelerator, report: Report) -> None:
+        self.recipe, self.accelerator, self.report = recipe, accelerator, report
+        self.path = recipe.output / LOG
+        if accelerator.is_main_process:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_steps_after(done, self.path)
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
+        self._begin_window()
+
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches, counting the seconds waited for them."""
+        source = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(source, None)
+            if batch is None:
+                return
+            self._waited += time.perf_counter() - start
+            yield batch
+
+    def step(self, step: int, metrics: dict[str, Tensor]) -> None:
+        """Add a step's metrics, scalars; none of a step that was skipped."""
+        for name, value in metrics.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (value.detach().float() + total, count + 1)
+        self._count += 1
+        if step % self.recipe.log_every == 0 or step == self.recipe.steps:
+            self._write(step)
+
+    def _begin_window(self) -> None:
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+        self._count, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    def _write(self, step: int) -> None:
+        means = {name: self._mean(total / count) for name, (total, count) in self._sums.items()}
+        seconds = time.perf_counter() - self._since
+        means["items_per_second"] = self._count * self.recipe.batch_size / seconds
+        means["data_wait"] = self._waited / seconds
+        self._begin_window()
+        self.accelerator.log(means, step=step)
+        if self.accelerator.is_main_process:
+            _append(self.path, {"step": step, "time": round(time.time(), 1), **means})
+            self.report(Progress(step, self.recipe.steps, means))
+
+    def _mean(self, value: Tensor | float) -> float:
+        """Mean over the processes, all of which must have the same metrics."""
+        if self.accelerator.num_processes == 1:
+            return float(value)
+        value = torch.as_tensor(value, device=self.accelerator.device)
+        return float(self.accelerator.reduce(value, "mean"))
+
+
+class SkippedSteps:
+    """Steps skipped because their gradient was not finite, in a run that goes on after step `done`."""
+
+    def __init__(self, recipe: Recipe, done: int, *, writes: bool) -> None:
+        self.recipe, self.path, self.writes = recipe, recipe.output / SKIPPED, writes
+        if writes:
+            remove_steps_after(done, self.path)
+        lines = read_jsonl(self.path)
+        self.count = sum(line["step"] <= done for line in lines)
+
+    def add(self, step: int, batch: dict[str, Any]) -> None:
+        """Count one more, and write down the items of its batch.
+
+        Raises Diverged where that is one too many, or the run's last step: nothing shows then whether the
+        weights are still good.
+        """
+        self.count += 1
+        keys = [str(key) for key in batch.get("key", [])]
+        if self.writes:
+            _append(self.path, {"step": step, "keys": keys})
+        if self.count > self.recipe.optimizer.max_skipped_steps or step == self.recipe.steps:
+            raise Diverged(
+                f"the loss or its gradient was not finite in {self.count} steps, the last is step {step}"
+                f" with {', '.join(keys) or 'its batch'} ({self.path} lists all): lower learning_rate,"
+                " use fp32, or look at these clips"
+            )
+
+
+def show_samples(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Show the samples of a step in TensorBoard: the animation where there is one, else the sheet."""
+    for file in (folder / f"step-{step:08d}{suffix}" for suffix in (".gif", ".png")):
+        if file.is_file():
+            picture = Summary.Image(encoded_image_string=file.read_bytes(), colorspace=3)
+            writer = accelerator.get_tracker("tensorboard", unwrap=True)
+            writer.file_writer.add_summary(
+                Summary(value=[Summary.Value(tag="samples", image=picture)]), global_step=step
+            )
+            return
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects in a JSONL file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def remove_steps_after(step: int, path: Path) -> None:
+    """Remove a JSONL file's lines of later steps, and a last line that was cut off while it was written."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return math.inf
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,73 @@
+"""The task image: text-to-image, a new U-Net over a trained text encoder and autoencoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from pydantic import Field
+
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.model_setup import (
+    LOG_SNR_SHIFT,
+    check_clip_size,
+    check_unet_fits,
+    load_unet,
+    noise_scheduler,
+)
+from latent_shift.training.recipe import Holds, known_to
+from latent_shift.training.tasks.denoising import DenoisingRecipe, DenoisingTask
+from latent_shift.training.text_encoder import load_text_encoder
+
+SchedulerConfig = Annotated[dict[str, Any], known_to(DDIMScheduler, more=LOG_SNR_SHIFT)]
+
+
+class ImageRecipe(DenoisingRecipe):
+    """Text-to-image: a new U-Net on single frames."""
+
+    single_frames = True
+
+    task: Literal["image"]
+    text_encoder_from: Annotated[Path, Holds(("text_encoder", "tokenizer"))] = Field(
+        description="folder with text_encoder/ and tokenizer/"
+    )
+    autoencoder: Annotated[Path, Holds(("vae",))] = Field(description="folder with vae/")
+    unet: Annotated[dict[str, Any], known_to(UNet2DConditionModel)] = Field(
+        description="diffusers UNet2DConditionModel"
+    )
+    scheduler: SchedulerConfig = Field(
+        description=f"diffusers DDIMScheduler; {LOG_SNR_SHIFT} in place of its betas"
+    )
+
+
+class ImageTask(DenoisingTask):
+    """The denoising loss of a new U-Net, or that of `init_from`, on images."""
+
+    Config = ImageRecipe
+    summary = "a text-to-image model"
+
+    def __init__(self, recipe: ImageRecipe) -> None:
+        super().__init__(recipe, image_pipeline(recipe))
+
+
+def image_pipeline(recipe: ImageRecipe) -> LatentShiftPipeline:
+    """Build the pipeline of a recipe. Raises ValueError where its parts do not fit."""
+    tokenizer, text_encoder = load_text_encoder(recipe.text_encoder_from)
+    vae = AutoencoderKL.from_pretrained(recipe.autoencoder / "vae", torch_dtype=torch.float32)
+    new = recipe.init_from is None
+    unet = UNet2DConditionModel(**recipe.unet) if recipe.init_from is None else load_unet(recipe.init_from)
+    model = LatentShiftPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
+        scheduler=noise_scheduler(recipe.scheduler),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    if recipe.clips is not None:
+        check_clip_size(recipe.clips.frames, model.vae_scale_factor)
+        side = recipe.clips.frames.height
+    else:
+        assert recipe.latents is not None  # the recipe has latents or clips
+        side = recipe.latents.source.shape.height
+    check_unet_fits(model, "unet" if new else "init_from", side if new else None)
+    return model

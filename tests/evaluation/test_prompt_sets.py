@@ -10,9 +10,8 @@ import pytest
 
 from clips import REAL, write_video
 from latent_shift.evaluation import prompt_sets as lists
-from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.evaluation.clip_files import ClipReadOptions
-from latent_shift.evaluation.evaluated_model import EvaluatedModel
+from latent_shift.evaluation.evaluated_model import ClipCache, EvaluatedModel
 from latent_shift.evaluation.sources import GeneratedClips, Shard, parse_shard
 from program import run_program
 from tiny import tiny_pipeline_folder

@@ -9,9 +9,8 @@ import pytest
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
 from latent_shift.cli.output import put_block
-from latent_shift.evaluation.clip_cache import ClipCache
 from latent_shift.evaluation.clip_files import ClipReadOptions
-from latent_shift.evaluation.evaluated_model import EvaluatedModel
+from latent_shift.evaluation.evaluated_model import ClipCache, EvaluatedModel
 from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable, proportion
 from latent_shift.evaluation.metrics.intervals import wilson_interval
 from latent_shift.evaluation.report import MetricInfo, Report, Row, read_report

@@ -29,7 +29,6 @@ from safetensors.numpy import save_file
 from latent_shift import __version__
 from latent_shift.evaluation.clip_files import ClipReadOptions
 from latent_shift.evaluation.extractors.base import Extractor
-from latent_shift.evaluation.metrics.intervals import frames_of
 from latent_shift.evaluation.moments import Moments
 from latent_shift.io import atomic_file, one_line
 
@@ -195,6 +194,12 @@ def merge_features(parts: Sequence[Features]) -> Features:
     provenance = first.provenance.model_copy(update={"clips": len(clips)})
     rows, logits = _joined([part.rows for part in parts]), _joined([part.logits for part in parts])
     return Features(first.settings, provenance, clips, moments, rows, logits)
+
+
+def frames_of(clips: NDArray[np.int64], rows_per_clip: int) -> NDArray[np.int64]:
+    """Return the rows of these clips, where each has `rows_per_clip` of them, one after the other."""
+    rows: NDArray[np.int64] = (clips[:, None] * rows_per_clip + np.arange(rows_per_clip)).ravel()
+    return rows
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ BLOCK = 256  # rows joined at a time
 
 
 class Moments:
-    """The count, mean (D,) and scatter (D, D), about the mean, of rows.
+    """Count, mean (D,) and scatter (D, D) about the mean of rows.
 
     moments = Moments(2048)
     moments.add(features)               # (N, 2048), as often as there are batches
@@ -32,22 +32,21 @@ class Moments:
 
     @classmethod
     def of(cls, rows: NDArray[np.floating]) -> Moments:
-        """The moments of rows (N, D)."""
+        """Compute the moments of rows (N, D)."""
         moments = cls(rows.shape[1])
         moments.add(rows)
         return moments
 
     @classmethod
     def from_parts(cls, count: int, mean: Array, scatter: Array) -> Moments:
-        """As they were kept. Raises ValueError where the parts do not fit together."""
+        """Restore saved moments. Raises ValueError where the parts do not fit together."""
         if count < 0 or scatter.shape != (mean.size, mean.size) or mean.ndim != 1:
             raise ValueError(
                 f"moments of {count} rows with a mean {mean.shape} and a scatter {scatter.shape};"
                 " expected (D,) and (D, D)"
             )
         moments = cls(mean.size)
-        moments._count = count
-        moments._mean, moments._scatter = mean.astype(np.float64), scatter.astype(np.float64)
+        moments._join(count, mean.astype(np.float64), scatter.astype(np.float64))
         return moments
 
     @property
@@ -62,24 +61,24 @@ class Moments:
 
     @property
     def mean(self) -> Array:
-        """(D,) of all rows so far."""
+        """Mean (D,) of all rows so far."""
         self._join_waiting(everything=True)
         return self._mean
 
     @property
     def scatter(self) -> Array:
-        """(D, D): the sum over rows of their deviation from the mean, times itself."""
+        """Sum (D, D) over rows of their deviation from the mean, times itself."""
         self._join_waiting(everything=True)
         return self._scatter
 
     def covariance(self) -> Array:
-        """(D, D), divided by the rows less one. Raises ValueError for fewer than two rows."""
+        """Covariance (D, D), divided by the rows less one. Raises ValueError for fewer than two rows."""
         if self.count < 2:
             raise ValueError(f"a covariance of {self.count} rows; give at least 2")
         return self.scatter / (self.count - 1)
 
     def add(self, rows: NDArray[np.floating]) -> None:
-        """Count rows (N, D) in. Raises ValueError for another width, and for values that are not finite."""
+        """Add rows (N, D). Raises ValueError for another width, and for values that are not finite."""
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise ValueError(f"rows are {rows.shape}; expected (N, {self.width})")
         if not np.isfinite(rows).all():
@@ -90,7 +89,7 @@ class Moments:
             self._join_waiting(everything=False)
 
     def merge(self, other: Moments) -> None:
-        """Count the rows of `other` in, which stays as it is."""
+        """Add the rows of `other`, which does not change."""
         if other.width != self.width:
             raise ValueError(f"moments of width {other.width} cannot join those of width {self.width}")
         mean, scatter = other.mean, other.scatter

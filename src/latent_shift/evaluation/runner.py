@@ -86,16 +86,25 @@ def evaluate(
     for spec in metrics or ():  # before any work
         _make_metric(spec, options)
     notes: list[str] = []
-    run = partial(extract, seed=options.seed, keep_rows=keep_rows, on_progress=on_progress)
+    run = partial(
+        extract,
+        seed=options.seed,
+        keep_rows=keep_rows,
+        features_dir=features_dir,
+        on_progress=on_progress,
+    )
     if isinstance(reference, ClipSource):
         notes += reference.notes
-        reference = _reference_features(reference, extractors, features_dir, keep_rows, run)
+        reference = run(reference, extractors, reuse=True)
     infos: dict[str, MetricInfo] = {}
     rows, shown = [], []
     for source in sources:
         row = _RowMetrics(source, metrics or DEFAULT_METRICS, options, examples)
         clips = run(source, extractors, on_batch=row.update)
-        _save(clips, source, features_dir)
+        captions = [caption for caption in clips.captions if caption is not None]
+        for extractor in extractors:
+            if isinstance(extractor, TextExtractor) and len(captions) == len(clips.names):
+                clips.text_features[extractor.info.name] = extractor.texts(captions).cpu().numpy()
         results = row.compute(clips, reference, strict)
         infos |= {info.key: info for info, _ in results}
         found = {info.key: result for info, result in results}
@@ -123,20 +132,43 @@ def extract(
     *,
     seed: int = 0,
     keep_rows: bool = True,
+    features_dir: Path | None = None,
+    reuse: bool = False,
     on_batch: Callable[[ClipBatch], None] = lambda batch: None,
     on_progress: ProgressCallback = lambda name, done, total: None,
 ) -> SourceFeatures:
-    """Extract the features of all clips, and of their captions where every clip has one.
+    """Extract the features of all clips of a source.
 
-    extractors: each is run once on each clip. seed: recorded with the features. keep_rows: False keeps
-    statistics only. on_batch: called with each batch. on_progress: then called with the source's name, the
-    clips done and their number. Raises ValueError for a source without clips, and for features that are not
-    finite.
+    Args:
+        source: is read once.
+        extractors: each is run once on each clip.
+        seed: recorded with the features.
+        keep_rows: False keeps statistics of features only.
+        features_dir: where features are saved if the clips are files.
+        reuse: take features of the same files and settings from there, without reading clips for them.
+        on_batch: called with each batch.
+        on_progress: then called with the source's name, the clips done and their number.
+
+    Raises:
+        ValueError: for a source without clips, and for features that are not finite.
     """
+    found = SourceFeatures(source.name, source.read.settings())
+    files: dict[str, Path] = {}
+    for name in (extractor.info.name for extractor in extractors):
+        if features_dir is not None and source.stamp:
+            files[name] = features_dir / f"{source.name} {name}.safetensors".replace(" ", "-")
+    if reuse:
+        for extractor in extractors:
+            file = files.get(extractor.info.name)
+            saved = read_features(file) if file is not None and file.is_file() else None
+            if saved is not None and _usable(saved, source, extractor, keep_rows):
+                found.features[extractor.info.name] = saved
+        extractors = [extractor for extractor in extractors if extractor.info.name not in found.features]
+        if not extractors:
+            return found
     moments = [Moments(extractor.info.width) for extractor in extractors]
     rows: list[list[Rows]] = [[] for _ in extractors]
     logits: list[list[Rows]] = [[] for _ in extractors]
-    found = SourceFeatures(source.name, source.read.settings())
     for batch in source.batches():
         for number, extractor in enumerate(extractors):
             output = extractor(torch.from_numpy(batch.clips))
@@ -152,9 +184,9 @@ def extract(
         on_progress(source.name, len(found.names), len(source))
     if not found.names:
         raise ValueError(f"{source.name}: there are no clips to measure")
-    captions = [caption for caption in found.captions if caption is not None]
     for number, extractor in enumerate(extractors):
-        found.features[extractor.info.name] = Features(
+        name = extractor.info.name
+        found.features[name] = Features(
             feature_settings(extractor, source.read),
             Provenance(
                 source=source.name, clips=len(found.names), stamp=source.stamp, seed=seed,
@@ -165,9 +197,14 @@ def extract(
             np.concatenate(rows[number]) if rows[number] else None,
             np.concatenate(logits[number]) if logits[number] else None,
         )  # fmt: skip
-        if isinstance(extractor, TextExtractor) and len(captions) == len(found.names):
-            found.text_features[extractor.info.name] = extractor.texts(captions).cpu().numpy()
+        if name in files:
+            write_features(files[name], found.features[name])
     return found
+
+
+def _usable(saved: Features, source: ClipSource, extractor: Extractor, keep_rows: bool) -> bool:
+    same = saved.settings == feature_settings(extractor, source.read)
+    return same and saved.provenance.stamp == source.stamp and (saved.rows is not None or not keep_rows)
 
 
 def reference_from_file(file: Path, extractors: Sequence[Extractor]) -> SourceFeatures:
@@ -244,43 +281,3 @@ class _RowMetrics:
             )
             for info, result in found
         ]
-
-
-def _reference_features(
-    source: ClipSource,
-    extractors: Sequence[Extractor],
-    folder: Path | None,
-    keep_rows: bool,
-    run: Callable[..., SourceFeatures],
-) -> SourceFeatures:
-    """Return the features of a reference: saved ones of the same files and settings, others extracted."""
-    saved: dict[str, Features] = {}
-    for extractor in extractors:
-        file = _features_file(folder, source, extractor.info.name)
-        if file is not None and file.is_file():
-            features = read_features(file)
-            usable = features.rows is not None or not keep_rows
-            same = features.settings == feature_settings(extractor, source.read)
-            if usable and same and features.provenance.stamp == source.stamp:
-                saved[extractor.info.name] = features
-    missing = [extractor for extractor in extractors if extractor.info.name not in saved]
-    if not missing:
-        return SourceFeatures(source.name, source.read.settings(), saved)
-    found = run(source, missing)
-    _save(found, source, folder)
-    found.features.update(saved)
-    return found
-
-
-def _save(found: SourceFeatures, source: ClipSource, folder: Path | None) -> None:
-    for name, features in found.features.items():
-        file = _features_file(folder, source, name)
-        if file is not None:
-            write_features(file, features)
-
-
-def _features_file(folder: Path | None, source: ClipSource, extractor: str) -> Path | None:
-    """Return the file of saved features; None for clips that are no files."""
-    if folder is None or not source.stamp:
-        return None
-    return folder / f"{source.name} {extractor}.safetensors".replace(" ", "-")

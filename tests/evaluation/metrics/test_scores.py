@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from latent_shift.evaluation.metrics.intervals import bootstrap, frames_of, normal_interval
+from latent_shift.evaluation.features import frames_of
+from latent_shift.evaluation.metrics.intervals import bootstrap, normal_interval
 from latent_shift.evaluation.metrics.pixels import flicker, motion
 from latent_shift.evaluation.metrics.scores import clip_similarities, inception_score
 

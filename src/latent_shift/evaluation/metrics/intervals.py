@@ -54,9 +54,3 @@ def wilson_interval(right: int, of: int) -> tuple[float, float]:
     middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n * n))
     return middle - half, middle + half
-
-
-def frames_of(clips: Indices, rows_per_clip: int) -> Indices:
-    """Return the rows of these clips, where each has `rows_per_clip` of them, one after the other."""
-    rows: Indices = (clips[:, None] * rows_per_clip + np.arange(rows_per_clip)).ravel()
-    return rows

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from latent_shift.evaluation.features import Features, SourceFeatures
+from latent_shift.evaluation.features import Features, SourceFeatures, frames_of
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
     Measurement,
@@ -25,7 +25,7 @@ from latent_shift.evaluation.metrics.base import (
     resampled,
     settings_of,
 )
-from latent_shift.evaluation.metrics.intervals import Indices, frames_of
+from latent_shift.evaluation.metrics.intervals import Indices
 from latent_shift.evaluation.report import MetricInfo
 
 

@@ -180,7 +180,7 @@ def moving_shapes_report(
     guidance: Guidance = None,
     batch: Batch = 8,
     extractor: Extractors = "moving-shapes,moving-shapes-frames,moving-shapes-eyes",
-    towers: Annotated[
+    encoders: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Model with the encoders that features come from. [built-in]"),
     ] = None,
@@ -210,7 +210,7 @@ def moving_shapes_report(
     wanted = protocol.choose_subsets(split_names(subsets))
     protocol.check_numbers(prompts, frames, batch)
     check_positive(reference=reference)
-    extractors = build_extractors(names, frames, weights=weights, model=towers, device=device)
+    extractors = build_extractors(names, frames, weights=weights, model=encoders, device=device)
     evaluated = []
     for number, name in enumerate(chosen):
         loaded = _load(name, frames, batch, steps, guidance, device, dtype)

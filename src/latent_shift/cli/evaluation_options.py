@@ -28,6 +28,7 @@ RENAMED = {  # earlier names of options, accepted for one release
     "--splits": "--is-splits",
     "--part": "--shard",
     "--cells": "--subsets",
+    "--towers": "--encoders",
 }
 
 Extractors = Annotated[

@@ -1,4 +1,4 @@
-"""Extractors with a text side: CLIP through transformers, tiny; and the built-in towers, which are real."""
+"""Extractors with a text side: CLIP through transformers, tiny; and the built-in encoders, which are real."""
 
 import numpy as np
 import pytest
@@ -59,33 +59,33 @@ def test_clip_that_is_nowhere_says_what_to_get(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def towers():
+def encoders():
     return Encoders(ExtractorOptions())
 
 
-def test_the_built_in_towers_know_a_clips_own_sentence(towers):
+def test_the_built_in_encoders_know_a_clips_own_sentence(encoders):
     scenes = draw_scenes(1, range(24), level=1)
     clips = torch.from_numpy(render(scenes))
-    features, logits = towers(clips)
+    features, logits = encoders(clips)
     assert logits is None
-    texts = towers.texts([caption(scene) for scene in scenes])
+    texts = encoders.texts([caption(scene) for scene in scenes])
     cosines = (features @ texts.T).numpy()
     assert (cosines.argmax(axis=1) == np.arange(24)).mean() > 0.5  # by chance, 0.04
     assert torch.allclose(features.norm(dim=1), torch.ones(24), atol=1e-4)
-    again = towers(clips)
+    again = encoders(clips)
     assert torch.equal(again.features, features)
     held = clips[:, ::2].repeat_interleave(2, dim=1)
-    assert torch.equal(towers(clips[:, ::2]).features, towers(held).features)
+    assert torch.equal(encoders(clips[:, ::2]).features, encoders(held).features)
 
 
-def test_a_frames_embedding_is_that_of_a_still_clip(towers):
+def test_a_frames_embedding_is_that_of_a_still_clip(encoders):
     stills = Encoders(ExtractorOptions(), "frame")
     clips = torch.from_numpy(render(draw_scenes(1, range(2), level=1)))
     features, logits = stills(clips[:, :3])
     assert (features.shape, logits) == ((6, 128), None)
     held = clips[1:, 2:3].expand(-1, 16, -1, -1, -1)
-    assert torch.allclose(features[5], towers(held).features[0], atol=1e-5)
-    assert stills.info.name != towers.info.name
+    assert torch.allclose(features[5], encoders(held).features[0], atol=1e-5)
+    assert stills.info.name != encoders.info.name
 
 
 def test_the_scorers_eyes_see_place_shape_and_colour():

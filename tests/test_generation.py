@@ -226,6 +226,8 @@ def test_batches_are_of_consecutive_requests_of_one_shape_and_bounded(system):
     list(run(system, eight, max_batch=2))
     list(run(system, [*eight[:2], eight[0].model_copy(update={"fps": 4.0}), *eight[2:]]))
     assert system.batches == [5, 2, 2, 1, 2, 1, 3]
+    with pytest.raises(ValueError, match="max_batch is 0; give 1 or more"):
+        list(run(system, eight, max_batch=0))
 
 
 def test_clips_of_few_images_are_made_one_by_one_on_a_cpu(system):

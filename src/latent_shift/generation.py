@@ -106,8 +106,11 @@ def run(
             summed over clips; an exception that it raises ends the run.
 
     Raises:
-        ValueError: for a request that the system cannot meet; before any work where its defaults tell.
+        ValueError: for a `max_batch` below 1, and a request that the system cannot meet; before any work
+            where its defaults tell.
     """
+    if max_batch is not None and max_batch < 1:
+        raise ValueError(f"max_batch is {max_batch}; give 1 or more")
     info = system.info()
     settled = [info.defaults.settle(request) for request in requests]
     total = sum(request.steps for request in settled)

@@ -161,6 +161,17 @@ def test_facts(system, folder):
     assert other.weights == info.weights
 
 
+def test_the_licence_is_the_model_cards(tmp_path):
+    folder = tiny_pipeline_folder(tmp_path / "model")
+    for card, licence in (
+        ("---\nlicense: apache-2.0  # ours\ntags: [video]\n---\n# A model\n", "apache-2.0"),
+        ("---\ntags: [video]\n---\n", None),
+        ("# A model\n", None),
+    ):
+        (folder / "README.md").write_text(card)
+        assert systems.load(folder, device="cpu").info().licence == licence
+
+
 def test_other_settings_are_another_configuration(system, tmp_path):
     other = tiny_pipeline_folder(tmp_path / "other", num_inference_steps=7)
     info = systems.load(other, device="cpu").info()

@@ -7,13 +7,14 @@ with it. One network makes all frames; no parameter is added to the image model'
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from latent_shift import checkpoints
-from latent_shift.io import read_yaml_mapping, write_json
+from latent_shift.io import parse_yaml, read_yaml_mapping, write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,
@@ -195,6 +196,7 @@ class LatentShift(TextToVideoSystem):
             weights=self._weights,
             config=self._config,
             settings=settings,
+            licence=_licence(self._path / "README.md"),
         )
 
     @cached_property
@@ -228,6 +230,13 @@ def _defaults(path: Path, prediction_type: str | None) -> RequestDefaults:
         size_multiple=checkpoints.pixel_multiple(path),
         vocabulary=own.closed_vocabulary,
     )
+
+
+def _licence(card: Path) -> str | None:
+    """The `license` in the YAML head of a model card, as the Hugging Face hub defines it."""
+    head = re.match(r"---\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL) if card.is_file() else None
+    content = parse_yaml(head[1], str(card)) if head else None
+    return str(content["license"]) if isinstance(content, dict) and "license" in content else None
 
 
 def _generator(seed: int | None) -> Any:

@@ -97,6 +97,7 @@ def test_a_mistake_is_one_line(run, arguments, error):
     assert errors[0].startswith(f"latent-shift: error: {error}")
 
 
+@pytest.mark.slow
 def test_changed_settings_are_refused_and_the_run_stays(run, tmp_path):
     run("train", "recipe.yaml")
     before = everything_in(tmp_path)

@@ -137,6 +137,7 @@ def test_what_an_extractor_notices_is_plotted(run, tmp_path):
     assert run("sensitivity", "real", "--extractor", "moving-shapes-eyes", "-o", tmp_path / "r.svg")[0] == 0
 
 
+@pytest.mark.slow
 def test_metrics_are_chosen_by_name(run):
     order = ("folders", "real", "other", "--resamples", 0, "--json", "--extractor")
     two = (

@@ -54,7 +54,9 @@ def clip(folder, name):
     return make(folder, name, CLIPS[name], f"{name.replace(' ', '-')}.webp")
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.slow] if one == "own settings" else []) for one in CLIPS]
+)
 def test_clips(folder, frozen, name):
     frozen.expect("clips", name, pixels.facts(pixels.read(clip(folder, name))), pixels.near)
 

@@ -80,6 +80,7 @@ def test_a_clip_of_many_images_does_not_depend_on_its_batch(system, values):
     assert (together == one_by_one).all()
 
 
+@pytest.mark.slow
 def test_a_clip_of_the_built_in_model_does_not_depend_on_its_batch(one_thread):
     system = systems.load("moving-shapes", device="cpu")
     requests = [request(prompt, seed, steps=2) for seed, prompt in enumerate(PROMPTS)]

@@ -90,7 +90,6 @@ def test_a_broken_clip_is_named_and_left_out(tiny):
     assert all("5.mp4" in line["reason"] for line in bad)
 
 
-@pytest.mark.slow
 def test_a_resumed_run_equals_one_never_stopped(tiny, tmp_path):
     whole, parted = tiny(), tiny(output=str(tmp_path / "parted"), num_workers=2)
 

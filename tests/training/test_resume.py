@@ -54,7 +54,8 @@ def ignore(progress):
     pass
 
 
-@pytest.mark.parametrize("task", [pytest.param("autoencoder", marks=pytest.mark.slow), "video"])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["autoencoder", "video"])
 def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
     whole, parted = recipe(task), recipe(task, output=str(tmp_path / "parted"), num_workers=2)
     model = train(build_task(whole), ignore)

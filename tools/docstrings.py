@@ -6,8 +6,6 @@
    of an option or description of a field holds a phrase of BANNED.
 2. The docstring of a public function or method of more than three parameters names each of them. Commands of
    `cli/` are exempt: their options carry help texts.
-
-Modules listed in `docstrings-todo.txt`, beside this file, are not checked yet; the list only shrinks.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-TODO = Path(__file__).with_name("docstrings-todo.txt")
 BANNED_FIRST = re.compile(
     r"\W*(what|how|where|when|which|who|why|whose|this|these|that|it|its|does|gives|has|holds|is|keeps|knows"
     r"|makes|puts|raises|reads|returns|says|takes|tells|writes)\b",
@@ -75,20 +72,11 @@ def _public_functions(tree: ast.Module) -> Iterator[Function]:
 
 def main(folders: list[str]) -> int:
     """Print the findings in the Python files of the folders; 1 if there are any."""
-    lines = TODO.read_text(encoding="utf-8").splitlines()
-    listed = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-    total = 0
-    for folder in folders:
-        for path in sorted(Path(folder).rglob("*.py")):
-            found = findings(path)
-            if path.as_posix() in listed:
-                if not found:
-                    print(f"{path}: nothing left to mend; take it off {TODO.name}", file=sys.stderr)
-                continue
-            total += len(found)
-            for line in found:
-                print(line)
-    return 1 if total else 0
+    files = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
+    found = [finding for path in files for finding in findings(path)]
+    for line in found:
+        print(line)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

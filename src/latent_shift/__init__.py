@@ -1,6 +1,6 @@
 """Latent-Shift: text to video from a text-to-image latent diffusion model, with not one parameter more.
 
-The public names load on first use, so that `import latent_shift` alone imports neither torch nor diffusers.
+The public names load on first use, so that `import latent_shift` imports neither torch nor diffusers.
 """
 
 from __future__ import annotations

@@ -170,12 +170,12 @@ def validation_error(
     key = ".".join(map(str, first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "value_error":  # raised by our own validators, which name the values
-        told = str(first["ctx"]["error"])
+        reason = str(first["ctx"]["error"])
     elif first["type"] in _UNKNOWN_KEY:
-        told = f"unknown key of {owner}" if owner else "unknown key"
-        told += f"; {advice(str(first['loc'][-1]))}" if advice is not None else ""
+        reason = f"unknown key of {owner}" if owner else "unknown key"
+        reason += f"; {advice(str(first['loc'][-1]))}" if advice is not None else ""
     elif first["type"] == "missing":
-        told = f"is missing; {owner} needs it" if owner else "is missing"
+        reason = f"is missing; {owner} needs it" if owner else "is missing"
     else:
-        told = f"{first['msg']}, got {str(first['input'])[:80]!r}"
-    return f"{key}: {told}{more}" if key else f"{told}{more}"
+        reason = f"{first['msg']}, got {str(first['input'])[:80]!r}"
+    return f"{key}: {reason}{more}" if key else f"{reason}{more}"

@@ -1,8 +1,8 @@
 """All random streams: one for each item of a dataset, and those of a training step.
 
-Data uses only uniform numbers from a counter-based generator, never numpy's distributions, whose streams may
-change from one numpy version to the next. The streams of a step depend on (seed, step, index in the whole
-batch) alone, so the items of a step meet the same noise in one process, in several, or in microbatches.
+Data uses only uniform numbers from a counter-based generator: the streams of numpy's distributions may change
+from one version to the next. The streams of a step depend on (seed, step, index in the whole batch) only, so
+the items of a step meet the same noise in one process, in several, or in microbatches.
 
     item_rng(seed, index).random()                         # the same on every machine
     rng = StepRNG.of(step_seed(seed, step), batch_size)     # in training
@@ -69,7 +69,10 @@ class StepRNG:
 
     @classmethod
     def of(cls, seed: int, batch_size: int, rank: int = 0, world_size: int = 1) -> StepRNG:
-        """Streams for the slice of a batch that the data loader gives the process `rank` of `world_size`."""
+        """Streams for the slice of a batch that the data loader gives the process `rank` of `world_size`.
+
+        seed: of the step (`step_seed`). batch_size: items of the whole batch, over all processes.
+        """
         return cls(seed, tuple(range(rank, batch_size, world_size)), batch_size)
 
     def step_generator(self) -> Generator:

@@ -206,6 +206,8 @@ def test_stages_are_the_recipes_of_the_plan(system, tmp_path):
     assert system.stages(TrainingPlan(tmp_path, image_model="runs/other", steps=50))[1] == Stage(
         "2-video", video, "video", "clips", "runs/other", settings
     )
+    video.write_text("task: video\npretrained_model: a\ninit_from: runs/first/model\n")
+    assert system.stages(TrainingPlan(tmp_path, image_model="b"))[1].starts_from == "runs/first/model"
 
 
 def test_a_recipe_of_no_known_task(system, tmp_path):

@@ -259,5 +259,5 @@ def _stage(recipe: Path, plan: TrainingPlan) -> Stage:
     if task == "video":
         settings |= {} if plan.image_model is None else {"pretrained_model": plan.image_model}
         settings |= {} if plan.steps is None else {"steps": plan.steps}
-    start = settings.get("pretrained_model") or content.get("init_from") or content.get("pretrained_model")
+    start = content.get("init_from") or {**content, **settings}.get("pretrained_model")
     return Stage(recipe.stem, recipe, task, _TRAINED_ON[task], start, settings)

@@ -107,6 +107,9 @@ def test_curves_over_guidance_are_drawn_a_line_a_model():
     (drawn,) = curves(join_reports(reports, "all"))
     assert re.findall('id="line-([^"]*)"', drawn) == ["m", "n"]  # one point makes no line
     assert curves(join_reports(reports, "all")) == [drawn]  # to the last byte
+    html = render_html(join_reports(reports, "all"))
+    assert drawn in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)  # nothing is loaded from elsewhere
     assert "FVD (i3d) over guidance" in drawn
     assert curves(report_of()) == []
     with pytest.raises(ValueError, match="no points"):

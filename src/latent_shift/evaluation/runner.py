@@ -154,15 +154,11 @@ def extract(
     """
     found = SourceFeatures(source.name, source.read.settings())
     files: dict[str, Path] = {}
-    for name in (extractor.info.name for extractor in extractors):
-        if features_dir is not None and source.stamp:
-            files[name] = features_dir / f"{source.name} {name}.safetensors".replace(" ", "-")
+    if features_dir is not None and source.stamp:
+        names = [extractor.info.name for extractor in extractors]
+        files = {name: features_dir / f"{source.name} {name}.safetensors".replace(" ", "-") for name in names}
     if reuse:
-        for extractor in extractors:
-            file = files.get(extractor.info.name)
-            saved = read_features(file) if file is not None and file.is_file() else None
-            if saved is not None and _usable(saved, source, extractor, keep_rows):
-                found.features[extractor.info.name] = saved
+        found.features = _saved_features(files, source, extractors, keep_rows)
         extractors = [extractor for extractor in extractors if extractor.info.name not in found.features]
         if not extractors:
             return found
@@ -202,9 +198,19 @@ def extract(
     return found
 
 
-def _usable(saved: Features, source: ClipSource, extractor: Extractor, keep_rows: bool) -> bool:
-    same = saved.settings == feature_settings(extractor, source.read)
-    return same and saved.provenance.stamp == source.stamp and (saved.rows is not None or not keep_rows)
+def _saved_features(
+    files: dict[str, Path], source: ClipSource, extractors: Sequence[Extractor], keep_rows: bool
+) -> dict[str, Features]:
+    """Return the saved features of the same clips and settings, by extractor."""
+    found: dict[str, Features] = {}
+    for extractor in extractors:
+        name = extractor.info.name
+        if name in files and files[name].is_file():
+            saved = read_features(files[name])
+            same = saved.settings == feature_settings(extractor, source.read)
+            if same and saved.provenance.stamp == source.stamp and (saved.rows is not None or not keep_rows):
+                found[name] = saved
+    return found
 
 
 def reference_from_file(file: Path, extractors: Sequence[Extractor]) -> SourceFeatures:

@@ -17,7 +17,7 @@ from latent_shift.conditioning import encode_prompts, text_encoder_hash, warn_if
 from latent_shift.data.manifest import ClipRecord
 from latent_shift.data.precomputed import precomputed_files, read_all_frames
 from latent_shift.data.video_dataset import DEFAULT_FPS
-from latent_shift.limits import MAX_SIDE
+from latent_shift.limits import MAX_FPS, MAX_SIDE
 
 CHUNK = 32  # frames decoded and encoded together
 
@@ -28,7 +28,7 @@ class PrecomputeOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1, description="model of the autoencoder and the text encoders")
-    fps: float = Field(DEFAULT_FPS, gt=0, le=1000, description="frames a second")
+    fps: float = Field(DEFAULT_FPS, gt=0, le=MAX_FPS, description="frames a second")
     height: int = Field(256, ge=8, le=MAX_SIDE, description="pixels")
     width: int = Field(256, ge=8, le=MAX_SIDE, description="pixels")
 

@@ -5,11 +5,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from latent_shift import media
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from tiny import tiny_pipeline_folder, tiny_unet
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,14 +27,27 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("latent-shift ")
 ]
-SHORTER = {"evaluate": ("--prompts", "1"), "generate": ("--steps", "1")}  # the same command, less of it
+SHORTER = {  # the same command, less of it
+    "evaluate": ("--prompts", "1"),
+    "generate": ("--steps", "1"),
+    "train": (
+        "--set", "steps=1", "--set", "optimizer.warmup_steps=0", "--set", "sample_every=0",
+        "--set", "num_workers=0", "--set", "clips.frames.height=32", "--set", "clips.frames.width=32",
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """An empty folder with the recipes in it, where one command may use what another made."""
+    """A folder with recipes, clips and a tiny image model, where one command may use what another made."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "recipes").symlink_to(ROOT / "recipes")
+    tiny_pipeline_folder(folder / "models" / "stable-diffusion-v1-5", latent_shift=False)
+    (folder / "clips").mkdir()
+    for number in range(2):
+        frames = np.random.default_rng(number).integers(0, 256, (20, 32, 32, 3), np.uint8)
+        media.write_clip(folder / "clips" / f"{number}.mp4", frames, 8)
+        (folder / "clips" / f"{number}.txt").write_text("a black circle moves left\n")
     return folder
 
 
@@ -61,8 +76,6 @@ def test_a_command_does_what_it_says(command, workplace, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_python_runs(monkeypatch, tmp_path):
-    from tiny import tiny_unet
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["readme"])
     load, shift = blocks("python")[:2]

@@ -8,7 +8,7 @@ cropped to patches by the scorer's own code, and jittered. Takes about ten minut
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,4 +116,8 @@ def main(file: Path, scenes: int = SCENES, epochs: int = EPOCHS) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Train the scorer's shape network.")
+    parser.add_argument("file", type=Path, help="safetensors file to write")
+    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    main(**vars(parser.parse_args()))

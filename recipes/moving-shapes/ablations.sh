@@ -3,7 +3,7 @@
 # budget, one setting changed at a time.
 #   recipes/moving-shapes/ablations.sh [steps [--set key=value ...]]     resumable; needs default-model.sh's image model
 # Writes runs/moving-shapes/ablations/NAME/, prints the validation loss of each on the same 256 clips and noise,
-# writes their scores into docs/results.md, and all of it into one report.
+# writes their scores into docs/results/moving-shapes.md, and all of it into one report.
 set -eu
 cd "$(dirname "$0")/../.."
 bin=.venv/bin steps=${1:-800} all=runs/moving-shapes/ablations

@@ -145,7 +145,6 @@ class Encoders(TextExtractor):
 
 
 frame_encoders = partial(Encoders, per="frame")  # the extractor "moving-shapes-frames"
-scorer_features = ScorerFeatures  # entry point of earlier installations
 
 
 def held_frames(frames: int, wanted: int) -> list[int]:

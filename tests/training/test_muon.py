@@ -1,11 +1,11 @@
-"""Muon steps matrices as torch's own does and all else as AdamW, and goes on where it stopped."""
+"""Muon steps matrices as torch's own does and all else as AdamW, and resumes where it stopped."""
 
 import pytest
 import torch
 from torch import nn
 
 from latent_shift.training.checkpoint import read_optimizer, write_optimizer
-from latent_shift.training.optim import Muon, is_matrix, orthogonalize
+from latent_shift.training.optim import Muon, is_matrix
 
 SHAPES = {
     "linear": (96, 64),
@@ -38,29 +38,36 @@ def test_matrices_are_those_with_two_long_sides():
     assert [name for name, parameter in parameters().items() if is_matrix(parameter)] == ["linear", "kernel"]
 
 
+def directions(*gradients):
+    """What the first step of a learning rate of 1 does to zeros, in units of its length."""
+    trained = [nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    Muon(trained, lr=1.0, weight_decay=0.0).step()
+    return [-one.detach() / (0.2 * max(one.shape) ** 0.5) for one in trained]
+
+
 def test_all_singular_values_become_about_one():
     generator = torch.Generator().manual_seed(1)
     steep = torch.randn(96, 64, generator=generator) * torch.logspace(0, -1, 64)
-    values = torch.linalg.svdvals(orthogonalize(steep[None])[0].float())
+    (direction,) = directions(steep)
+    values = torch.linalg.svdvals(direction)
     assert values.min() > 0.6
     assert values.max() < 1.3
     one, _, other = torch.linalg.svd(steep, full_matrices=False)
-    likeness = torch.nn.functional.cosine_similarity(
-        orthogonalize(steep[None])[0].float().flatten(), (one @ other).flatten(), dim=0
-    )
+    likeness = torch.nn.functional.cosine_similarity(direction.flatten(), (one @ other).flatten(), dim=0)
     assert likeness > 0.97
 
 
-def test_matrices_taken_together_are_evened_each_on_its_own():
+def test_matrices_taken_together_are_orthogonalized_each_on_its_own():
     matrices = (
         torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(2))
         * torch.tensor([1, 5, 0.1])[:, None, None]
     )
-    alone = torch.cat([orthogonalize(each[None]) for each in matrices])
-    torch.testing.assert_close(orthogonalize(matrices).float(), alone.float(), atol=0.02, rtol=0.02)
+    alone = torch.stack([directions(each)[0] for each in matrices])
+    torch.testing.assert_close(torch.stack(directions(*matrices)), alone, atol=0.02, rtol=0.02)
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has a Muon of its own from 2.9 on")
 @pytest.mark.parametrize("name", ["linear", "kernel"])
 def test_a_matrix_steps_as_with_torchs_own(name):
     ours, theirs = parameters()[name], flat(parameters()[name])
@@ -114,6 +121,25 @@ def test_it_goes_on_where_it_stopped():
             give_gradients(trained, step)
             optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(whole, stopped, strict=True))
+
+
+def test_the_state_of_an_earlier_release_is_read():
+    """It had the momentum of kernels in their own shape."""
+    first, second = list(parameters().values()), list(parameters().values())
+    one, other = Muon(first, lr=0.01), Muon(second, lr=0.01)
+    give_gradients(first, 0)
+    one.step()
+    with torch.no_grad():
+        for target, source in zip(second, first, strict=True):
+            target.copy_(source)
+    tensors, numbers = read_optimizer(one)
+    tensors = {key: value.clone() for key, value in tensors.items()}
+    tensors["1.momentum_buffer"] = tensors["1.momentum_buffer"].view(SHAPES["kernel"])
+    write_optimizer(other, second, tensors, numbers)
+    for trained, optimizer in ((first, one), (second, other)):
+        give_gradients(trained, 1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_a_parameter_without_a_gradient_stays():

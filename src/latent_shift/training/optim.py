@@ -8,21 +8,15 @@ as long as AdamW's would be (arXiv 2502.16982, section 2.2), so a recipe's learn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw as adamw_step
 
 from latent_shift.training.recipe import OptimizerConfig
 
 _MIN_SIDE = 64  # of a matrix for Muon: the first and the last layer have too few directions
 _MOMENTUM = 0.95
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # of the post: steep at zero, so that five rounds are enough
-_ROUNDS = 5
-_RMS_OF_ADAMW = 0.2  # root mean square of AdamW's step at a learning rate of 1
-_EPSILON = 1e-7
 
 
 def new_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -56,11 +50,10 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices (`is_matrix`), AdamW for all other parameters, as one optimizer.
+    """torch's Muon for matrices (`is_matrix`), its AdamW for all other parameters, as one optimizer.
 
-    torch.optim.Muon takes two-dimensional parameters only and steps them one by one: kernels of convolutions
-    would need views as parameters of their own, with a state that a checkpoint has to map back, and a GPU
-    would wait for the launches. Here matrices of one size step together on a GPU.
+    torch's Muon takes two-dimensional parameters only, so it steps views of the kernels of convolutions, in
+    which all that one output channel reads is a row.
     """
 
     def __init__(
@@ -70,78 +63,49 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": 1e-8})
+        super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        trained: list[nn.Parameter] = self.param_groups[0]["params"]
+        self._views = {one: one.detach().view(len(one), -1) for one in trained if is_matrix(one)}
+        others = [one for one in trained if one not in self._views]
+        self._parts: list[tuple[list[int], torch.optim.Optimizer]] = []  # with the numbers of its parameters
+        if self._views:
+            muon = torch.optim.Muon(
+                self._views.values(), lr, weight_decay, _MOMENTUM, adjust_lr_fn="match_rms_adamw"
+            )
+            self._parts.append(([i for i, one in enumerate(trained) if one in self._views], muon))
+        if others:
+            adamw = torch.optim.AdamW(others, lr, betas, weight_decay=weight_decay, fused=True)
+            self._parts.append(([i for i, one in enumerate(trained) if one not in self._views], adamw))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Step every parameter that has a gradient. A closure is refused with ValueError."""
         if closure is not None:
             raise ValueError("Muon takes no closure: compute the gradients before the step")
-        for group in self.param_groups:
-            with_gradient = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for same_shape in group_by_shape([one for one in with_gradient if is_matrix(one)]):
-                self._step_matrices(same_shape, group)
-            self._step_others([one for one in with_gradient if not is_matrix(one)], group)
+        for parameter, view in self._views.items():
+            view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
+        for _, part in self._parts:
+            part.param_groups[0]["lr"] = self.param_groups[0]["lr"]
+            part.step()
+        for view in self._views.values():
+            view.grad = None  # else it would keep the gradient's memory
 
-    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
-        updates = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov's
-        directions = orthogonalize(torch.stack([update.flatten(1) for update in updates]))
-        length = _RMS_OF_ADAMW * sqrt(max(directions.shape[1:]))
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        for parameter, direction in zip(parameters, directions, strict=True):
-            parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * length)
+    def state_dict(self) -> dict[str, Any]:
+        """State by the number of the parameter; that of a kernel in the shape of its view."""
+        parts = [(numbers, part.state_dict()["state"]) for numbers, part in self._parts]
+        state = {numbers[index]: entries for numbers, own in parts for index, entries in own.items()}
+        return {"state": state, "param_groups": super().state_dict()["param_groups"]}
 
-    def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter].update(
-                    step=torch.tensor(0.0, device=parameter.device),
-                    exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter),
-                )  # fmt: skip
-        states = [self.state[parameter] for parameter in parameters]
-        beta1, beta2 = group["betas"]
-        adamw_step(
-            parameters, [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states],
-            [], [state["step"] for state in states], fused=True, amsgrad=False, beta1=beta1, beta2=beta2,
-            lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-        )  # fmt: skip
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of `state_dict`; that of a kernel in any shape."""
+        state = state_dict["state"]
+        for numbers, part in self._parts:
+            own = {index: state[number] for index, number in enumerate(numbers) if number in state}
+            if isinstance(part, torch.optim.Muon):
+                own = {index: {key: one.flatten(1) for key, one in own[index].items()} for index in own}
+            part.load_state_dict({"state": own, "param_groups": part.state_dict()["param_groups"]})
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon steps a parameter: the weight of a linear layer, or of a convolution with one row for each
-    output channel, no side below 64.
-    """
+    """Whether Muon steps a parameter: the weight of a linear layer or a convolution, no side below 64."""
     return parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= _MIN_SIDE
-
-
-def group_by_shape(matrices: list[Tensor]) -> list[list[Tensor]]:
-    """Group matrices of one size, for few launches on a GPU; on a CPU none, as its cache holds one."""
-    groups: dict[Any, list[Tensor]] = {}
-    for number, matrix in enumerate(matrices):
-        key = (len(matrix), matrix[0].numel()) if matrix.is_cuda else number
-        groups.setdefault(key, []).append(matrix)
-    return list(groups.values())
-
-
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """Set all singular values of matrices (N, rows, columns) to about 1 (0.7 to 1.2), in bfloat16.
-
-    Five rounds of a Newton-Schulz iteration, which needs products of matrices only.
-    """
-    a, b, c = _QUINTIC
-    wide = matrices.bfloat16()
-    tall = wide.shape[1] > wide.shape[2]
-    if tall:
-        wide = wide.mT
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=_EPSILON)
-    for _ in range(_ROUNDS):
-        square = wide @ wide.mT
-        wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=b, alpha=c), wide, beta=a)
-    return wide.mT if tall else wide

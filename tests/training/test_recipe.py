@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.training.recipe import load_recipe
 
 FILES = set((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 PRESETS = sorted(path for path in FILES if path.parent.name == "presets")
 RECIPES = sorted(path for path in FILES - set(PRESETS) if "task:" in path.read_text())
+
+OWN_CLIPS = {"latents": None, "clips": {"source": {"format": "folder", "path": "clips"}, "frames": {}}}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -101,6 +104,28 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset):
             {"diffusion": {}, "experimental": {"noise_candidates": 8}},
             "experimental.noise_candidates selects shared noise",
         ),
+        (
+            "video",
+            {"experimental": {"oversample_motions": ["dancing"], "oversample_motions_ratio": 0.5}},
+            "experimental: oversample_motions has 'dancing'; the motions are",
+        ),
+        (
+            "image",
+            {
+                "latents": None,
+                "clips": CLIPS,
+                "experimental": {"oversample_words": ["a"], "oversample_ratio": 1},
+            },
+            "experimental.oversample_words and oversample_motions are only for latents",
+        ),
+        ("video", {"shift": {"strides": [3, 1]}}, "shift.strides is experimental: set experimental.shift_s"),
+        (
+            "video",
+            {"shift": None, "experimental": {"shift_strides": [2]}},
+            "experimental.shift_strides: th",
+        ),
+        ("video", {"shift": {"distance": 1}}, "shift.distance: unknown key"),
+        ("text_contrastive", {"validation": {}}, "gradient_accumulation_steps and validation: not for task"),
         ("video", {"image_batch_ratio": 1.5}, "image_batch_ratio: .* less than or equal to 1"),
         (
             "video",
@@ -177,3 +202,18 @@ def test_settings_are_laid_over_the_file(recipe_file):
 def test_a_wrong_setting_is_told(recipe_file, setting, error):
     with pytest.raises(ValueError, match=error):
         load_recipe(recipe_file("video"), [setting])
+
+
+def test_a_source_without_what_is_tried_is_refused(recipe, monkeypatch):
+    tiny = recipe("video", experimental={"oversample_motions": ["bouncing"], "oversample_motions_ratio": 0.5})
+    assert tiny.source.oversample_motions == ("bouncing",)
+    assert tiny.latents.source.oversample_motions == ()
+
+    class PlainSource(GeneratedSource):
+        format: str = "plain"
+
+    PlainSource.__abstractmethods__ = frozenset()  # none is called here
+    plain = PlainSource(seed=0, clips=4)
+    other = tiny.model_copy(update={"latents": tiny.latents.model_copy(update={"source": plain})})
+    with pytest.raises(ValueError, match="experimental.oversample_motions: sources of format plain do not"):
+        _ = other.source

@@ -122,7 +122,7 @@ def test_the_export_is_the_averaged_model(recipe):
 def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recipe, monkeypatch):
     tiny = recipe("autoencoder")
     now = checkpoint.State.new(build_task(tiny))
-    checkpoint.save(tiny.output, 1, now, keep=2)
+    checkpoint.save(now, 1)
     saved, calls = read_checkpoint(tiny.output, 1), []
 
     def killed(tensors, path):
@@ -134,13 +134,13 @@ def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_last_good_one(recip
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", killed)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(tiny.output, 2, now, keep=2)
+            checkpoint.save(now, 2)
     fresh = checkpoint.State.new(build_task(tiny))
-    assert checkpoint.load(tiny.output, fresh) == 1
+    assert checkpoint.load(fresh) == 1
     assert all(
         torch.equal(value, saved[0]["weights.safetensors", n]) for n, value in fresh.task.named_parameters()
     )
-    checkpoint.save(tiny.output, 3, now, keep=2)
+    checkpoint.save(now, 3)
     assert sorted(path.name for path in (tiny.output / "checkpoints").iterdir()) == [
         "step-00000001",
         "step-00000003",
@@ -155,7 +155,7 @@ def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
     with pytest.raises(
         Diverged, match="vae.encoder.conv_in.weight is not finite at step 1: lower learning_rate"
     ):
-        checkpoint.save(tiny.output, 1, now, keep=2)
+        checkpoint.save(now, 1)
     assert not (tiny.output / "checkpoints").exists()
     wild = {"learning_rate": 1e30, "warmup_steps": 0, "max_skipped_steps": 3}
     with pytest.raises(Diverged, match="was not finite in 4 steps"):
@@ -164,19 +164,19 @@ def test_a_model_that_is_no_longer_finite_is_not_saved(recipe):
 
 def test_another_model_is_refused(recipe):
     tiny = recipe("autoencoder")
-    checkpoint.save(tiny.output, 1, checkpoint.State.new(build_task(tiny)), keep=2)
+    checkpoint.save(checkpoint.State.new(build_task(tiny)), 1)
     smaller = tiny.model_copy(update={"autoencoder": {**tiny.autoencoder, "latent_channels": 3}})
     with pytest.raises(ValueError, match="is of another model: train into another output folder"):
-        checkpoint.load(tiny.output, checkpoint.State.new(build_task(smaller)))
+        checkpoint.load(checkpoint.State.new(build_task(smaller)))
 
 
 def test_the_scaler_of_half_precision_is_kept(recipe):
     tiny = recipe("autoencoder")
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(torch.ones(())), scaler.update(4.0)
-    checkpoint.save(tiny.output, 1, checkpoint.State.new(build_task(tiny), scaler=scaler), keep=1)
+    checkpoint.save(checkpoint.State.new(build_task(tiny), scaler=scaler), 1)
     fresh = torch.amp.GradScaler("cpu", init_scale=8.0)
-    checkpoint.load(tiny.output, checkpoint.State.new(build_task(tiny), scaler=fresh))
+    checkpoint.load(checkpoint.State.new(build_task(tiny), scaler=fresh))
     assert fresh.state_dict() == scaler.state_dict()
 
 
@@ -252,9 +252,9 @@ def test_runs_of_one_process_may_differ_in_precision(recipe, tmp_path):
     "accident", [OSError(28, "No space left on device"), SafetensorError("no space left")]
 )
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(recipe, monkeypatch, accident):
-    tiny = recipe("autoencoder")
+    tiny = recipe("autoencoder", checkpoints_total_limit=1)
     now = checkpoint.State.new(build_task(tiny))
-    checkpoint.save(tiny.output, 1, now, keep=1)
+    checkpoint.save(now, 1)
     before, calls = read_checkpoint(tiny.output, 1), []
 
     def fill_the_disk(tensors, path):
@@ -266,6 +266,6 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(recipe, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", fill_the_disk)
         with pytest.raises(ValueError, match=r"cannot be written.*pace left.*\(step-00000001\): make room"):
-            checkpoint.save(tiny.output, 2, now, keep=1)
+            checkpoint.save(now, 2)
     assert [path.name for path in (tiny.output / "checkpoints").iterdir()] == ["step-00000001"]
     assert same(before, read_checkpoint(tiny.output, 1))

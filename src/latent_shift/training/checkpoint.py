@@ -92,32 +92,31 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def save(run: Path, step: int, state: State, keep: int, *, writes: bool = True) -> Path:
-    """Write the checkpoint of a run's `state` at `step`, and remove all but the newest `keep`.
+def save(state: State, step: int, *, writes: bool = True) -> Path:
+    """Write the checkpoint of a step, and remove the oldest beyond the recipe's limit. Returns its folder.
 
-    run: the run's folder. writes: false in all processes but the main one; these help to gather the tensors.
-    Returns the checkpoint's folder.
+    writes: false in all processes but the main one; these help to gather the tensors.
     Raises Diverged, and writes nothing, where a weight is not finite; ValueError where the disk is full or
     cannot be written, with the checkpoints before it as they were.
     """
-    folder = run / "checkpoints" / f"step-{step:08d}"
+    recipe = state.task.recipe
+    folder = recipe.output / "checkpoints" / f"step-{step:08d}"
     weights = _gather(_named(state.task), keep=writes)
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite at step {step}: lower learning_rate, or use fp32")
+    entries, numbers = read_optimizer(state.optimizer)
+    averages = {str(i): average for i, average in enumerate(state.ema.shadow_params)}
     with _atomic_folder(folder) if writes else nullcontext(folder) as partial:
+        for name, tensors in (("weights", weights), ("ema", averages), ("optimizer", entries)):
+            gathered = _gather(tensors.items(), keep=writes)
+            if writes:
+                save_file(gathered, partial / f"{name}.safetensors")
         if writes:
-            save_file(weights, partial / "weights.safetensors")
-        average = _gather(((str(i), one) for i, one in enumerate(state.ema.shadow_params)), keep=writes)
-        if writes:
-            save_file(average, partial / "ema.safetensors")
-        tensors, numbers = read_optimizer(state.optimizer, keep=writes)
-        if writes:
-            save_file(tensors, partial / "optimizer.safetensors")
             rest = {"step": step, "ema_step": state.ema.optimization_step, "optimizer": numbers}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
-    for old in checkpoints(run)[:-keep] if writes else ():
+    for old in checkpoints(recipe.output)[: -recipe.checkpoints_total_limit] if writes else ():
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -142,12 +141,12 @@ def _atomic_folder(folder: Path) -> Iterator[Path]:
         ) from error
 
 
-def load(run: Path, state: State) -> int:
+def load(state: State) -> int:
     """Restore the newest checkpoint of a run, in place. Returns its step, or 0 where there is none.
 
     Raises ValueError where the checkpoint is of a model with other trained parameters.
     """
-    found = checkpoints(run)
+    found = checkpoints(state.task.recipe.output)
     if not found:
         return 0
     folder = found[-1]
@@ -170,18 +169,17 @@ def load(run: Path, state: State) -> int:
     return int(rest["step"])
 
 
-def read_optimizer(
-    optimizer: torch.optim.Optimizer, *, keep: bool = True
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """An optimizer's state: full tensors on the CPU, and plain numbers.
+def read_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """An optimizer's state, which may be sharded: tensors, and plain numbers.
 
-    "3.exp_avg" is the entry `exp_avg` of the trained parameter 3, counted from 0. keep: as in `_gather`.
+    "3.exp_avg" is the entry `exp_avg` of the trained parameter 3, counted from 0.
     """
+    # Not by torch.distributed.checkpoint.state_dict: it gives an optimizer that took no step yet, all having
+    # been skipped, a state by a step of zero gradients, which then counts in AdamW's bias correction.
     state = optimizer.state_dict()["state"]
     entries = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
-    numbers = {key: value for key, value in entries.items() if key not in tensors}
-    return _gather(tensors.items(), keep=keep), numbers
+    return tensors, {key: value for key, value in entries.items() if key not in tensors}
 
 
 def write_optimizer(

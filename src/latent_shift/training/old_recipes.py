@@ -57,10 +57,11 @@ _GENERATED = ("world", "latents.world")  # were of Moving Shapes unless they nam
 _MISSING = object()
 
 
-def upgrade(content: dict[str, Any]) -> dict[str, str]:
-    """Rename what is old in a recipe, or in a part of one, in place. Returns the new names by the old ones.
+def upgrade(content: dict[str, Any], where: str = "") -> None:
+    """Rename what is old in a recipe, or in a part of one, in place.
 
-    Raises ValueError where an old key and its new one are both given.
+    where: name of the file, for one warning (UserWarning) that lists old and new keys; without it there is
+    none. Raises ValueError where an old key and its new one are both given.
     """
     renamed = {}
     if content.get("task") in TASKS:
@@ -77,13 +78,8 @@ def upgrade(content: dict[str, Any]) -> dict[str, str]:
         renamed[old] = new
         if old in _GENERATED and isinstance(value, dict):
             value.setdefault("format", "moving-shapes")
-        _put(content, new, value, old)
-    return renamed
-
-
-def warn_of_old_keys(renamed: dict[str, str], where: str) -> None:
-    """Warn (UserWarning) of the old keys in a file, if there are any."""
-    if renamed:
+        _put(content, new, value, f"{where}: {old}")
+    if renamed and where:
         keys = ", ".join(f"{old} -> {new}" for old, new in renamed.items())
         warnings.warn(f"{where}: old keys, which the next release will not read: {keys}", stacklevel=2)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from latent_shift.io import one_line, read_yaml_mapping, validation_error
-from latent_shift.training.old_recipes import upgrade, warn_of_old_keys
+from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.tasks import TASKS
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,11 +33,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True)
-class Holds:
+class Holds(tuple[str, ...]):
     """Annotation of a folder's path: parts that must be in it when a run starts."""
-
-    parts: tuple[str, ...]
 
 
 class OptimizerConfig(Strict):
@@ -55,9 +51,7 @@ class OptimizerConfig(Strict):
     warmup_steps: int = Field(100, ge=0)
     cooldown_steps: int = Field(0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0.0, description="longer gradients are scaled down to this norm")
-    max_skipped_steps: int = Field(
-        20, ge=0, description="steps skipped because their gradient was not finite; more end the run"
-    )
+    max_skipped_steps: int = Field(20, ge=0, description="steps without a finite gradient; more end the run")
 
 
 class Validation(Strict):
@@ -79,16 +73,12 @@ class Recipe(Strict):
     seed: int = 0
     steps: Count
     batch_size: Count = Field(description="clips (or images) a step, over all processes")
-    gradient_accumulation_steps: Count = Field(
-        1, description="equal parts that a batch is split into; more take less memory"
-    )
+    gradient_accumulation_steps: Count = Field(1, description="parts of a batch; more take less memory")
     optimizer: OptimizerConfig
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = Field(False, description="torch.compile: slower to start, about a quarter faster after")
-    num_workers: int = Field(
-        0, ge=0, description="processes that load batches, and render clips to be encoded; 0: none"
-    )
+    num_workers: int = Field(0, ge=0, description="processes that load batches, or render clips to encode")
     log_every: Count = 20
     checkpoint_every: Count = 500
     checkpoints_total_limit: Count = 2
@@ -109,18 +99,13 @@ class Recipe(Strict):
         return False
 
     @model_validator(mode="after")
-    def _schedule_fits(self) -> Recipe:
-        schedule = self.optimizer
+    def _consistent(self) -> Recipe:
+        schedule, parts = self.optimizer, self.gradient_accumulation_steps
         if schedule.warmup_steps + schedule.cooldown_steps > self.steps:
             raise ValueError(
                 f"warmup_steps {schedule.warmup_steps} + cooldown_steps {schedule.cooldown_steps} exceed"
                 f" steps {self.steps}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _batches_split(self) -> Recipe:
-        parts = self.gradient_accumulation_steps
         if not self.loss_is_mean and (parts > 1 or self.validation is not None):
             raise ValueError(
                 f"gradient_accumulation_steps and validation: not for task {self.task}, whose loss compares"
@@ -139,7 +124,7 @@ def _check_folders(section: BaseModel, prefix: str) -> None:
         if isinstance(value, BaseModel):
             _check_folders(value, f"{prefix}{name}.")
         for holds in (mark for mark in field.metadata if isinstance(mark, Holds) and value is not None):
-            for part in holds.parts:
+            for part in holds:
                 if not (value / part).is_dir():
                     raise ValueError(
                         f"{prefix}{name}: {value} has no {part}/: train the stage before it first"
@@ -176,18 +161,16 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
 
     Raises ValueError naming the file and the key that is unknown, missing, of a wrong type or contradictory.
     """
-    content = read_yaml_mapping(path, "recipe")
-    _upgrade(content, f"recipe {path}")
     where = f"recipe {path}"
+    layers = [(where, read_yaml_mapping(path, "recipe"))]
     if preset is not None:
         where += f" with preset {preset}"
-        changes = _preset_changes(preset, path)
-        _upgrade(changes, f"preset {preset}: {path.stem}")
-        _merge(content, changes, f"preset {preset}: {path.stem}")
-    for setting in settings:
-        changes = _parse_setting(setting)
-        _upgrade(changes, f"setting {setting!r}")
-        _merge(content, changes, f"setting {setting!r}")
+        layers.append((f"preset {preset}: {path.stem}", _preset_changes(preset, path)))
+    layers += [(f"setting {setting!r}", _parse_setting(setting)) for setting in settings]
+    content: dict[str, Any] = {}
+    for layer, changes in layers:
+        upgrade(changes, layer)
+        _merge(content, changes, layer)
     if "task" not in content:
         raise ValueError(f"{where}: task: is missing: one of {', '.join(TASKS.names())}")
     try:
@@ -238,13 +221,6 @@ def _merge(content: dict[str, Any], changes: dict[str, Any], where: str) -> None
             _merge(content[key], value, where)
         else:
             raise ValueError(f"{where}: {key!r} is a value, not a group of keys")
-
-
-def _upgrade(content: dict[str, Any], where: str) -> None:
-    try:
-        warn_of_old_keys(upgrade(content), where)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 def _advice(config: type[Recipe], key: str) -> str:

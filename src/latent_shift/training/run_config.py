@@ -27,25 +27,22 @@ FREE = frozenset(
 )  # fmt: skip
 
 
-def check_unchanged(recipe: Recipe) -> None:
-    """Raise ValueError, naming every changed key, where the run's checkpoints come from another recipe."""
-    path = recipe.output / FILE_NAME
-    if not path.exists() or not checkpoints(recipe.output):
-        return
-    changed = changes(_recorded(path, type(recipe)), recipe.model_dump(mode="json"))
-    if changed:
+def is_finished(recipe: Recipe) -> bool:
+    """Whether a run took its last step by this very recipe and its model is written.
+
+    Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe.
+    """
+    path, found = recipe.output / FILE_NAME, checkpoints(recipe.output)
+    if not found:
+        return False
+    now = recipe.model_dump(mode="json")
+    before = _recorded(path, type(recipe)) if path.exists() else now
+    if changed := changes(before, now):
         raise ValueError(
             f"{recipe.output} was begun with other settings: {'; '.join(changed)}."
             " Set them back, or train into another output folder"
         )
-
-
-def is_finished(recipe: Recipe) -> bool:
-    """Whether the run took its last step by this very recipe and its model is written."""
-    found, path = checkpoints(recipe.output), recipe.output / FILE_NAME
-    if not found or step_of(found[-1]) < recipe.steps or not (recipe.output / "model").is_dir():
-        return False
-    return not path.exists() or _recorded(path, type(recipe)) == recipe.model_dump(mode="json")
+    return before == now and step_of(found[-1]) >= recipe.steps and (recipe.output / "model").is_dir()
 
 
 def record_recipe(recipe: Recipe) -> None:

@@ -40,7 +40,8 @@ from latent_shift.training.distributed import (
 from latent_shift.training.logging import Report, SkippedSteps, TrainingLog, show_samples
 from latent_shift.training.model_card import write_model_card
 from latent_shift.training.optim import learning_rate, new_optimizer
-from latent_shift.training.run_config import check_unchanged, is_finished, record_recipe
+from latent_shift.training.recipe import Recipe
+from latent_shift.training.run_config import is_finished, record_recipe
 from latent_shift.training.task import Task
 
 _NO_MEMORY_ON_CPU = "DefaultCPUAllocator"  # torch has no class of its own for a CPU's
@@ -59,7 +60,6 @@ def train(task: Task, report: Report) -> Path:
     had no finite gradient, or a weight is not finite, leaving the last good checkpoint; ValueError where the
     run was begun with another recipe.
     """
-    check_unchanged(task.recipe)
     if is_finished(task.recipe):
         return task.recipe.output / "model"
     accelerator = new_accelerator(task.recipe)
@@ -82,7 +82,7 @@ class Trainer:
     def run(self) -> Path:
         """Take all steps that are left, then export."""
         recipe, main = self.recipe, self.accelerator.is_main_process
-        done = load(recipe.output, self.state)
+        done = load(self.state)
         if main:
             record_recipe(recipe)
         if done < recipe.steps:
@@ -105,7 +105,7 @@ class Trainer:
         log = TrainingLog(recipe, done, accelerator, self.report)
         skipped = SkippedSteps(recipe, done, writes=accelerator.is_main_process)
         held_out = self.task.validation(self.report)
-        validation = None if held_out is None else ValidationSet(held_out, self.task, accelerator)
+        validation = None if held_out is None else ValidationSet(held_out, recipe, accelerator)
         with stop_requests() as stop:
             for step, batch in zip(range(done + 1, recipe.steps + 1), log.timed(batches), strict=False):
                 with _advice_on_memory():
@@ -117,10 +117,7 @@ class Trainer:
                 log.step(step, metrics or {})
                 stops = stop.agreed(accelerator)
                 if stops or step == recipe.steps or step % recipe.checkpoint_every == 0:
-                    save(
-                        recipe.output, step, self.state, recipe.checkpoints_total_limit,
-                        writes=accelerator.is_main_process,
-                    )  # fmt: skip
+                    save(self.state, step, writes=accelerator.is_main_process)
                 if recipe.sample_every and step % recipe.sample_every == 0:
                     self._sample(step)
                 if stops and step < recipe.steps:
@@ -136,12 +133,9 @@ class Trainer:
         rate = learning_rate(recipe.optimizer, step, recipe.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        rng = StepRNG.of(
-            step_seed(recipe.seed, step), recipe.batch_size,
-            accelerator.process_index, accelerator.num_processes,
-        )  # fmt: skip
-        # For dropout, where a model has some.
-        torch.manual_seed(step_seed(rng.seed, -1, accelerator.process_index))
+        seed, rank = step_seed(recipe.seed, step), accelerator.process_index
+        rng = StepRNG.of(seed, recipe.batch_size, rank, accelerator.num_processes)
+        torch.manual_seed(step_seed(seed, -1, rank))  # for dropout, where a model has some
         metrics = self._backward(_to_device(batch, accelerator.device), rng)
         norm = full_tensor(accelerator.clip_grad_norm_(self.state.trained, recipe.optimizer.max_grad_norm))
         finite = self._all_finite(metrics["loss"], norm)
@@ -214,24 +208,19 @@ class ValidationSet:
     Raises ValueError where the processes cannot share the items evenly.
     """
 
-    def __init__(self, data: Dataset[Any], task: Task, accelerator: Accelerator) -> None:
-        recipe = task.recipe
+    def __init__(self, data: Dataset[Any], recipe: Recipe, accelerator: Accelerator) -> None:
         assert recipe.validation is not None
         self.every, self.accelerator = recipe.validation.every, accelerator
-        count = len(data)  # type: ignore[arg-type]
-        if count % accelerator.num_processes:
-            raise ValueError(
-                f"validation.items {count} cannot be shared by {accelerator.num_processes} processes"
-            )
-        rng = StepRNG.of(
-            step_seed(recipe.seed, 0), count, accelerator.process_index, accelerator.num_processes
-        )
+        count, processes = len(data), accelerator.num_processes  # type: ignore[arg-type]
+        if count % processes:
+            raise ValueError(f"validation.items {count} cannot be shared by {processes} processes")
+        rng = StepRNG.of(step_seed(recipe.seed, 0), count, accelerator.process_index, processes)
         same_shape: dict[tuple[int, ...], list[tuple[int, dict[str, Any]]]] = {}
         for index in rng.batch_indices:
             item = data[index]
             shape = tuple(item["frames" if "frames" in item else "latents"].shape)
             same_shape.setdefault(shape, []).append((index, item))
-        size = max(recipe.batch_size // accelerator.num_processes, 1)
+        size = max(recipe.batch_size // processes, 1)
         self.batches = [
             (
                 default_collate([item for _, item in items[start : start + size]]),

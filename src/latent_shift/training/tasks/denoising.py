@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -46,6 +45,8 @@ from latent_shift.training.text_encoder import trained_words
 from latent_shift.unet import disable_temporal_shift, set_num_frames
 from latent_shift.video_config import VideoConfig
 
+# Options that are fields of a generated source.
+_OF_SOURCE = ("oversample_motions", "oversample_motions_ratio", "amplitude_range")
 _SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
 
 
@@ -53,9 +54,7 @@ class Diffusion(Strict):
     """The denoising loss."""
 
     min_snr_gamma: float | None = Field(
-        None,
-        gt=0.0,
-        description="arXiv 2303.09556; with a zero terminal SNR the noisiest steps get no weight",
+        None, gt=0.0, description="arXiv 2303.09556; a zero terminal SNR gets no weight"
     )
     caption_dropout: Ratio = Field(0.1, description="captions replaced by the empty one, for guidance")
     shared_noise_ratio: Ratio = Field(0.0, description="variance of the noise that a clip's frames share")
@@ -66,9 +65,7 @@ class Sampling(Strict):
 
     guidance_scale: float = Field(4.0, ge=1.0)
     num_inference_steps: Count = 25
-    eta: Ratio = Field(
-        0.0, description="new noise in every step of clips (DDIM), which mends inconsistencies"
-    )
+    eta: Ratio = Field(0.0, description="new noise in every step of clips (DDIM): mends disagreements")
 
 
 class Experimental(Strict):
@@ -136,12 +133,21 @@ class DenoisingRecipe(Recipe):
         """See `Recipe.validates_several_shapes`."""
         return self.clips is not None and self.clips.frames.buckets is not None
 
-    @cached_property
+    @property
     def source(self) -> GeneratedSource | None:
-        """The source of `latents`, changed as `experimental` says."""
+        """The source of `latents`, changed as `experimental` says. Raises ValueError where it cannot be."""
         if self.latents is None:
             return None
-        return _with_oversampling(self.latents.source, self.experimental)
+        source, defaults = self.latents.source, Experimental()
+        changes = {name: getattr(self.experimental, name) for name in _OF_SOURCE}
+        changes = {name: value for name, value in changes.items() if value != getattr(defaults, name)}
+        for name in changes:
+            if name not in type(source).model_fields:
+                raise ValueError(f"experimental.{name}: sources of format {source.format} do not have it")
+        try:
+            return type(source).model_validate({**source.model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError(f"experimental: {validation_error(error)}") from error
 
     def check(self) -> None:
         """See `Recipe.check`."""
@@ -154,13 +160,9 @@ class DenoisingRecipe(Recipe):
         return data_summary(self.source, self.clips)
 
     @model_validator(mode="after")
-    def _one_kind_of_data(self) -> DenoisingRecipe:
+    def _consistent_data(self) -> DenoisingRecipe:
         exactly_one(self, "latents", "clips")
-        return self
-
-    @model_validator(mode="after")
-    def _experiments_have_an_effect(self) -> DenoisingRecipe:
-        tried = self.experimental
+        tried, _ = self.experimental, self.source  # which raises where it cannot be changed
         if tried.noise_candidates > 1 and self.diffusion.shared_noise_ratio == 0:
             raise ValueError(
                 "experimental.noise_candidates selects shared noise: diffusion.shared_noise_ratio has to be"
@@ -168,23 +170,7 @@ class DenoisingRecipe(Recipe):
             )
         if self.latents is None and (tried.oversample_words or tried.oversample_motions):
             raise ValueError("experimental.oversample_words and oversample_motions are only for latents")
-        assert self.source is None or self.source  # an unusable change of the source is an error now
         return self
-
-
-def _with_oversampling(source: GeneratedSource, experimental: Experimental) -> GeneratedSource:
-    """The source with experimental settings. Raises ValueError where it does not have them."""
-    plain = Experimental()
-    names = ("oversample_motions", "oversample_motions_ratio", "amplitude_range")
-    changes = {name: getattr(experimental, name) for name in names}
-    changes = {name: value for name, value in changes.items() if value != getattr(plain, name)}
-    for name in changes:
-        if name not in type(source).model_fields:
-            raise ValueError(f"experimental.{name}: sources of format {source.format} do not have it")
-    try:
-        return type(source).model_validate({**source.model_dump(), **changes})
-    except ValidationError as error:
-        raise ValueError(f"experimental: {validation_error(error)}") from error
 
 
 class DenoisingTask(Task):

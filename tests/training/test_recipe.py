@@ -111,11 +111,7 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset):
         ),
         (
             "image",
-            {
-                "latents": None,
-                "clips": CLIPS,
-                "experimental": {"oversample_words": ["a"], "oversample_ratio": 1},
-            },
+            {**OWN_CLIPS, "experimental": {"oversample_words": ["a"], "oversample_ratio": 1}},
             "experimental.oversample_words and oversample_motions are only for latents",
         ),
         ("video", {"shift": {"strides": [3, 1]}}, "shift.strides is experimental: set experimental.shift_s"),

@@ -18,7 +18,7 @@ from latent_shift.evaluation.extractors.base import Extractor, ExtractorInfo, Ex
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 from latent_shift.evaluation.metrics.base import MetricOptions
 from latent_shift.evaluation.metrics.distances import frechet_of_rows
-from latent_shift.evaluation.metrics.pixels import flicker_metric, motion_metric
+from latent_shift.evaluation.metrics.scores import flicker_metric, motion_metric
 from latent_shift.evaluation.runner import extract
 from latent_shift.evaluation.sources import ClipSource, FolderClips
 from latent_shift.media import write_clip, write_image

@@ -5,15 +5,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from latent_shift.evaluation.features import (
+    BLOCK,
     Features,
     FeatureSettings,
+    Moments,
     Provenance,
     check_same,
     merge_features,
     read_features,
     write_features,
 )
-from latent_shift.evaluation.moments import BLOCK, Moments
 
 SETTINGS = FeatureSettings(
     extractor="tests", layer="all", weights="0" * 12, per="clip", side=8, resize="bilinear", antialias=True,

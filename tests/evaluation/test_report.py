@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from latent_shift.evaluation.clip_files import ClipReadOptions
-from latent_shift.evaluation.features import Features, FeatureSettings, Provenance, SourceFeatures
+from latent_shift.evaluation.features import Features, FeatureSettings, Moments, Provenance, SourceFeatures
 from latent_shift.evaluation.metrics import DEFAULT_METRICS, METRICS, distances
 from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable
-from latent_shift.evaluation.moments import Moments
 from latent_shift.evaluation.page import render_html
 from latent_shift.evaluation.plots import STYLE, Line, curves, line_figure, line_plot
 from latent_shift.evaluation.report import (

@@ -27,6 +27,7 @@ import torch
 from latent_shift.evaluation.extractors.base import Extractor, TextExtractor
 from latent_shift.evaluation.features import (
     Features,
+    Moments,
     Provenance,
     Rows,
     SourceFeatures,
@@ -37,7 +38,6 @@ from latent_shift.evaluation.features import (
 )
 from latent_shift.evaluation.metrics import DEFAULT_METRICS, METRICS
 from latent_shift.evaluation.metrics.base import Measurement, Metric, MetricOptions, NotAvailable
-from latent_shift.evaluation.moments import Moments
 from latent_shift.evaluation.report import Example, MetricInfo, Report, Row
 from latent_shift.evaluation.sources import ClipBatch, ClipSource
 

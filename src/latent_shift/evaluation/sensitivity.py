@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from latent_shift.evaluation.extractors.base import Extractor
+from latent_shift.evaluation.features import Moments
 from latent_shift.evaluation.metrics.distances import frechet_distance
-from latent_shift.evaluation.moments import Moments
 from latent_shift.evaluation.plots import Line
 
 Clips = NDArray[np.uint8]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from latent_shift.evaluation.features import Moments
 from latent_shift.evaluation.metrics.distances import (
     frechet_distance,
     frechet_of_rows,
@@ -13,7 +14,6 @@ from latent_shift.evaluation.metrics.distances import (
     unbiased_discrepancy,
     warn_if_short,
 )
-from latent_shift.evaluation.moments import Moments
 
 
 def normal(count, width=6, seed=0):

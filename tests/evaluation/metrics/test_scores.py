@@ -5,8 +5,7 @@ import pytest
 
 from latent_shift.evaluation.features import frames_of
 from latent_shift.evaluation.metrics.intervals import bootstrap, normal_interval
-from latent_shift.evaluation.metrics.pixels import flicker, motion
-from latent_shift.evaluation.metrics.scores import clip_similarities, inception_score
+from latent_shift.evaluation.metrics.scores import clip_similarities, flicker, inception_score, motion
 
 
 def test_sure_of_each_and_all_kinds_gives_the_number_of_classes():

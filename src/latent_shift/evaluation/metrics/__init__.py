@@ -1,7 +1,7 @@
 """Metrics by name: functions of features and pixels, and what makes results of them.
 
-`distances` (FID, FVD, KID, KVD), `scores` (Inception Score, CLIPSIM), `pixels` (flicker, motion) and
-`intervals` hold pure functions of arrays, and the metrics built on them; `base` is the interface.
+`distances` (FID, FVD, KID, KVD), `scores` (Inception Score, CLIPSIM, flicker, motion) and `intervals`
+hold pure functions of arrays, and the metrics built on them; `base` is the interface.
 """
 
 from latent_shift.registry import Registry
@@ -14,8 +14,8 @@ _GENERAL = {
     "kvd": f"{_HERE}.distances:kvd",
     "is": f"{_HERE}.scores:InceptionScore",
     "clipsim": f"{_HERE}.scores:ClipSim",
-    "flicker": f"{_HERE}.pixels:flicker_metric",
-    "motion": f"{_HERE}.pixels:motion_metric",
+    "flicker": f"{_HERE}.scores:flicker_metric",
+    "motion": f"{_HERE}.scores:motion_metric",
 }
 METRICS = Registry("metric", "latent_shift.metrics", _GENERAL)
 DEFAULT_METRICS = tuple(_GENERAL)

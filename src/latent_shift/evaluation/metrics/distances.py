@@ -28,7 +28,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from latent_shift.evaluation.features import Features, SourceFeatures, check_same
+from latent_shift.evaluation.features import Features, Moments, SourceFeatures, check_same
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
     Measurement,
@@ -36,7 +36,6 @@ from latent_shift.evaluation.metrics.base import (
     resampled,
     settings_of,
 )
-from latent_shift.evaluation.moments import Moments
 from latent_shift.evaluation.report import MetricInfo, MetricResult
 
 Array = NDArray[np.float64]

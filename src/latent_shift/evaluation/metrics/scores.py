@@ -1,4 +1,4 @@
-"""Scores without a reference: Inception Score and CLIPSIM.
+"""Metrics without a reference: Inception Score, CLIPSIM, flicker and motion.
 
 The Inception Score (Salimans et al., arXiv 1606.03498) is exp of the mean divergence of a sample's class
 probabilities from their mean: high where the classifier is sure of each sample, and all samples together are
@@ -7,10 +7,16 @@ of many classes. The name stays for any classifier, C3D for clips, another netwo
 CLIPSIM (Wu et al., GODIVA, arXiv 2104.14806) is the mean cosine of image and text embeddings over the frames
 of a clip, then over clips. Its value depends on the backbone (ViT-B/32, B/16, L/14): never print it without.
 
-Shapes: N samples, C classes; B clips, F frames, D numbers an embedding.
+Flicker and motion are in the units of pixels, 0 to 255, and 0 for a still clip. Neither is better high or low
+by itself: read them beside those of real clips.
+
+Shapes: N samples, C classes; B clips, F frames, H, W pixels, D numbers an embedding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +26,8 @@ from latent_shift.evaluation.features import Features, SourceFeatures, frames_of
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
     Measurement,
+    Metric,
+    MetricOptions,
     NotAvailable,
     mean_of_clips,
     resampled,
@@ -27,6 +35,11 @@ from latent_shift.evaluation.metrics.base import (
 )
 from latent_shift.evaluation.metrics.intervals import Indices
 from latent_shift.evaluation.report import MetricInfo
+from latent_shift.evaluation.sources import ClipBatch
+
+Frames = NDArray[np.uint8]
+BLOCKS = 32  # along the shorter side, over which motion is averaged
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 class InceptionScore(FeatureMetric):
@@ -121,3 +134,56 @@ def _units(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         raise ValueError("an embedding is of length 0 or not a number, and has no direction")
     units: NDArray[np.float64] = exact / lengths
     return units
+
+
+class PixelMetric(Metric):
+    """The mean over clips of a function of their frames (F, H, W, 3)."""
+
+    def __init__(
+        self, of_clip: Callable[[Frames], float], options: MetricOptions, extractor: str | None = None
+    ) -> None:
+        super().__init__(options, extractor)
+        self.of_clip = of_clip
+        self.values: list[float] = []
+
+    def update(self, batch: ClipBatch) -> None:
+        """See `Metric.update`."""
+        self.values += [self.of_clip(clip) for clip in batch.clips]
+
+    def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
+        """See `Metric.compute`."""
+        settings = {"clips": len(self.values), **clips.read_settings}
+        info = MetricInfo(name=self.of_clip.__name__, better="neither", settings=settings)
+        return [Measurement(info, mean_of_clips(self.values, self.options))]
+
+
+def flicker(frames: Frames) -> float:
+    """Return the mean absolute difference of neighbouring frames (F, H, W, 3), 0 to 255; 0 for one frame.
+
+    VBench (arXiv 2311.17982) scores (255 - this) / 255 as temporal flickering.
+    """
+    if len(frames) < 2:
+        return 0.0
+    before, after = frames[:-1], frames[1:]
+    # Without leaving bytes, which is several times as fast.
+    steps = np.maximum(before, after) - np.minimum(before, after)
+    return float(steps.sum(dtype=np.int64)) / steps.size
+
+
+def motion(frames: Frames) -> float:
+    """Return how much a clip (F, H, W, 3) changes over its length, 0 to 127.5; 0 where nothing moves.
+
+    The standard deviation over time of the brightness of blocks (32 along the shorter side), averaged over
+    blocks. The blocks take out the noise of single pixels and of compression, which flicker counts; what is
+    left is what moves, grows or fades. No optical flow: nothing to install, nothing to fail.
+    """
+    count, height, width, _ = frames.shape
+    side = max(min(height, width) // BLOCKS, 1)
+    rows, columns = height // side, width // side  # what does not fill a block at the edge is left out
+    whole = frames[:, : rows * side, : columns * side].astype(np.float32)
+    lines = whole.reshape(count, rows, side, columns, side * 3) @ np.tile(_LUMA, side)  # summed along a line
+    blocks: NDArray[np.float32] = lines.sum(axis=2) / side**2
+    return float(blocks.std(axis=0).mean())
+
+
+flicker_metric, motion_metric = partial(PixelMetric, flicker), partial(PixelMetric, motion)

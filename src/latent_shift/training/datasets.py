@@ -59,9 +59,7 @@ class Clips(Strict):
     append_fps_to_caption: bool = Field(
         False, description="append the frame rate to captions, and later to prompts; needs an open vocabulary"
     )
-    images: AnySource | None = Field(
-        None, description="captioned images for the image batches; none: frames of the clips"
-    )
+    images: AnySource | None = Field(None, description="for image batches; none: frames of the clips")
 
     @model_validator(mode="after")
     def _captions_are_not_encoded_yet(self) -> Clips:

@@ -21,22 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from latent_shift.rng import StepRNG, step_seed
-from latent_shift.training.checkpoint import (
-    State,
-    copy_into,
-    full_tensor,
-    load,
-    save,
-    trained_parameters,
-)
+from latent_shift.training.checkpoint import State, copy_into, full_tensor, load, save, trained_parameters
 from latent_shift.training.datasets import loader
-from latent_shift.training.distributed import (
-    Interrupted,
-    new_accelerator,
-    prepare,
-    reshard,
-    stop_requests,
-)
+from latent_shift.training.distributed import Interrupted, new_accelerator, prepare, reshard, stop_requests
 from latent_shift.training.logging import Report, SkippedSteps, TrainingLog, show_samples
 from latent_shift.training.model_card import write_model_card
 from latent_shift.training.optim import learning_rate, new_optimizer
@@ -48,7 +35,7 @@ _NO_MEMORY_ON_CPU = "DefaultCPUAllocator"  # torch has no class of its own for a
 _LESS_MEMORY = (
     "gradient_checkpointing: true", "gradient_accumulation_steps: batch_size", "a smaller batch_size",
     "fewer or smaller frames (clips.frames)", "lora: {}", "optimizer.kind: adamw-8bit (on a GPU)",
-    "FSDP2 on several GPUs (docs/training.md)",
+    "FSDP2 on several GPUs (docs/training.md)"
 )  # fmt: skip
 
 
@@ -100,7 +87,7 @@ class Trainer:
             data = self.task.dataset(self.report)
         batches = loader(
             data, recipe.batch_size, recipe.seed, done,
-            workers=recipe.num_workers, rank=accelerator.process_index, world_size=accelerator.num_processes,
+            workers=recipe.num_workers, rank=accelerator.process_index, world_size=accelerator.num_processes
         )  # fmt: skip
         log = TrainingLog(recipe, done, accelerator, self.report)
         skipped = SkippedSteps(recipe, done, writes=accelerator.is_main_process)

@@ -35,17 +35,11 @@ class AutoencoderRecipe(Recipe):
     task: Literal["autoencoder"]
     source: AnyGeneratedSource | None = Field(None, description="frames of a generated source; or clips")
     clips: Clips | None = Field(None, description="single frames of your own clips; or source")
-    autoencoder: Annotated[dict[str, Any], known_to(AutoencoderKL)] = Field(
-        description="diffusers AutoencoderKL"
-    )
+    autoencoder: Annotated[dict[str, Any], known_to(AutoencoderKL)]
     kl_weight: float = Field(3e-3, ge=0.0, description="of the mean divergence per latent number, in nats")
     crop: int | None = Field(None, ge=8, description="train on windows of so many pixels around the objects")
-    init_from: Annotated[Path | None, Holds(("vae",))] = Field(
-        None, description="folder with the vae/ to start from; none: new weights"
-    )
-    freeze_encoder: bool = Field(
-        False, description="train only the decoder of init_from: latents stay valid, and denoisers of them"
-    )
+    init_from: Annotated[Path | None, Holds(("vae",))] = None
+    freeze_encoder: bool = Field(False, description="train only the decoder: latents of init_from stay valid")
 
     def check(self) -> None:
         """See `Recipe.check`."""

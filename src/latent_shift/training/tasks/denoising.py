@@ -76,10 +76,8 @@ class Experimental(Strict):
         description="correlation of the noise that is not shared between neighbouring frames (PYoCo). Helped"
         " once motion was learned",
     )
-    noise_candidates: int = Field(
+    noise_candidates: Annotated[int, Field(ge=1, le=4096)] = Field(
         1,
-        ge=1,
-        le=4096,
         description="shared noise is the one of so many that is closest to the clip's end. Let frames agree"
         " on what words leave open, as the phase of a circle",
     )
@@ -123,9 +121,7 @@ class DenoisingRecipe(Recipe):
     clips: Clips | None = Field(None, description="clips of your own; or latents")
     diffusion: Diffusion = Diffusion()
     sampling: Sampling = Sampling()
-    init_from: Annotated[Path | None, Holds(("unet",))] = Field(
-        None, description="model folder with the unet/ to start from"
-    )
+    init_from: Annotated[Path | None, Holds(("unet",))] = None
     experimental: Experimental = Experimental()
 
     @property

@@ -30,16 +30,10 @@ class ImageRecipe(DenoisingRecipe):
     single_frames = True
 
     task: Literal["image"]
-    text_encoder_from: Annotated[Path, Holds(("text_encoder", "tokenizer"))] = Field(
-        description="folder with text_encoder/ and tokenizer/"
-    )
-    autoencoder: Annotated[Path, Holds(("vae",))] = Field(description="folder with vae/")
-    unet: Annotated[dict[str, Any], known_to(UNet2DConditionModel)] = Field(
-        description="diffusers UNet2DConditionModel"
-    )
-    scheduler: SchedulerConfig = Field(
-        description=f"diffusers DDIMScheduler; {LOG_SNR_SHIFT} in place of its betas"
-    )
+    text_encoder_from: Annotated[Path, Holds(("text_encoder", "tokenizer"))]
+    autoencoder: Annotated[Path, Holds(("vae",))]
+    unet: Annotated[dict[str, Any], known_to(UNet2DConditionModel)]
+    scheduler: SchedulerConfig = Field(description=f"{LOG_SNR_SHIFT} in place of betas: a shifted cosine")
 
 
 class ImageTask(DenoisingTask):

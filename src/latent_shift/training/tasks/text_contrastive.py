@@ -44,9 +44,7 @@ class TextContrastiveRecipe(Recipe):
     paraphrases: Path | None = Field(
         None, description="YAML list of contents, each a list of sentences that say the same; or source"
     )
-    text_encoder: Annotated[dict[str, Any], known_to(CLIPTextConfig, *_FROM_TOKENIZER)] = Field(
-        description="transformers CLIPTextConfig"
-    )
+    text_encoder: Annotated[dict[str, Any], known_to(CLIPTextConfig, *_FROM_TOKENIZER)]
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""

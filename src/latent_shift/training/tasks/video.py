@@ -84,27 +84,14 @@ class VideoRecipe(DenoisingRecipe):
     single_frames = False
 
     task: Literal["video"]
-    pretrained_model: str = Field(
-        min_length=1, description="text-to-image model: a folder, a hub id or a single file"
-    )
+    pretrained_model: str = Field(min_length=1, description="a folder, a hub id or a single file")
     tokenizer: Path | None = Field(None, description="for a single file (docs/models.md)")
-    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
-        None, description="for a single file of SD 2.x"
-    )
-    scheduler: SchedulerConfig = Field(
-        {},
-        description="changes of the model's noise schedule (DDIMScheduler): v_prediction, zero terminal SNR",
-    )
-    shift: ShiftOptions | None = Field(
-        ShiftOptions(), description="null trains every frame on its own: the ablation"
-    )
-    image_batch_ratio: Ratio = Field(
-        0.1, description="ratio of the batches that train on images, to keep that ability"
-    )
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None  # of a single file of SD 2.x
+    scheduler: SchedulerConfig = Field({}, description="changes of the model's noise schedule")
+    shift: ShiftOptions | None = Field(ShiftOptions(), description="null: no shift, the ablation")
+    image_batch_ratio: Ratio = Field(0.1, description="batches that train on images, to keep that ability")
     lora: Lora | None = Field(None, description="train only low-rank layers; the model gets them merged")
-    trainable_modules: tuple[str, ...] = Field(
-        (), description="parts of the names of the U-Net's parameters to train, such as resnets; none: all"
-    )
+    trainable_modules: tuple[str, ...] = Field((), description="parts of names, as resnets; none: all")
     gradient_checkpointing: bool = Field(False, description="less memory, about a third slower")
     experimental: VideoExperimental = VideoExperimental()
 

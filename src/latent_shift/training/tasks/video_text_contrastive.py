@@ -39,15 +39,9 @@ class VideoTextContrastiveRecipe(Recipe):
 
     task: Literal["video_text_contrastive"]
     source: AnyGeneratedSource
-    text_encoder_from: Annotated[Path, Holds(("text_encoder", "tokenizer"))] = Field(
-        description="folder with text_encoder/ and tokenizer/, which are frozen"
-    )
-    video_encoder: Annotated[dict[str, Any], known_to(VivitConfig)] = Field(
-        description="transformers VivitConfig"
-    )
-    hard_negatives: int = Field(
-        0, ge=0, le=64, description="false captions a clip, wrong in one motion or shape"
-    )
+    text_encoder_from: Annotated[Path, Holds(("text_encoder", "tokenizer"))]
+    video_encoder: Annotated[dict[str, Any], known_to(VivitConfig)]
+    hard_negatives: int = Field(0, ge=0, le=64, description="captions a clip wrong in one motion or shape")
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""

@@ -99,11 +99,13 @@ def enable_temporal_shift(
     changes: fields of `options` that differ, such as place="input". Under gradient checkpointing the blocks
     run again in the backward pass, so `num_frames` must not change between a forward pass and its backward
     pass. Raises ValueError for an unknown option, num_frames < 1, or a model that is no
-    `UNet2DConditionModel`.
+    `UNet2DConditionModel` or has no stock ResNet block.
     """
     check_count("num_frames", num_frames)
-    state = ShiftState(num_frames, replace(options, **changes))
-    for index, block in enumerate(_resnet_blocks(unet)):
+    state, blocks = ShiftState(num_frames, replace(options, **changes)), _resnet_blocks(unet)
+    if not blocks:
+        raise ValueError("this UNet2DConditionModel has no ResnetBlock2D that could shift")
+    for index, block in enumerate(blocks):
         block.__class__ = ShiftedResnetBlock2D
         block.shift_state, block.block_index = state, index
 
@@ -157,7 +159,4 @@ def _resnet_blocks(unet: Any) -> list[Any]:
     model: torch.nn.Module = getattr(unet, "_orig_mod", unet)
     if not issubclass(type(model), UNet2DConditionModel):
         raise ValueError(f"the shift goes into a UNet2DConditionModel, not into a {type(model).__name__}")
-    blocks = [module for module in model.modules() if type(module) in (ResnetBlock2D, ShiftedResnetBlock2D)]
-    if not blocks:
-        raise ValueError("this UNet2DConditionModel has no ResnetBlock2D that could shift")
-    return blocks
+    return [module for module in model.modules() if type(module) in (ResnetBlock2D, ShiftedResnetBlock2D)]

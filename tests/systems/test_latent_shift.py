@@ -9,6 +9,7 @@ import torch
 from latent_shift import systems
 from latent_shift.checkpoints import load, weights_hash
 from latent_shift.systems.base import GenerationRequest, Stage, TrainingPlan
+from latent_shift.systems.latent_shift import LatentShift
 from tiny import tiny_pipeline_folder
 
 PROMPTS = (
@@ -195,22 +196,41 @@ def test_parameters(system):
 
 def test_stages_are_the_recipes_of_the_plan(system, tmp_path):
     assert system.stages(TrainingPlan(tmp_path)) == []
-    image, video = tmp_path / "1-image.yaml", tmp_path / "2-video.yaml"
+    image, video = tmp_path / "latent_shift-1-image.yaml", tmp_path / "latent_shift-2-video.yaml"
     video.write_text("task: video\npretrained_model: runs/1-image/model\n")
     image.write_text("task: image\nsteps: 100\n")
     assert system.stages(TrainingPlan(tmp_path)) == [
-        Stage("1-image", image, "image", "images"),
-        Stage("2-video", video, "video", "clips", "runs/1-image/model"),
+        Stage("latent_shift-1-image", image, "image", "images"),
+        Stage("latent_shift-2-video", video, "video", "clips", "runs/1-image/model"),
     ]
-    settings = {"pretrained_model": "runs/other", "steps": 50}
-    assert system.stages(TrainingPlan(tmp_path, image_model="runs/other", steps=50))[1] == Stage(
-        "2-video", video, "video", "clips", "runs/other", settings
-    )
     video.write_text("task: video\npretrained_model: a\ninit_from: runs/first/model\n")
-    assert system.stages(TrainingPlan(tmp_path, image_model="b"))[1].starts_from == "runs/first/model"
+    assert type(system).stages(TrainingPlan(tmp_path))[1].starts_from == "runs/first/model"
+
+
+def test_stages_that_systems_share_come_first(tmp_path):
+    for name, content in {
+        "latent-1-text": "{task: text_contrastive, output: runs/text}",
+        "latent-2-image": "{task: image, output: runs/image, text_encoder_from: runs/text/model}",
+        "latent_shift-3-video": "{task: video, output: runs/a, pretrained_model: runs/image/model}",
+        "latent_shift-4-more": "{task: video, output: runs/b, pretrained_model: runs/image/model,"
+        " experimental: {interpolate_with: {model: runs/a/model}}}",
+        "other-2-image": "{task: image, output: runs/imag}",
+        "other-3": "{task: sing, output: runs/other}",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    found = LatentShift.stages(TrainingPlan(tmp_path))
+    names = ["latent-1-text", "latent-2-image", "latent_shift-3-video", "latent_shift-4-more"]
+    assert [stage.name for stage in found] == names
+    assert [stage.trained_on for stage in found] == ["captions", "images", "clips", "clips"]
+
+
+def test_a_trained_stage_becomes_a_model_of_the_system(folder, tmp_path):
+    LatentShift.assemble({"1-image": tmp_path / "none", "2-video": folder}, tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "system.json").read_text()) == {"system": "latent_shift"}
+    assert systems.load(tmp_path / "model", device="cpu").info().weights == weights_hash(folder)
 
 
 def test_a_recipe_of_no_known_task(system, tmp_path):
-    (tmp_path / "a.yaml").write_text("task: sing\n")
+    (tmp_path / "latent_shift-a.yaml").write_text("task: sing\n")
     with pytest.raises(ValueError, match=r"a\.yaml: task 'sing': expected one of .*image, video"):
         system.stages(TrainingPlan(tmp_path))

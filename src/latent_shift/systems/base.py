@@ -9,6 +9,7 @@ Shapes: B clips, F frames, H x W pixels.
 from __future__ import annotations
 
 import secrets
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from latent_shift.io import read_yaml_mapping, write_json
 from latent_shift.limits import (
     MAX_FPS,
     MAX_FRAMES,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     Clips = NDArray[np.uint8]
 
+TrainedOn = Literal["captions", "images", "clips"]
 SYSTEM_FILE = "system.json"  # in a model's folder: {"system": "latent_shift"}
 _DRAWN_SEEDS = 2**31
 
@@ -164,14 +167,12 @@ class Parameters:
 class TrainingPlan:
     """A plan of training, the same for all systems of a comparison.
 
-    recipes: folder of the stages' recipes, one YAML file each, in the order of their names. image_model: the
-    image model that stages on clips start from, None: each recipe's own. steps: budget of each stage on
-    clips, None: each recipe's own.
+    recipes: folder of the stages' recipes, one YAML file each (see `recipe_stages`). frames: of the clips
+    that the trained systems are to make; None: those of the recipes.
     """
 
     recipes: Path
-    image_model: str | None = None
-    steps: int | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -185,9 +186,53 @@ class Stage:
     name: str
     recipe: Path
     task: str
-    trained_on: Literal["captions", "images", "clips"]
+    trained_on: TrainedOn
     starts_from: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recipe_stages(plan: TrainingPlan, names: str, trained_on: Mapping[str, TrainedOn]) -> list[Stage]:
+    """Stages of recipes in the plan's folder, in the order of their names.
+
+    A recipe of the folder that has its `output` named in one of them is a stage before it: systems share
+    stages so.
+
+    Args:
+        plan: its `recipes` are read.
+        names: pattern of the recipes' names without suffix, such as "latent_shift-*".
+        trained_on: by task.
+
+    Raises:
+        ValueError: for a recipe that cannot be read, or of a task that is not in `trained_on`.
+    """
+    contents = {path: read_yaml_mapping(path, "recipe") for path in sorted(plan.recipes.glob("*.yaml"))}
+    outputs = {path: str(content.get("output", path)) for path, content in contents.items()}
+    stages: dict[Path, Stage] = {}
+
+    def add(path: Path) -> None:
+        named = _strings(contents[path])
+        for other, output in outputs.items():
+            if other not in (path, *stages) and any(text.startswith(f"{output}/") for text in named):
+                add(other)
+        content = contents[path]
+        task = str(content.get("task"))
+        if task not in trained_on:
+            raise ValueError(f"{path}: task {task!r}: expected one of {', '.join(trained_on)}")
+        start = content.get("init_from") or content.get("pretrained_model")
+        stages.setdefault(path, Stage(path.stem, path, task, trained_on[task], start))
+
+    for path in contents:
+        if path.match(f"{names}.yaml"):
+            add(path)
+    return list(stages.values())
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for one in value for text in _strings(one)]
+    return [value] if isinstance(value, str) else []
 
 
 class TextToVideoSystem(ABC):
@@ -225,9 +270,23 @@ class TextToVideoSystem(ABC):
     def save(self, folder: Path) -> None:
         """Save to a folder that `systems.load` opens: safetensors and JSON, with `system.json`."""
 
+    @classmethod
     @abstractmethod
-    def stages(self, plan: TrainingPlan) -> list[Stage]:
+    def stages(cls, plan: TrainingPlan) -> list[Stage]:
         """The training runs of the system, in order; empty where it cannot be trained here."""
+
+    @classmethod
+    def assemble(cls, models: Mapping[str, Path], folder: Path) -> None:
+        """Put trained stages together into a new folder that `systems.load` opens as this system.
+
+        By default the last stage's model is copied, and `system.json` written into it.
+
+        models: the folders that the stages exported, by the name of the stage, in the order of the stages.
+        Those of the stages before the first on clips have to do for a system that makes images (frames = 1).
+        """
+        *_, last = models.values()
+        shutil.copytree(last, folder)
+        write_json(folder / SYSTEM_FILE, {"system": cls.name})
 
     @abstractmethod
     def generate(

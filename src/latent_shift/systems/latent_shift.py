@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from latent_shift import checkpoints
-from latent_shift.io import parse_yaml, read_yaml_mapping, write_json
+from latent_shift.io import parse_yaml, write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,
@@ -23,7 +23,9 @@ from latent_shift.systems.base import (
     Stage,
     SystemInfo,
     TextToVideoSystem,
+    TrainedOn,
     TrainingPlan,
+    recipe_stages,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from latent_shift.systems.base import Clips
 
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
-_TRAINED_ON: dict[str, Literal["captions", "images", "clips"]] = {
+_TRAINED_ON: dict[str, TrainedOn] = {
     "text_contrastive": "captions",
     "video_text_contrastive": "clips",
     "autoencoder": "images",
@@ -120,9 +122,10 @@ class LatentShift(TextToVideoSystem):
         self.pipeline.save_pretrained(folder)
         write_json(Path(folder) / SYSTEM_FILE, {"system": self.name})
 
-    def stages(self, plan: TrainingPlan) -> list[Stage]:
-        """The recipes of the plan's folder, in the order of their names."""
-        return [_stage(recipe, plan) for recipe in sorted(plan.recipes.glob("*.yaml"))]
+    @classmethod
+    def stages(cls, plan: TrainingPlan) -> list[Stage]:
+        """The recipes NAME-*.yaml of the plan's folder, and those of the models that they start from."""
+        return recipe_stages(plan, f"{cls.name}-*", _TRAINED_ON)
 
     def generate(
         self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None = None
@@ -248,16 +251,3 @@ def _generator(seed: int | None) -> Any:
     else:
         generator.manual_seed(seed)
     return generator
-
-
-def _stage(recipe: Path, plan: TrainingPlan) -> Stage:
-    content = read_yaml_mapping(recipe, "recipe")
-    task = str(content.get("task"))
-    if task not in _TRAINED_ON:
-        raise ValueError(f"{recipe}: task {task!r}: expected one of {', '.join(_TRAINED_ON)}")
-    settings: dict[str, Any] = {}
-    if task == "video":
-        settings |= {} if plan.image_model is None else {"pretrained_model": plan.image_model}
-        settings |= {} if plan.steps is None else {"steps": plan.steps}
-    start = content.get("init_from") or {**content, **settings}.get("pretrained_model")
-    return Stage(recipe.stem, recipe, task, _TRAINED_ON[task], start, settings)

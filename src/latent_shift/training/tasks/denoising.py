@@ -84,8 +84,8 @@ class Experimental(Strict):
     )
     timestep_range: tuple[Ratio, Ratio] = Field(
         (0.0, 1.0),
-        description="part of the noise schedule that clips are trained on; 1 is all noise. Taught circles, and in"
-        " a narrow band spins; with a GPU's 404,000 clips not needed for circles",
+        description="part of the noise schedule that clips are trained on; 1 is all noise. Taught circles,"
+        " and in a narrow band spins; with a GPU's 404,000 clips not needed for circles",
     )
     oversample_words: tuple[str, ...] = Field(
         (), description="words; clips with one come more often. Of 48 shapes on gray 32 were right, 29 before"

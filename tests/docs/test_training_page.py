@@ -30,7 +30,7 @@ SMALL = [part for name, value in CHANGES.items() for part in ("--set", f"{name}=
 def test_the_commands_of_the_page_lead_to_a_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    tiny_pipeline_folder(tmp_path / "models" / "my-sd")
+    tiny_pipeline_folder(tmp_path / "models" / "stable-diffusion-v1-5")
     (tmp_path / "clips").mkdir()
     for number in range(3):
         write_video(tmp_path / "clips" / f"{number}.mp4", count=24)

@@ -3,7 +3,7 @@
 A room lists its own in one table; a package, the Moving Shapes wing of this one too, adds more through entry
 points (`[project.entry-points."latent_shift.sources"]` in its pyproject.toml), so that no room imports them.
 
-    SOURCES = Registry("format", "latent_shift.sources", {"folder": "package.folder:FolderSource"})
+    SOURCES = Registry("format", "latent_shift.sources", {"folder": "package.local:FolderSource"})
     SOURCES["folder"]      # the class; ValueError naming all known formats for another name
 """
 

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,10 +122,7 @@ def inspect_record(record: ClipRecord) -> Finding:
     digest = ""
     try:
         file = record.file.open()
-        if isinstance(file, HeldFile):
-            digest = hashlib.sha256(file.data).hexdigest()
-        else:
-            digest = file_sha256(Path(file))
+        digest = sha256(file.data).hexdigest() if isinstance(file, HeldFile) else file_sha256(Path(file))
         with open_clip(file) as clip:
             facts, frames = clip.facts, clip.count_frames()
     except (ValueError, OSError) as error:
@@ -147,11 +143,12 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: 
     if workers == 1:
         yield from map(work, items)
         return
-    with ExitStack() as closing:
-        # New processes, not forks: a fork of a process with threads may hang.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-        closing.callback(pool.shutdown, cancel_futures=True)
+    # New processes, not forks: a fork of a process with threads may hang.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
         yield from pool.map(work, items, chunksize=min(max(len(items) // (8 * workers), 1), 64))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -48,7 +48,11 @@ def encode_clips(
     Raises:
         ValueError: the folder holds latents of other settings.
     """
-    _check_settings(folder / "settings.json", json.dumps(settings, sort_keys=True))
+    stored, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
+    if not stored.exists():
+        write_text(stored, text)
+    elif stored.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{folder} holds latents of other settings: name another folder, or remove it")
     starts = range(0, len(clips), SHARD_CLIPS)
     shards = [range(start, min(start + SHARD_CLIPS, len(clips))) for start in starts]
     missing = [shard for shard in shards if _clips_in(_shard_path(folder, shard.start)) < len(shard)]
@@ -98,13 +102,6 @@ def _clips_in(path: Path) -> int:
         return 0
     with safe_open(path, framework="pt") as file:
         return int(file.get_slice("latents").get_shape()[0])
-
-
-def _check_settings(path: Path, text: str) -> None:
-    if not path.exists():
-        write_text(path, text)
-    elif path.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{path.parent} holds latents of other settings: name another folder, or remove it")
 
 
 class LatentDataset(Dataset[dict[str, Any]]):

@@ -14,7 +14,6 @@ and another record, drawn by seed and index, takes its place. Beyond a share of 
 from __future__ import annotations
 
 import json
-import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -174,7 +173,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
         if number not in self.bad:
             self.bad[number] = reason
             if self.bad_log is not None:
-                _append(self.bad_log, {"key": self.records[number].key, "reason": reason})
+                line = json.dumps({"key": self.records[number].key, "reason": reason}) + "\n"
+                self.bad_log.parent.mkdir(parents=True, exist_ok=True)
+                with self.bad_log.open("ab", buffering=0) as log:  # one write: processes share the file
+                    log.write(line.encode())
         tried = max(len(self._tried), min(len(self), MIN_COVERAGE))
         # Even a share of 1 ends where nothing is left that could take a bad one's place.
         if len(self.bad) > self.settings.max_bad_share * tried or len(self.bad) == len(self):
@@ -215,16 +217,6 @@ def sample_frame_times(
     if settings.stride:  # on one of the clip's frames
         start = first + int(rng.random() * (int((max(room, 0.0) + slack) * facts.fps) + 1)) / facts.fps
     return [min(start + number / fps, max(last, first)) for number in range(settings.num_frames)], fps
-
-
-def _append(log: Path, line: dict[str, str]) -> None:
-    """Add a line in one write, so that several processes may share the file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, (json.dumps(line) + "\n").encode())
-    finally:
-        os.close(handle)
 
 
 def read_bad_log(log: Path) -> dict[str, str]:

@@ -24,8 +24,8 @@ SOURCES = Registry(
     "format",
     "latent_shift.sources",
     {
-        "folder": f"{_HERE}.folder:FolderSource",
-        "table": f"{_HERE}.table:TableSource",
+        "folder": f"{_HERE}.local:FolderSource",
+        "table": f"{_HERE}.local:TableSource",
         "msrvtt": f"{_HERE}.published:MsrvttSource",
         "ucf101": f"{_HERE}.published:Ucf101Source",
         "webvid": f"{_HERE}.published:WebvidSource",
@@ -56,11 +56,11 @@ def make_source(settings: Mapping[str, Any], where: str) -> Source | GeneratedSo
     name = settings.get("format")
     if name not in SOURCES:
         raise ValueError(f"{where}: format: expected one of {', '.join(SOURCES.names())}")
+    kind: type[Source] | type[GeneratedSource] = SOURCES[str(name)]
     try:
-        source: Source | GeneratedSource = SOURCES[str(name)].model_validate(dict(settings))
+        return kind.model_validate(dict(settings))
     except ValidationError as error:
         raise ValueError(f"{where}: {validation_error(error, f'format {name}')}") from error
-    return source
 
 
 def read_source(path: Path, **changes: Any) -> Source | GeneratedSource:
@@ -68,8 +68,7 @@ def read_source(path: Path, **changes: Any) -> Source | GeneratedSource:
 
     changes: settings that replace those of the file. Raises ValueError naming the file and the key.
     """
-    settings = read_yaml_mapping(path, "source") | changes
-    source = make_source(settings, f"source {path}")
+    source = make_source(read_yaml_mapping(path, "source") | changes, f"source {path}")
     return source.model_copy(update=_paths_from(path.parent, source, set(changes)))
 
 

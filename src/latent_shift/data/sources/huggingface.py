@@ -92,23 +92,20 @@ def _rows(source: HuggingFaceSource) -> Any:
     except ImportError as error:
         mend = "pip install 'latent-shift[datasets]'"
         raise ValueError(f"{source.path}: format huggingface needs the package datasets: {mend}") from error
-    table = _load(datasets, source)
-    for name, feature in table.features.items():
-        if isinstance(feature, datasets.Video | datasets.Image):
-            table = table.cast_column(name, type(feature)(decode=False))
-    return table
-
-
-def _load(datasets: Any, source: HuggingFaceSource) -> Any:
     folder = Path(source.path)
     if not source.hub and not folder.is_dir():
         raise ValueError(f"{source.path}: no such folder; set hub: true where it is a hub id")
     try:
         if source.hub or not any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
-            return datasets.load_dataset(source.path, split=source.split)
-        loaded = datasets.load_from_disk(source.path)
-        return loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+            table: Any = datasets.load_dataset(source.path, split=source.split)
+        else:
+            table = datasets.load_from_disk(source.path)
+            table = table[source.split] if isinstance(table, datasets.DatasetDict) else table
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"{source.path} split {source.split!r}: cannot be read: {one_line(error)}"
         ) from error
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Video | datasets.Image):
+            table = table.cast_column(name, type(feature)(decode=False))
+    return table

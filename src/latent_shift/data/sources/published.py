@@ -19,7 +19,7 @@ from pydantic import Field
 from latent_shift.data.caption_io import as_captions, read_text
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, require_folder
-from latent_shift.data.sources.table import table_rows
+from latent_shift.data.sources.local import table_rows
 from latent_shift.io import parse_yaml
 from latent_shift.media import CLIP_SUFFIXES, kind_by_name
 
@@ -86,7 +86,11 @@ class Ucf101Source(Source):
         root = require_folder(self.path, "path")
         found: list[ClipRecord | Problem] = []
         notes: list[str] = []
-        names = self._all_clips() if self.split_file is None else self._listed(self.split_file, found, notes)
+        if self.split_file is None:
+            clips = (path for path in sorted(root.glob("*/*")) if kind_by_name(path.name) == "clip")
+            names = [path.relative_to(root).as_posix() for path in clips]
+        else:
+            names = self._listed(self.split_file, found, notes)
         captions_of = {} if self.captions is None else self._captions(self.captions, notes)
         lacking = sorted({_class(name) for name in names} - captions_of.keys()) if self.captions else []
         if lacking:
@@ -97,10 +101,6 @@ class Ucf101Source(Source):
             captions = captions_of.get(_class(name)) or (in_words(_class(name)),)
             found.append(file_record(name, root / name, captions))
         return build_manifest(str(root), found, notes)
-
-    def _all_clips(self) -> list[str]:
-        clips = (path for path in sorted(self.path.glob("*/*")) if kind_by_name(path.name) == "clip")
-        return [path.relative_to(self.path).as_posix() for path in clips]
 
     def _listed(self, file: Path, found: list[ClipRecord | Problem], notes: list[str]) -> list[str]:
         """The clips of a split file: `Class/clip.avi`, in training lists followed by the class's number."""

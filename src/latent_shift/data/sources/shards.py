@@ -49,19 +49,17 @@ class ShardsSource(Source):
         found: list[ClipRecord | Problem] = []
         notes: list[str] = []
         for name in [name for pattern in patterns for name in expand(pattern)]:
-            tar = self._local(name)
+            tar = str(self._fetched(name)) if is_url(name) else name
             samples, error = _read_headers(tar)
             found += [self._sample(f"{tar}/{stem}", members, notes) for stem, members in samples.items()]
             if error:
                 found.append(Problem(name, f"cannot be read as a tar: {error}"))
         return build_manifest(", ".join(patterns), found, notes)
 
-    def _local(self, name: str) -> str:
-        if not is_url(name):
-            return name
+    def _fetched(self, url: str) -> Path:
         if self.fetch is None:
-            raise ValueError(f"{name}: lies on the web; set fetch to a folder that it may be stored in")
-        return str(fetch_file(name, self.fetch))
+            raise ValueError(f"{url}: lies on the web; set fetch to a folder that it may be stored in")
+        return fetch_file(url, self.fetch)
 
     def _sample(self, key: str, members: dict[str, TarMember], notes: list[str]) -> ClipRecord | Problem:
         media = [member for member in members.values() if kind_by_name(member.name) is not None]

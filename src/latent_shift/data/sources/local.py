@@ -1,4 +1,7 @@
-"""A table of clips: .csv (or .tsv) with a header line, or .jsonl with an object a line.
+"""Clips of one's own: a folder with a text file beside each clip, or a table.
+
+A folder:  cats/jump.mp4, cats/jump.txt; each line of the text is a caption. One is drawn for each item.
+A table:   .csv (or .tsv) with a header line, or .jsonl with an object a line:
 
     path,caption,start,end
     clips/a.mp4,a dog jumps,,
@@ -19,12 +22,58 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.caption_io import as_captions, caption_lines, read_text
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
-from latent_shift.data.sources.base import Source, file_record, piece_times
+from latent_shift.data.sources.base import Source, file_record, piece_times, require_folder
+from latent_shift.media import kind_by_name
 
 Row = dict[str, Any]
 Piece = tuple[str, float | None, float | None]  # file, start, end
+
+
+class FolderSource(Source):
+    """A folder, with the folders in it."""
+
+    format: Literal["folder"] = "folder"
+    path: Path = Field(description="the folder")
+
+    def read(self) -> Manifest:
+        """Every clip and image with its captions; names that begin with a dot are ignored."""
+        root = require_folder(self.path, "folder")
+        files = sorted(
+            path
+            for path in root.rglob("*")
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        )
+        clips = [path for path in files if kind_by_name(path.name) is not None]
+        texts = {path for path in files if path.suffix.lower() == ".txt"}
+        if not clips:
+            raise ValueError(f"folder {root}: holds no clip or image")
+        if not texts:
+            example = f"{clips[0].stem}.txt for {clips[0].name}"
+            raise ValueError(f"folder {root}: no caption anywhere; write a .txt beside each, {example}")
+        notes: list[str] = []
+        found = [self._record(path, notes) for path in clips]
+        for text in sorted(texts - {path.with_suffix(".txt") for path in clips}):
+            found.append(Problem(self._key(text), "a caption without a clip or image of the same name"))
+        others = len(files) - len(clips) - len(texts)
+        if others:
+            notes.append(f"{root}: {others} files that are neither clip, image nor .txt were left alone")
+        return build_manifest(str(root), found, notes)
+
+    def _record(self, path: Path, notes: list[str]) -> ClipRecord | Problem:
+        text, key = path.with_suffix(".txt"), self._key(path)
+        if not text.is_file():
+            return Problem(key, f"no caption: {text.name} is missing")
+        content, guesses = read_text(text)
+        notes += guesses
+        captions = caption_lines(content)
+        if not captions:
+            return Problem(key, f"no caption: {text.name} is empty")
+        return file_record(key, path, captions)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
 
 
 class TableSource(Source):

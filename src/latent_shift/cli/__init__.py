@@ -1,1 +1,1 @@
-"""The program `latent-shift`: one file a command that parses, calls a room and prints; no torch at import."""
+"""The program `latent-shift`: commands that parse, call a room and print; no torch at import."""

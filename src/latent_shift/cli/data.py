@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
+from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from latent_shift.data.manifest import Manifest
     from latent_shift.data.sources.base import GeneratedSource, Source
     from latent_shift.moving_shapes.sampling import Split
-    from latent_shift.training.precompute import LatentEncoder
 
-    Shown = tuple[list[Any], list[str]]  # frames uint8 (F, H, W, 3) and caption of each clip
+Checked = TypeVar("Checked")
 
 WORLD = "moving-shapes"
 MAX_COUNT = 200  # clips on one sheet
@@ -74,31 +73,34 @@ def preview(
         int | None, typer.Option(help="Random seed of moving-shapes, or of windows and captions. [0]")
     ] = None,
     count: Annotated[int, typer.Option(help="Number of clips.")] = 8,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
+    force: opt.Force = False,
 ) -> None:
     """Write a contact sheet, one clip a line under its caption, and print the file's name."""
-    if not 1 <= count <= MAX_COUNT:
-        raise ValueError(f"--count {count}: give 1 to {MAX_COUNT}")
+    opt.check_range(1, MAX_COUNT, count=count)
+    opt.check_files({".png": output}, overwrite=force)
     from latent_shift.data.sources.base import GeneratedSource
-    from latent_shift.media import check_output, contact_sheet, write_image
+    from latent_shift.media import contact_sheet, write_image
 
-    check_output(output, overwrite=force, suffixes=[".png"])
-    scenes: dict[str, Any] = {"level": level, "split": split, "objects": objects}
     window = {"num_frames": frames, "fps": fps, "stride": stride, "height": height, "width": width}
     if source == WORLD:
         _refuse(window | {"images": images or None, "format": format, "set": settings}, "another source")
-        chosen = {"level": level or 1, "split": split or "seen", "objects": objects}
-        clips, captions = _scenes(seed or 0, count, level or 1, split or "seen", objects)
+        from latent_shift.moving_shapes import caption, draw_scenes, render
+
+        level, of_split = level or 1, cast("Split", split or "seen")
+        chosen = {"level": level, "split": of_split, "objects": objects}
+        scenes = draw_scenes(seed or 0, range(count), level=level, num_objects=objects, split=of_split)
+        clips, captions = list(render(scenes)), [caption(scene) for scene in scenes]
     else:
-        _refuse(scenes, WORLD)
+        _refuse({"level": level, "split": split, "objects": objects}, WORLD)
         found = _source(source, format, settings)
-        chosen = {name: value for name, value in window.items() if value is not None}
+        chosen = _given(window)
         if isinstance(found, GeneratedSource):
             _refuse({**chosen, "seed": seed}, "another source")
-            seed = found.seed
-            clips, captions = _generated(found, count, images=images)
+            seed, dataset = found.seed, found.dataset(images=images)
+            items = [dataset[index] for index in range(count)]
         else:
-            clips, captions = _windows(found.read(), chosen, seed or 0, count, images=images)
+            items = _windows(found.read(), chosen, seed or 0, count, images=images)
+        clips, captions = [item["frames"].numpy() for item in items], [item["caption"] for item in items]
     embedded = {"source": source, **chosen, "seed": seed or 0, "count": count}
     write_image(output, contact_sheet(clips, captions), embedded, overwrite=force)
     print(output)
@@ -142,7 +144,14 @@ def pack(
     """Write tar shards in the WebDataset layout; the same command goes on where it was stopped."""
     from latent_shift.data.pack import pack as write_shards
 
-    encoder = _encoder(latents_of, {"fps": fps, "height": height, "width": width})
+    size = {"fps": fps, "height": height, "width": width}
+    if latents_of is None:
+        _refuse(size, "--latents-of")
+        encoder = None
+    else:
+        from latent_shift.training.precompute import LatentEncoder, PrecomputeOptions
+
+        encoder = LatentEncoder(_checked(PrecomputeOptions, model=latents_of, **size))
     manifest = _manifest(source, format, settings)
     options: dict[str, Any] = {"per_shard": per_shard, "workers": workers or os.cpu_count() or 1}
     samples = 0
@@ -155,22 +164,6 @@ def pack(
             print(shard.path)
     total = len(manifest.records) + len(manifest.problems)
     typer.echo(f"{samples} of {total} entries are packed", err=True)
-
-
-def _encoder(model: str | None, size: dict[str, Any]) -> LatentEncoder | None:
-    """The encoder of precomputed latents, if a model is given."""
-    if model is None:
-        _refuse(size, "--latents-of")
-        return None
-    from pydantic import ValidationError
-
-    from latent_shift.training.precompute import LatentEncoder, PrecomputeOptions
-
-    given = {name: value for name, value in size.items() if value is not None}
-    try:
-        return LatentEncoder(PrecomputeOptions(model=model, **given))
-    except ValidationError as error:
-        raise _option_error(error) from error
 
 
 def _source(name: str, format: str | None, settings: list[str] | None) -> Source | GeneratedSource:
@@ -197,53 +190,43 @@ def _manifest(name: str, format: str | None, settings: list[str] | None) -> Mani
     return source.read()
 
 
-def _scenes(seed: int, count: int, level: int, split: str, objects: int | None) -> Shown:
-    """The first scenes of a Moving Shapes series, with canonical captions."""
-    from latent_shift.moving_shapes import caption, draw_scenes, render
-
-    scenes = draw_scenes(seed, range(count), level=level, num_objects=objects, split=cast("Split", split))
-    return list(render(scenes)), [caption(scene) for scene in scenes]
-
-
-def _generated(source: GeneratedSource, count: int, *, images: bool) -> Shown:
-    """The first items of a generated source."""
-    dataset = source.dataset(images=images)
-    items = [dataset[index] for index in range(count)]
-    return [item["frames"].numpy() for item in items], [item["caption"] for item in items]
-
-
-def _windows(manifest: Manifest, window: dict[str, Any], seed: int, count: int, *, images: bool) -> Shown:
+def _windows(
+    manifest: Manifest, window: dict[str, Any], seed: int, count: int, *, images: bool
+) -> list[dict[str, Any]]:
     """The first items that a training with this window sees; bad records go to standard error."""
-    from pydantic import ValidationError
-
     from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 
-    try:
-        chosen = ClipSettings(**window, max_bad_share=1.0)  # shows the good ones among many bad
-    except ValidationError as error:
-        raise _option_error(error) from error
+    chosen = _checked(ClipSettings, **window, max_bad_share=1.0)  # shows the good ones among many bad
     videos = VideoDataset(manifest, chosen, seed=seed, kind="image" if images else "clip")
     items = [videos[index] for index in range(min(count, len(videos)))]
     for number, reason in videos.bad.items():
         typer.echo(f"left out {videos.records[number].key}: {reason}", err=True)
-    return [item["frames"].numpy() for item in items], [item["caption"] for item in items]
+    return items
 
 
-def _option_error(error: ValidationError) -> ValueError:
-    """A validation error as one of the command's options."""
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _checked(kind: Callable[..., Checked], **options: Any) -> Checked:
+    """Settings of a kind from the options that are given. Raises ValueError naming a wrong one."""
+    from pydantic import ValidationError
+
     from latent_shift.io import validation_error
 
-    first = error.errors()[0]
-    if not first["loc"]:  # of two options together
-        return ValueError(validation_error(error))
-    return ValueError(f"--{_option(str(first['loc'][0]))} {first['input']}: {first['msg']}")
+    try:
+        return kind(**_given(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:  # of two options together
+            raise ValueError(validation_error(error)) from error
+        raise ValueError(f"--{_option(str(first['loc'][0]))} {first['input']}: {first['msg']}") from error
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:
     """Raise ValueError for the first option that is given although it is only for another source."""
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"--{_option(name)}: only for {other}")
+    for name in _given(options):
+        raise ValueError(f"--{_option(name)}: only for {other}")
 
 
 def _option(setting: str) -> str:

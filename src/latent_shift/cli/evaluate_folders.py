@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from latent_shift.cli.evaluation_options import (
-    EXTRACTOR_NAMES,
-    AllowShort,
-    Antialias,
-    AsJson,
-    Batch,
-    ClipModel,
-    Device,
-    Extractors,
-    Force,
-    Html,
-    IsSplits,
-    Metrics,
-    Output,
-    Resamples,
-    Weights,
-    build_extractors,
-    check_positive,
-    check_report_files,
-    extractor_names,
-    metric_names,
-)
+from latent_shift.cli import options as opt
 from latent_shift.cli.output import write_report
 from latent_shift.cli.progress import progress_of_sets
 from latent_shift.io import write_text
@@ -45,8 +25,8 @@ def folders(
     generated: Annotated[
         list[Path], typer.Argument(metavar="GENERATED...", help="Folders of clips to evaluate.")
     ],
-    extractor: Extractors = "mobilenet-v2",
-    metrics: Metrics = None,
+    extractor: opt.Extractors = "mobilenet-v2",
+    metrics: opt.Metrics = None,
     frames: Annotated[
         int, typer.Option(help="Number of frames read of each clip, from its beginning; 1 takes images.")
     ] = 16,
@@ -63,17 +43,16 @@ def folders(
         int | None, typer.Option(help="Number of clips drawn from each generated folder. [all]")
     ] = None,
     baseline: Annotated[
-        int,
-        typer.Option(help="Number of real clips held out and compared with the others as a row."),
+        int, typer.Option(help="Number of real clips held out and compared with the others as a row.")
     ] = 0,
-    is_splits: IsSplits = 1,
-    resamples: Resamples = 100,
+    is_splits: opt.IsSplits = 1,
+    resamples: opt.Resamples = 100,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    batch: Batch = 8,
-    weights: Weights = None,
-    clip: ClipModel = None,
-    antialias: Antialias = None,
-    device: Device = "auto",
+    batch: opt.Batch = 8,
+    weights: opt.Weights = None,
+    clip: opt.ClipModel = None,
+    antialias: opt.Antialias = None,
+    device: opt.Device = "auto",
     save_features: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Save the features there; a file of them can stand for REAL."),
@@ -81,23 +60,22 @@ def folders(
     statistics_only: Annotated[
         bool,
         typer.Option(
-            "--statistics-only",
-            help="Keep statistics instead of features: Fréchet distances only.",
+            "--statistics-only", help="Keep statistics instead of features: Fréchet distances only."
         ),
     ] = False,
     allow_unreadable: Annotated[
         bool, typer.Option("--allow-unreadable", help="Skip files that cannot be read.")
     ] = False,
-    allow_short: AllowShort = False,
-    output: Output = None,
-    html: Html = None,
-    as_json: AsJson = False,
-    force: Force = False,
+    allow_short: opt.AllowShort = False,
+    output: opt.Output = None,
+    html: opt.Html = None,
+    as_json: opt.AsJson = False,
+    force: opt.Force = False,
 ) -> None:
     """Compare folders of clips with real clips: distances and scores; CLIPSIM where .txt files lie beside."""
-    check_positive(is_splits=is_splits, batch=batch)
-    check_report_files(output, html, force)
-    names, requested = extractor_names(extractor), metric_names(metrics)
+    opt.check_range(1, inf, is_splits=is_splits, batch=batch)
+    opt.check_files({".json": output, ".html": html}, overwrite=force)
+    names, requested = opt.extractor_names(extractor), opt.metric_names(metrics)
     from latent_shift.evaluation.clip_files import ClipReadOptions
     from latent_shift.evaluation.features import SourceFeatures
     from latent_shift.evaluation.metrics.base import MetricOptions
@@ -105,7 +83,7 @@ def folders(
     from latent_shift.evaluation.sources import FolderClips
 
     read = ClipReadOptions(frames, fps, fit)  # type: ignore[arg-type]  # checked there
-    extractors = build_extractors(
+    extractors = opt.build_extractors(
         names, frames, weights=weights, clip=clip, antialias=antialias, device=device
     )
     allowed = {"allow_unreadable": allow_unreadable, "allow_short": allow_short}
@@ -145,13 +123,13 @@ def report(
         list[Path], typer.Argument(metavar="RESULT.json...", help="Reports written by `evaluate ... -o`.")
     ],
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Results",
-    output: Output = None,
-    html: Html = None,
-    as_json: AsJson = False,
-    force: Force = False,
+    output: opt.Output = None,
+    html: opt.Html = None,
+    as_json: opt.AsJson = False,
+    force: opt.Force = False,
 ) -> None:
     """Join reports side by side; values of different settings get columns of their own."""
-    check_report_files(output, html, force)
+    opt.check_files({".json": output, ".html": html}, overwrite=force)
     from latent_shift.evaluation.report import join_reports, read_report
 
     write_report(join_reports([read_report(file) for file in results], title), output, html, as_json)
@@ -165,24 +143,24 @@ def sensitivity(
         Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of clips. [rendered Moving Shapes]")
     ] = None,
     extractor: Annotated[
-        str, typer.Option(metavar="NAME", help=f"One extractor of {EXTRACTOR_NAMES}.")
+        str, typer.Option(metavar="NAME", help=f"One extractor of {opt.EXTRACTOR_NAMES}.")
     ] = "moving-shapes-eyes",
     count: Annotated[int, typer.Option(help="Number of rendered clips.")] = 200,
     frames: Annotated[int, typer.Option(help="Number of frames read of each clip of the folder.")] = 16,
     fit: Annotated[
         str, typer.Option(help="How the folder's clips are fitted: exact, crop or stretch.")
     ] = "exact",
-    weights: Weights = None,
-    clip: ClipModel = None,
-    device: Device = "auto",
-    force: Force = False,
+    weights: opt.Weights = None,
+    clip: opt.ClipModel = None,
+    device: opt.Device = "auto",
+    force: opt.Force = False,
 ) -> None:
     """Plot how a distance grows as clips get worse: by noise, blur, shuffled frames, frozen frames."""
-    check_positive(count=count)
+    opt.check_range(1, inf, count=count)
     from latent_shift.media import check_output
 
     check_output(output, overwrite=force, suffixes=[".svg"])
-    names = extractor_names(extractor)[:1]
+    names = opt.extractor_names(extractor)[:1]
     from latent_shift.evaluation.clip_files import ClipReadOptions, read_batches, scan_folder
     from latent_shift.evaluation.plots import line_plot
     from latent_shift.evaluation.report import format_number
@@ -194,7 +172,7 @@ def sensitivity(
     else:
         read = ClipReadOptions(frames, None, fit)  # type: ignore[arg-type]  # checked there
         batches = (batch for _, batch in read_batches(scan_folder(clips, read).clips, read, 8))
-    (loaded,) = build_extractors(names, frames, weights=weights, clip=clip, device=device)
+    (loaded,) = opt.build_extractors(names, frames, weights=weights, clip=clip, device=device)
     lines = measure(batches, loaded)
     title = f"Fréchet distance on {loaded.info.name}"
     write_text(output, line_plot(title, "amount", "distance", lines) + "\n")

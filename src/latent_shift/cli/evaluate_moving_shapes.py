@@ -7,6 +7,7 @@ clips of each model in a folder of their own there.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,29 +15,9 @@ import typer
 
 from latent_shift import systems
 from latent_shift.checkpoints import DEFAULT_MODEL
-from latent_shift.cli.evaluation_options import (
-    AsJson,
-    Batch,
-    CacheDir,
-    Device,
-    Dtype,
-    Extractors,
-    Force,
-    Guidance,
-    Html,
-    Output,
-    Resamples,
-    Steps,
-    Weights,
-    build_extractors,
-    check_positive,
-    check_report_files,
-    check_sampling,
-    extractor_names,
-    split_names,
-)
+from latent_shift.cli import options as opt
 from latent_shift.cli.output import put_block, write_report
-from latent_shift.cli.progress import progress_of_sets, quiet_libraries
+from latent_shift.cli.progress import progress_of_sets
 from latent_shift.io import write_text
 
 if TYPE_CHECKING:
@@ -46,6 +27,7 @@ if TYPE_CHECKING:
 _EXAMPLES = 6  # of each subset on the sheet or page
 
 
+@opt.with_fields
 def moving_shapes(
     model: Annotated[
         str | None,
@@ -58,9 +40,6 @@ def moving_shapes(
     frames: Annotated[
         int | None, typer.Option(help="Number of frames of each clip; 1 evaluates images. [16]")
     ] = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    batch: Batch = 8,
     reference_only: Annotated[
         bool,
         typer.Option(
@@ -68,8 +47,7 @@ def moving_shapes(
             help="Evaluate real clips only; with --model their reconstruction by its autoencoder, too.",
         ),
     ] = False,
-    cache_dir: CacheDir = None,
-    output: Output = None,
+    output: opt.Output = None,
     markdown: Annotated[
         Path | None,
         typer.Option(metavar="FILE.md", help="Write the table into this page, in place of its former self."),
@@ -78,77 +56,53 @@ def moving_shapes(
         Path | None,
         typer.Option(metavar="FILE.png", help="Write a sheet of clips with the scorer's verdicts."),
     ] = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    force: Force = False,
+    force: opt.Force = False,
+    *,
+    sampling: opt.Sampling,
 ) -> None:
     """Score colour, shape, motion and background of a model's clips against their prompts."""
-    check_sampling(steps=steps, guidance=guidance, dtype=dtype, device=device)
-    _check_outputs(output, markdown, sheet, force)
+    opt.check_files({".json": output, ".png": sheet}, overwrite=force)
+    opt.check_files({".md": markdown}, overwrite=True)
     name = None if reference_only and model is None else model or DEFAULT_MODEL
     if name is not None:
         systems.inspect(name)
     from latent_shift.moving_shapes import protocol
-    from latent_shift.moving_shapes.report import score_report
+    from latent_shift.moving_shapes.report import score_report, score_table
 
-    chosen = protocol.choose_subsets(split_names(subsets))
+    chosen = protocol.choose_subsets(opt.split_names(subsets))
     frames = protocol.constants.FRAMES if frames is None else frames
-    protocol.check_numbers(prompts, frames, batch)
+    protocol.check_numbers(prompts, frames, sampling.batch)
     evaluated = None
     if name is not None:
-        evaluated = _load(name, frames, batch, steps, guidance, device, dtype)
-        evaluated = evaluated.with_cache(cache_dir, {}, seed=protocol.SEED)
+        evaluated = _load(name, frames, sampling).with_cache(sampling.cache_dir, {}, seed=protocol.SEED)
     with progress_of_sets() as on_progress:
         report = score_report(
             evaluated,
             chosen,
             prompts=prompts,
             frames=frames,
-            batch_size=batch,
+            batch_size=sampling.batch,
             generate=not reference_only,
             examples=_EXAMPLES if sheet else 0,
             on_progress=on_progress,
         )
-    _write_scores(report, evaluated, frames, output, markdown)
-    if sheet is not None:
-        _write_sheet(sheet, report)
-
-
-def _load(
-    name: str, frames: int, batch: int, steps: int | None, guidance: float | None, device: str, dtype: str
-) -> EvaluatedModel:
-    quiet_libraries()
-    from latent_shift.evaluation.evaluated_model import EvaluatedModel
-    from latent_shift.moving_shapes.constants import SIZE
-
-    model = EvaluatedModel.load(
-        name, resolution=SIZE, steps=steps, guidance=guidance, device=device, dtype=dtype
-    )
-    return replace(model, settings={**model.settings, "frames": frames, "batch": batch})
-
-
-def _check_outputs(output: Path | None, markdown: Path | None, sheet: Path | None, force: bool) -> None:
-    from latent_shift.media import check_output
-
-    wanted = ((output, ".json", force), (markdown, ".md", True), (sheet, ".png", force))
-    for file, suffix, overwrite in wanted:
-        if file is not None:
-            check_output(file, overwrite=overwrite, suffixes=[suffix])
-
-
-def _write_scores(
-    report: Report, model: EvaluatedModel | None, frames: int, output: Path | None, markdown: Path | None
-) -> None:
-    from latent_shift.moving_shapes.report import score_table
-
     table = score_table(report)
     print(table)
     if output is not None:
         write_text(output, report.model_dump_json(indent=2) + "\n")
     if markdown is not None:
         page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
-        name = f"moving-shapes: {model.name if model else 'the scorer'}, frames {frames}"
-        write_text(markdown, put_block(page, name, f"### {name}\n\n{table}"))
+        block = f"moving-shapes: {evaluated.name if evaluated else 'the scorer'}, frames {frames}"
+        write_text(markdown, put_block(page, block, f"### {block}\n\n{table}"))
+    if sheet is not None:
+        _write_sheet(sheet, report)
+
+
+def _load(name: str, frames: int, sampling: opt.Sampling) -> EvaluatedModel:
+    from latent_shift.moving_shapes.constants import SIZE
+
+    model = sampling.load(name, SIZE)
+    return replace(model, settings={**model.settings, "frames": frames, "batch": sampling.batch})
 
 
 def _write_sheet(file: Path, report: Report) -> None:
@@ -164,40 +118,33 @@ def _write_sheet(file: Path, report: Report) -> None:
     write_image(file, sheet, overwrite=True)
 
 
+@opt.with_fields
 def moving_shapes_report(
     models: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            help=f"Model to evaluate: a name or a folder; repeatable. [{DEFAULT_MODEL}]",
-        ),
+        typer.Option("--model", help=f"Model to evaluate: a name or a folder; repeatable. [{DEFAULT_MODEL}]"),
     ] = None,
     subsets: Annotated[str, typer.Option(metavar="NAME,...", help="Prompt subsets.")] = "level-1-seen",
     prompts: Annotated[int, typer.Option(help="Number of prompts of each subset, one clip each.")] = 300,
     reference: Annotated[int, typer.Option(help="Number of real clips that distances are from.")] = 1000,
     frames: Annotated[int, typer.Option(help="Number of frames of each clip: 16, 8 or 6.")] = 16,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    batch: Batch = 8,
-    extractor: Extractors = "moving-shapes,moving-shapes-frames,moving-shapes-eyes",
+    extractor: opt.Extractors = "moving-shapes,moving-shapes-frames,moving-shapes-eyes",
     encoders: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Model with the encoders that features come from. [built-in]"),
     ] = None,
-    weights: Weights = None,
-    resamples: Resamples = 100,
-    cache_dir: CacheDir = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    output: Output = None,
-    html: Html = None,
-    as_json: AsJson = False,
-    force: Force = False,
+    weights: opt.Weights = None,
+    resamples: opt.Resamples = 100,
+    output: opt.Output = None,
+    html: opt.Html = None,
+    as_json: opt.AsJson = False,
+    force: opt.Force = False,
+    *,
+    sampling: opt.Sampling,
 ) -> None:
     """Compute FVD, FID, CLIPSIM, IS and the exact scores of models, beside real clips against real clips."""
-    check_sampling(steps=steps, guidance=guidance, dtype=dtype, device=device)
-    check_report_files(output, html, force)
-    names = extractor_names(extractor)
+    opt.check_files({".json": output, ".html": html}, overwrite=force)
+    names = opt.extractor_names(extractor)
     chosen = models or [DEFAULT_MODEL]
     if len(set(chosen)) < len(chosen):
         raise ValueError("--model: the same model is named twice")
@@ -207,14 +154,14 @@ def moving_shapes_report(
     from latent_shift.moving_shapes import protocol
     from latent_shift.moving_shapes.report import moving_shapes_report as make_report
 
-    wanted = protocol.choose_subsets(split_names(subsets))
-    protocol.check_numbers(prompts, frames, batch)
-    check_positive(reference=reference)
-    extractors = build_extractors(names, frames, weights=weights, model=encoders, device=device)
+    wanted = protocol.choose_subsets(opt.split_names(subsets))
+    protocol.check_numbers(prompts, frames, sampling.batch)
+    opt.check_range(1, inf, reference=reference)
+    extractors = opt.build_extractors(names, frames, weights=weights, model=encoders, device=sampling.device)
     evaluated = []
     for number, name in enumerate(chosen):
-        loaded = _load(name, frames, batch, steps, guidance, device, dtype)
-        place = None if cache_dir is None else cache_dir / f"{number}-{loaded.settings['weights']}"
+        loaded, cache = _load(name, frames, sampling), sampling.cache_dir
+        place = None if cache is None else cache / f"{number}-{loaded.settings['weights']}"
         evaluated.append(loaded.with_cache(place, {}, seed=protocol.SEED))
     with progress_of_sets() as on_progress:
         report = make_report(
@@ -223,7 +170,7 @@ def moving_shapes_report(
             wanted,
             prompts=prompts,
             frames=frames,
-            batch_size=batch,
+            batch_size=sampling.batch,
             reference=reference,
             options=MetricOptions(resamples),
             examples=_EXAMPLES if html else 0,

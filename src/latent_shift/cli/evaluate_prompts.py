@@ -7,63 +7,71 @@ measures what is there, making what is missing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latent_shift import checkpoints, systems
-from latent_shift.cli.evaluation_options import (
-    AllowShort,
-    Antialias,
-    Batch,
-    CacheDir,
-    ClipModel,
-    Device,
-    Dtype,
-    Extractors,
-    Force,
-    Guidance,
-    Html,
-    IsSplits,
-    Metrics,
-    Model,
-    Output,
-    Resamples,
-    SaveFeatures,
-    Steps,
-    Weights,
-    build_extractors,
-    check_positive,
-    check_report_files,
-    check_sampling,
-    extractor_names,
-    metric_names,
-)
+from latent_shift import systems
+from latent_shift.checkpoints import DEFAULT_MODEL
+from latent_shift.cli import options as opt
 from latent_shift.cli.output import write_report
-from latent_shift.cli.progress import progress_of_sets, quiet_libraries
+from latent_shift.cli.progress import progress_of_sets
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.prompt_sets import PromptSet
 
 _EXAMPLES = 8  # on the page
 
-Real = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder of the data set's clips. [no distances are computed]"),
-]
-Shard = Annotated[
-    str | None,
-    typer.Option(metavar="I/N", help="Generate this share of the clips only, and measure nothing."),
-]
-Frames = Annotated[int, typer.Option(help="Number of frames of each clip.")]
-Fps = Annotated[float | None, typer.Option(help="Frames a second of real clips. [the model's]")]
-Resolution = Annotated[int, typer.Option(help="Height and width of the clips in pixels.")]
-Seed = Annotated[int, typer.Option(help="Random seed of the captions drawn, and of the first clip.")]
+
+@dataclass(frozen=True)
+class PromptSetOptions(opt.Sampling):
+    """Options of both commands. Raises ValueError for one that is wrong by itself."""
+
+    metrics: opt.Metrics = None
+    model: Annotated[
+        str, typer.Option(help="Model to evaluate: a name, a folder, or a hub id (org/name).")
+    ] = DEFAULT_MODEL
+    real: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the data set's clips. [no distances are computed]"),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Generate this share of the clips only, and measure nothing."),
+    ] = None
+    save_features: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Save features of real clips there, and use them again."),
+    ] = None
+    frames: Annotated[int, typer.Option(help="Number of frames of each clip.")] = 16
+    fps: Annotated[float | None, typer.Option(help="Frames a second of real clips. [the model's]")] = None
+    resolution: Annotated[int, typer.Option(help="Height and width of the clips in pixels.")] = 256
+    seed: Annotated[int, typer.Option(help="Random seed of the captions drawn, and of the first clip.")] = 0
+    resamples: opt.Resamples = 100
+    weights: opt.Weights = None
+    clip: opt.ClipModel = None
+    antialias: opt.Antialias = None
+    allow_short: opt.AllowShort = False
+    output: opt.Output = None
+    html: opt.Html = None
+    force: opt.Force = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        opt.check_range(1, inf, batch=self.batch, frames=self.frames, resolution=self.resolution)
+        opt.check_files({".json": self.output, ".html": self.html}, overwrite=self.force)
+        if self.shard is not None and self.cache_dir is None:
+            raise ValueError(
+                f"--shard {self.shard}: name the folder that all shards keep their clips in, with --cache-dir"
+            )
+        opt.metric_names(self.metrics)
 
 
+@opt.with_fields
 def msr_vtt(
     captions_file: Annotated[
         Path, typer.Option(metavar="FILE", help="MSR-VTT's test_videodatainfo.json, or its zip.")
@@ -72,121 +80,62 @@ def msr_vtt(
     limit: Annotated[
         int | None, typer.Option(help="Number of prompts drawn. [2,990; with all captions 59,800]")
     ] = None,
-    extractor: Extractors = "inception-v3,clip,i3d",
-    metrics: Metrics = None,
-    model: Model = checkpoints.DEFAULT_MODEL,
-    real: Real = None,
-    cache_dir: CacheDir = None,
-    shard: Shard = None,
-    save_features: SaveFeatures = None,
-    frames: Frames = 16,
-    fps: Fps = None,
-    resolution: Resolution = 256,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    batch: Batch = 8,
-    seed: Seed = 0,
-    resamples: Resamples = 100,
-    weights: Weights = None,
-    clip: ClipModel = None,
-    antialias: Antialias = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    allow_short: AllowShort = False,
-    output: Output = None,
-    html: Html = None,
-    force: Force = False,
+    extractor: opt.Extractors = "inception-v3,clip,i3d",
+    *,
+    options: PromptSetOptions,
 ) -> None:
     """MSR-VTT, zero-shot: FID, FID on CLIP features, CLIPSIM and FVD of a model's clips of its captions."""
     if captions not in ("one", "all"):
         raise ValueError(f"--captions {captions}: expected one or all")
-    options = SimpleNamespace(**locals(), is_splits=1)
-    _check(options)
+    extractors = opt.extractor_names(extractor)
     from latent_shift.evaluation import prompt_sets
 
     chosen: prompt_sets.Captions = "one" if captions == "one" else "all"
-    _evaluate(prompt_sets.msr_vtt(captions_file, captions=chosen, limit=limit, seed=seed), options)
+    prompts = prompt_sets.msr_vtt(captions_file, captions=chosen, limit=limit, seed=options.seed)
+    _evaluate(prompts, extractors, options, is_splits=1)
 
 
+@opt.with_fields
 def ucf_101(
     samples: Annotated[int, typer.Option(help="Number of clips; 2048 and 10000 are usual.")] = 2048,
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help="UCF-101's classInd.txt, for its order. [all 101]")
     ] = None,
-    extractor: Extractors = "i3d,c3d",
-    metrics: Metrics = None,
-    is_splits: IsSplits = 10,
-    model: Model = checkpoints.DEFAULT_MODEL,
-    real: Real = None,
-    cache_dir: CacheDir = None,
-    shard: Shard = None,
-    save_features: SaveFeatures = None,
-    frames: Frames = 16,
-    fps: Fps = None,
-    resolution: Resolution = 256,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    batch: Batch = 8,
-    seed: Seed = 0,
-    resamples: Resamples = 100,
-    weights: Weights = None,
-    clip: ClipModel = None,
-    antialias: Antialias = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    allow_short: AllowShort = False,
-    output: Output = None,
-    html: Html = None,
-    force: Force = False,
+    extractor: opt.Extractors = "i3d,c3d",
+    is_splits: opt.IsSplits = 10,
+    *,
+    options: PromptSetOptions,
 ) -> None:
     """UCF-101: FVD and Inception Score of a model's clips of one sentence a class."""
-    options = SimpleNamespace(**locals())
-    _check(options)
+    opt.check_range(1, inf, is_splits=is_splits)
+    extractors = opt.extractor_names(extractor)
     from latent_shift.evaluation import prompt_sets
 
-    _evaluate(prompt_sets.ucf_101(samples, classes=classes, seed=seed), options)
+    prompts = prompt_sets.ucf_101(samples, classes=classes, seed=options.seed)
+    _evaluate(prompts, extractors, options, is_splits)
 
 
-def _check(options: SimpleNamespace) -> None:
-    """Raise ValueError for an option that is wrong by itself."""
-    check_sampling(steps=options.steps, guidance=options.guidance, dtype=options.dtype, device=options.device)
-    check_positive(
-        batch=options.batch, is_splits=options.is_splits, frames=options.frames, resolution=options.resolution
-    )
-    check_report_files(options.output, options.html, options.force)
-    if options.shard is not None and options.cache_dir is None:
-        raise ValueError(
-            f"--shard {options.shard}: name the folder that all shards keep their clips in, with --cache-dir"
-        )
-    extractor_names(options.extractor)
-    metric_names(options.metrics)
-
-
-def _evaluate(prompts: PromptSet, options: SimpleNamespace) -> None:
+def _evaluate(
+    prompts: PromptSet, extractor_names: list[str], options: PromptSetOptions, is_splits: int
+) -> None:
     """Generate the clips, and, unless it is a shard, evaluate them and print the report."""
     from latent_shift.evaluation.clip_files import ClipReadOptions
-    from latent_shift.evaluation.evaluated_model import EvaluatedModel
     from latent_shift.evaluation.metrics.base import MetricOptions
     from latent_shift.evaluation.runner import evaluate
     from latent_shift.evaluation.sources import FolderClips, GeneratedClips, parse_shard
 
     own_fps = systems.inspect(options.model).fps
     shard = None if options.shard is None else parse_shard(options.shard)
-    fps = own_fps if options.fps is None else options.fps
-    read = ClipReadOptions(options.frames, fps, "crop")
+    read = ClipReadOptions(options.frames, own_fps if options.fps is None else options.fps, "crop")
     # Weights that are missing are an error before hours of sampling, not after.
     extractors = []
     if shard is None:
-        extractors = build_extractors(
-            extractor_names(options.extractor), options.frames, weights=options.weights, clip=options.clip,
+        extractors = opt.build_extractors(
+            extractor_names, options.frames, weights=options.weights, clip=options.clip,
             antialias=options.antialias, device=options.device,
         )  # fmt: skip
-    quiet_libraries()
-    model = EvaluatedModel.load(
-        options.model, resolution=options.resolution, steps=options.steps, guidance=options.guidance,
-        device=options.device, dtype=options.dtype,
-    )  # fmt: skip
     settings = {"frames": options.frames, "side": options.resolution, "batch": options.batch}
+    model = options.load(options.model, options.resolution)
     model = model.with_cache(options.cache_dir, settings, **{"prompt list": prompts.digest()})
     source = GeneratedClips(model, prompts, read, batch_size=options.batch)
     if shard is not None:
@@ -197,13 +146,13 @@ def _evaluate(prompts: PromptSet, options: SimpleNamespace) -> None:
     reference = None
     if options.real is not None:
         reference = FolderClips(options.real, read, batch_size=options.batch, allow_short=options.allow_short)
-    metrics = metric_names(options.metrics)
+    metrics = opt.metric_names(options.metrics)
     with progress_of_sets() as on_progress:
         report = evaluate(
             [source],
             metrics,
             reference,
-            MetricOptions(options.resamples, options.is_splits, options.seed),
+            MetricOptions(options.resamples, is_splits, options.seed),
             extractors=extractors,
             strict=metrics is not None,
             title=prompts.name,

@@ -1,6 +1,7 @@
-"""`latent-shift generate PROMPT...`: clips from prompts.
+"""`latent-shift generate PROMPT...`: clips from prompts, and `info FILE`: the settings in a clip's file.
 
-Checks all options and files, loads the model, and prints a line for each clip as soon as it is written.
+`generate` checks all options and files, loads the model, and prints a line for each clip as soon as it is
+written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import typer
 
 from latent_shift import generation, systems
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTION_TYPES, SCHEDULERS
+from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar, quiet_libraries
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
 from latent_shift.limits import MAX_COUNT
@@ -24,11 +26,7 @@ def generate(
     ] = None,
     prompt_file: Annotated[
         Path | None,
-        typer.Option(
-            "--prompts",
-            metavar="FILE",
-            help="File of prompts: .txt (one a line) or .jsonl (an object a line).",
-        ),
+        typer.Option("--prompts", metavar="FILE", help="Prompts, one a line: .txt, or .jsonl with objects."),
     ] = None,
     output: Annotated[
         str,
@@ -61,10 +59,8 @@ def generate(
         int | None, typer.Option(help="Number of frames; 1 makes images. [the model's: 16]")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second. [the model's: 8]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of denoising steps. [the model's]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance scale. [the model's]")
-    ] = None,
+    steps: opt.Steps = None,
+    guidance: opt.Guidance = None,
     negative: Annotated[
         str | None, typer.Option(help="Negative prompt: text that guidance moves away from.")
     ] = None,
@@ -73,12 +69,11 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Height in pixels. [the model's]")] = None,
     width: Annotated[int | None, typer.Option(help="Width in pixels. [the model's]")] = None,
     scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"Scheduler: {', '.join(SCHEDULERS)}. [the model's]"),
+        str | None, typer.Option(metavar="NAME", help=f"Scheduler: {', '.join(SCHEDULERS)}. [the model's]")
     ] = None,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help=f"Precision: {', '.join(DTYPES)}.")] = "auto",
-    device: Annotated[str, typer.Option(metavar="NAME", help=f"Device: {', '.join(DEVICES)}.")] = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
+    force: opt.Force = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON line per clip instead of its file name.")
     ] = False,
@@ -89,7 +84,10 @@ def generate(
         "negative": negative, "height": height, "width": width,
     }  # fmt: skip
     requests = _requests(prompts or [], prompt_file, shared)
-    _check_choices(count=count, scheduler=scheduler, dtype=dtype, device=device)
+    opt.check_range(1, MAX_COUNT, count=count)
+    opt.check_choice(SCHEDULERS, scheduler=scheduler)
+    opt.check_choice(DTYPES, dtype=dtype)
+    opt.check_choice(DEVICES, device=device)
     from latent_shift.media import check_output, write_clip
 
     check_output(output if generation.is_file_output(output) else Path(output) / "clip.mp4", overwrite=True)
@@ -121,10 +119,17 @@ def _requests(arguments: list[str], file: Path | None, shared: dict[str, Any]) -
     return requests
 
 
-def _check_choices(*, count: int, scheduler: str | None, dtype: str, device: str) -> None:
-    if not 1 <= count <= MAX_COUNT:
-        raise ValueError(f"--count {count}: give 1 to {MAX_COUNT}")
-    named = {"scheduler": (scheduler, SCHEDULERS), "dtype": (dtype, DTYPES), "device": (device, DEVICES)}
-    for option, (value, known) in named.items():
-        if value is not None and value not in known:
-            raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
+def info(
+    file: Annotated[Path, typer.Argument(help="A file made by latent-shift: .mp4, .gif, .webp or .png.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+) -> None:
+    """Print the settings that a generated file was made with."""
+    from latent_shift.media import read_settings
+
+    settings = read_settings(file)
+    if as_json:
+        print(json.dumps({"file": str(file), **settings}))
+        return
+    width = max(map(len, settings), default=0)
+    for name, value in settings.items():
+        print(f"{name:<{width}}  {'-' if value is None else value}")

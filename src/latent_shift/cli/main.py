@@ -13,7 +13,11 @@ from typing import Annotated
 import typer
 
 from latent_shift import __version__
-from latent_shift.cli import data, errors, evaluate, generate, info, train
+from latent_shift.cli import data, errors, generate, train
+from latent_shift.cli.evaluate_folders import folders, report, sensitivity
+from latent_shift.cli.evaluate_moving_shapes import moving_shapes, moving_shapes_report
+from latent_shift.cli.evaluate_prompts import msr_vtt, ucf_101
+from latent_shift.cli.options import EvaluateCommand
 
 app = typer.Typer(
     help="Text to video from a text-to-image latent diffusion model, without new parameters.",
@@ -22,10 +26,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("generate")(generate.generate)
-app.command("info")(info.info)
+app.command("info")(generate.info)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
-app.add_typer(evaluate.app, name="evaluate")
+evaluate = typer.Typer(
+    help="Evaluate a model on a protocol, or a folder of clips against another.", no_args_is_help=True,
+    rich_markup_mode=None,
+)  # fmt: skip
+app.add_typer(evaluate, name="evaluate")
+for command in (moving_shapes, moving_shapes_report, folders, report, sensitivity, msr_vtt, ucf_101):
+    evaluate.command(cls=EvaluateCommand)(command)
 
 
 def _print_version(requested: bool) -> None:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from latent_shift.training.logging import Progress as TrainingProgress
 
 
@@ -28,19 +30,24 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
+def _bar(*texts: str, **options: Any) -> Progress:
+    """A bar with the task's name, steps, further texts and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), *map(TextColumn, texts), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), **options)
+
+
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show `total` steps with the time left; yield a function that sets how many are done."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Lines for standard output must reach it: rich may lift them above the bar only on one terminal.
     together = sys.stdout.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=together) as bar:
+    with _bar(transient=True, redirect_stdout=together) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 
@@ -51,12 +58,7 @@ def training_bar(task: str, steps: int) -> Iterator[Callable[[TrainingProgress],
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    metrics = TextColumn("{task.fields[metrics]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), metrics)
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with _bar("{task.fields[metrics]}") as bar:
         rows = {"training": bar.add_task(f"training: {task}", total=steps, metrics="")}
 
         def show(report: TrainingProgress) -> None:

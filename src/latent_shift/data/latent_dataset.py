@@ -36,17 +36,11 @@ def encode_clips(
     *,
     workers: int = 0,
 ) -> Iterator[int]:
-    """Encode all clips into `folder`, yielding the number of clips done after each new shard.
+    """Encode all clips into `folder`, yielding the number of clips done after each shard that was not there.
 
-    Args:
-        clips: clips to encode.
-        encode_frames: from frames uint8 (N*F, H, W, 3) to latents (N*F, C, h, w).
-        folder: where the shards lie; full ones that are there already are kept.
-        settings: JSON values that the latents depend on, stored beside them.
-        workers: processes that give the frames; 0, this one.
-
-    Raises:
-        ValueError: the folder holds latents of other settings.
+    encode_frames: from frames uint8 (N*F, H, W, 3) to latents (N*F, C, h, w). settings: JSON values that the
+    latents depend on, stored beside them. workers: processes that give the frames; 0, this one. Raises
+    ValueError where the folder holds latents of other settings.
     """
     stored, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
     if not stored.exists():

@@ -67,18 +67,10 @@ def pack(
 ) -> Iterator[PackedShard]:
     """Write a manifest's shards, yielding each when it is done; shards that exist are kept.
 
-    A record of which the file cannot be opened is left out, with its reason.
-
-    Args:
-        manifest: the records.
-        folder: a new one, or that of the same command stopped before.
-        per_shard: records in one tar.
-        workers: processes.
-        encoder: computes files that are written beside each clip.
-
-    Raises:
-        ValueError: the folder holds shards of another source or of other settings, or other files, or the
-            disk cannot be written.
+    A record of which the file cannot be opened is left out, with its reason. folder: a new one, or that of
+    the same command stopped before. per_shard: records in one tar. workers: processes. encoder: computes
+    files that are written beside each clip. Raises ValueError where the folder holds shards of another source
+    or of other settings, or other files, or the disk cannot be written.
     """
     if per_shard < 1:
         raise ValueError(f"per_shard {per_shard}: give 1 or more")

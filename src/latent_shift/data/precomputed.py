@@ -34,12 +34,10 @@ LATENTS, TEXT = "latents.safetensors", "text.safetensors"  # suffixes
 def precomputed_files(
     latents: Tensor, text: Mapping[str, Tensor], settings_record: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """The files beside a clip, by their suffixes.
+    """The files beside a clip, by their suffixes: latents (F, C, h, w) of all its frames, and texts.
 
-    Args:
-        latents: (F, C, h, w), of all frames.
-        text: embeddings of the captions, "text" (captions, L, D) and in SDXL's layout "pooled" (captions, P).
-        settings_record: rate, size and models that they depend on, which a dataset compares with its own.
+    text: embeddings of the captions, "text" (captions, L, D) and in SDXL's layout "pooled" (captions, P).
+    settings_record: rate, size and models that they depend on, which a dataset compares with its own.
     """
     made = {"made": json.dumps(settings_record)}  # one key: safetensors keeps no order of several
     halves = {name: tensor.half().contiguous().cpu() for name, tensor in text.items()}

@@ -89,14 +89,9 @@ def _paths_from(folder: Path, source: Source | GeneratedSource, kept: set[str]) 
 def detect_source(name: str, format: str | None = None, **settings: Any) -> Source | GeneratedSource:
     """A source of a name on a command line.
 
-    Args:
-        name: a folder, a .csv, .tsv, .jsonl, .json or .yaml file, a pattern of tars, or the format of a
-            generated source.
-        format: where the name does not show it.
-        settings: the format's other keys.
-
-    Raises:
-        ValueError: the format is not clear, or a setting is wrong.
+    name: a folder, a .csv, .tsv, .jsonl, .json or .yaml file, a pattern of tars, or the format of a generated
+    source. format: where the name does not show it. settings: the format's other keys. Raises ValueError
+    where the format is not clear, or a setting is wrong.
     """
     if name.endswith((".yaml", ".yml")):
         changes = settings if format is None else {"format": format, **settings}

@@ -84,14 +84,13 @@ def read_settings(path: StrPath) -> dict[str, Any]:
 def _picture_settings(image: Image.Image) -> dict[str, Any] | None:
     """The settings inside a picture, wherever its format keeps a comment; None without any."""
     comment = image.info.get("comment") or image.info.get("Comment")  # of a gif, of a png
-    comment = comment or image.getexif().get(EXIF_DESCRIPTION, "")
-    return _parse_settings(comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment))
+    return _parse_settings(comment or image.getexif().get(EXIF_DESCRIPTION, ""))
 
 
-def _parse_settings(comment: str) -> dict[str, Any] | None:
+def _parse_settings(comment: str | bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(comment)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
     settings = found.get(SETTINGS_KEY) if isinstance(found, dict) else None
     return settings if isinstance(settings, dict) else None

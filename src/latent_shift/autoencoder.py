@@ -45,12 +45,9 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
 def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk: int, *, upcast: bool = False) -> Tensor:
     """Images (N, 3, H, W) from -1 to 1 of scaled latents (N, C, h, w).
 
-    Args:
-        vae: the autoencoder.
-        latents: as the denoiser sees them.
-        chunk: latents decoded together; fewer take less memory.
-        upcast: whether a float16 autoencoder with `force_upcast` in its configuration decodes in float32.
-            SDXL's first one overflows otherwise; stock pipelines do so in SDXL's layout only.
+    chunk: latents decoded together; fewer take less memory. upcast: whether a float16 autoencoder with
+    `force_upcast` in its configuration decodes in float32. SDXL's first one overflows otherwise; stock
+    pipelines do so in SDXL's layout only. vae: the autoencoder.
     """
     with _float32(vae) if upcast else nullcontext():
         unscaled = unscale_latents(vae, latents.to(vae.dtype))
@@ -67,38 +64,30 @@ def reconstruct_frames(vae: AutoencoderKL, frames: Tensor) -> Tensor:
 
 def scale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Latents (N, C, h, w) in the autoencoder's own scale to those that the denoiser sees."""
-    statistics = _statistics(vae, latents)
-    if statistics is not None:
-        mean, std = statistics
-        latents = (latents - mean) / std
-    return latents * vae.config.scaling_factor
+    mean, std = _statistics(vae, latents)
+    return (latents - mean) / std * vae.config.scaling_factor
 
 
 def unscale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Latents (N, C, h, w) that the denoiser sees to the autoencoder's own scale."""
-    statistics = _statistics(vae, latents)
-    if statistics is None:
-        return latents / vae.config.scaling_factor
-    mean, std = statistics
+    mean, std = _statistics(vae, latents)
     return latents * std / vae.config.scaling_factor + mean
 
 
 def encoder_hash(vae: AutoencoderKL) -> str:
     """A short hash of an autoencoder's encoding weights: which latents a store holds."""
     digest = hashlib.sha256()
-    encoding = {
-        name: tensor for name, tensor in vae.state_dict().items() if name.startswith(ENCODER_PREFIXES)
-    }
-    for name, tensor in sorted(encoding.items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    for name, tensor in sorted(vae.state_dict().items()):
+        if name.startswith(ENCODER_PREFIXES):
+            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _statistics(vae: AutoencoderKL, like: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation of the latents, (1, C, 1, 1) each; None where not configured."""
+def _statistics(vae: AutoencoderKL, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and standard deviation of the latents, (1, C, 1, 1) each; 0 and 1 where not configured."""
     mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
     if mean is None or std is None:
-        return None
+        return 0.0, 1.0
     mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in (mean, std))
     return mean, std
 

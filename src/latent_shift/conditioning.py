@@ -80,13 +80,10 @@ def encode_empty_prompt(model: Any) -> PromptEmbeds:
 def caption_embeds(
     model: Any, batch: dict[str, Any], captions: Sequence[str], dropped: Sequence[bool]
 ) -> PromptEmbeds:
-    """Embeddings of B captions, unconditional where `dropped`.
+    """Embeddings of B captions by the pipeline `model`, unconditional where `dropped` (B flags).
 
-    Args:
-        model: the pipeline with the text encoders.
-        batch: may hold precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P).
-        captions: B texts, not used where `batch` holds their embeddings.
-        dropped: B flags; true for a caption that classifier-free guidance replaces by the empty one.
+    batch: may hold precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P), which are
+    taken then in place of those of `captions`.
     """
     if "text" in batch:
         pooled = batch["pooled"].float() if "pooled" in batch else None

@@ -37,22 +37,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "SUFFIXES",
-    "ClipJob",
-    "FileRequest",
-    "GeneratedClip",
-    "GenerationRequest",
-    "SettledRequest",
-    "clip_settings",
-    "is_file_output",
-    "parse_request",
-    "plan_jobs",
-    "read_prompts",
-    "run",
-    "slug",
-]
-
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 _SLUG_LENGTH = 48  # characters; at most 4 bytes each, within the 255 bytes of a file name
 # Eight clips of the built-in model: beyond four a batch saves nothing on a CPU (0.47, 0.40, 0.37, 0.37, 0.38
@@ -173,16 +157,14 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
         raise ValueError(f"--prompts {file}: is not UTF-8 text ({error})") from error
     except OSError as error:
         raise ValueError(f"--prompts {file}: {error.strerror}") from error
-    parse = _parse_jsonl if file.suffix.lower() == ".jsonl" else _parse_txt
-    numbered = [(f"{file} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    found = [values for where, line in numbered if (values := parse(where, line)) is not None]
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if file.suffix.lower() == ".jsonl":
+        found = [_parse_jsonl(f"{file} line {number}", line) for number, line in numbered]
+    else:
+        found = [{"prompt": line} for _, line in numbered if not line.startswith("#")]
     if not found:
         raise ValueError(f"--prompts {file}: holds no prompt")
     return found
-
-
-def _parse_txt(where: str, line: str) -> dict[str, Any] | None:
-    return None if line.lstrip().startswith("#") else {"prompt": line.strip()}
 
 
 def _parse_jsonl(where: str, line: str) -> dict[str, Any]:
@@ -215,16 +197,10 @@ def _explain(error: ValidationError, option: str = "") -> str:
 def plan_jobs(
     requests: Sequence[FileRequest], defaults: RequestDefaults, *, count: int, output: str
 ) -> list[ClipJob]:
-    """All clips to make, in order.
+    """All clips to make, in order; values that requests leave open are the model's `defaults`.
 
-    Args:
-        requests: what they leave open is settled by `defaults`.
-        defaults: of the model.
-        count: clips a request, with the seeds seed, seed + 1, ...
-        output: a file for one clip, or a folder.
-
-    Raises:
-        ValueError: for outputs that do not fit, and requests that the model cannot meet.
+    count: clips a request, with the seeds seed, seed + 1, ... output: a file for one clip, or a folder.
+    Raises ValueError for outputs that do not fit, and requests that the model cannot meet.
     """
     jobs: list[ClipJob] = []
     taken: set[Path] = set()

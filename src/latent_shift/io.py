@@ -21,8 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 # A warning of these rooms and of the packages that call into them points at the line that called them.
 _ROOMS = "io prompts conditioning video_config pipeline checkpoints systems generation"
-_CALLED_BY_USERS = tuple(f"latent_shift.{room}" for room in _ROOMS.split())
-_BETWEEN = ("torch", "diffusers", "contextlib")
+_PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.", "diffusers.", "contextlib.")
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
 def warn(message: str) -> None:
     """Warn (UserWarning) at the line that called the pipeline, or another room that users call."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_PASSED_OVER):
         frame = frame.f_back
     warnings.warn_explicit(
         message,
@@ -144,10 +143,6 @@ def warn(message: str) -> None:
         module=frame.f_globals.get("__name__", "<unknown>"),
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
-
-
-def _is_inside(module: str) -> bool:
-    return f"{module}.".startswith(tuple(f"{name}." for name in (*_CALLED_BY_USERS, *_BETWEEN)))
 
 
 def one_line(error: Exception) -> str:

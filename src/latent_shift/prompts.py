@@ -54,17 +54,10 @@ def preprocess_prompts(
 ) -> tuple[list[str] | None, list[str] | None]:
     """Texts for the text encoder; warns (UserWarning) about truncated and unknown words.
 
-    Args:
-        tokenizer: of the text encoder.
-        vocabulary: closed vocabulary in lower case; empty where it is open.
-        prompts, negatives: one text per prompt; None where there are none.
-        fps: frames per second, appended to the prompts; None for models that were not tuned so.
-
-    Returns:
-        Prompts and negative prompts without unknown words.
-
-    Raises:
-        ValueError: for a prompt without a known word; a negative prompt may lose all of its words.
+    tokenizer: of the text encoder. vocabulary: closed vocabulary in lower case; empty where it is open.
+    prompts, negatives: one text per prompt; None where there are none. fps: frames per second, appended to
+    the prompts; None for models that were not tuned so. Returns prompts and negative prompts without unknown
+    words. Raises ValueError for a prompt without a known word; a negative prompt may lose all of its words.
     """
     if fps is not None:
         prompts = prompts and [append_fps(prompt, fps) for prompt in prompts]
@@ -73,7 +66,10 @@ def preprocess_prompts(
         prompts = prompts and [_drop_unknown(prompt, vocabulary) for prompt in prompts]
         negatives = negatives and [_drop_unknown(negative, vocabulary) for negative in negatives]
     for text in dict.fromkeys([*(prompts or ()), *(negatives or ())]):
-        _warn_of_losses(tokenizer, text)
+        if cut := truncated_text(tokenizer, text):
+            warn(f"the text model reads {tokenizer.model_max_length} tokens: {cut!r} is cut off {text!r}")
+        if unknown := unknown_words(tokenizer, text):
+            warn(f"the text model does not know {', '.join(map(repr, unknown))} of {text!r}")
     return prompts, negatives
 
 
@@ -110,13 +106,6 @@ def _drop_unknown(prompt: str, vocabulary: Collection[str]) -> str:
     if unknown:
         warn(f"the model does not know {', '.join(map(repr, unknown))} of {prompt!r}: ignored")
     return kept
-
-
-def _warn_of_losses(tokenizer: Any, prompt: str) -> None:
-    if cut := truncated_text(tokenizer, prompt):
-        warn(f"the text model reads {tokenizer.model_max_length} tokens: {cut!r} is cut off {prompt!r}")
-    if unknown := unknown_words(tokenizer, prompt):
-        warn(f"the text model does not know {', '.join(map(repr, unknown))} of {prompt!r}")
 
 
 def truncated_text(tokenizer: Any, prompt: str) -> str:

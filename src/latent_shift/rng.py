@@ -12,7 +12,7 @@ the items of a step meet the same noise in one process, in several, or in microb
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -102,7 +102,5 @@ class StepRNG:
         size = len(self.batch_indices) // count
         for start in range(0, len(self.batch_indices), size):
             part = slice(start, start + size)
-            yield (
-                {key: values[part] for key, values in batch.items()},
-                StepRNG(self.seed, self.batch_indices[part], self.batch_size),
-            )
+            microbatch = {key: values[part] for key, values in batch.items()}
+            yield microbatch, replace(self, batch_indices=self.batch_indices[part])

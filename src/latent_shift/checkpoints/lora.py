@@ -170,19 +170,16 @@ def _peft_names(part: str, model: nn.Module, converted: dict[str, Tensor]) -> di
         convert_unet_state_dict_to_peft,
     )
 
-    own = {
-        key.removeprefix(f"{part}."): tensor
-        for key, tensor in converted.items()
-        if key.startswith(f"{part}.")
-    }
+    named = {key.partition(".")[::2]: tensor for key, tensor in converted.items()}
+    own = {name: tensor for (owner, name), tensor in named.items() if owner == part}
     if not own:
         return {}
     if part == "unet":
         return own if "lora_A" in next(iter(own)) else convert_unet_state_dict_to_peft(own)
-    named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
+    own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
     if hasattr(model, "text_model"):
-        return named
-    return {key.removeprefix("text_model."): tensor for key, tensor in named.items()}
+        return own
+    return {key.removeprefix("text_model."): tensor for key, tensor in own.items()}
 
 
 def _fits(side: str, tensor: Tensor, weight: Tensor | None) -> bool:

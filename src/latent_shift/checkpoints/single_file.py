@@ -138,15 +138,9 @@ def load_single_file(
 ) -> LatentShiftPipeline | LatentShiftXLPipeline:
     """The pipeline of a file, every part in `dtype`, on the CPU.
 
-    Args:
-        file: the checkpoint.
-        tokenizer: a folder with CLIP's tokenizer, or its vocabulary file.
-        prediction_type: one of PREDICTION_TYPES; None where the file or its layout tells.
-        dtype: of all parts.
-
-    Raises:
-        ValueError: for a file of another kind, a damaged one, weights that are missing or do not fit, and a
-            tokenizer or prediction type that is missing or wrong.
+    tokenizer: a folder with CLIP's tokenizer, or its vocabulary file. prediction_type: one of
+    PREDICTION_TYPES; None where the file or its layout tells. Raises ValueError for a file of another kind, a
+    damaged one, weights that are missing or do not fit, and a tokenizer or prediction type that is wrong.
     """
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 

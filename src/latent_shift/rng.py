@@ -38,6 +38,16 @@ def item_rng(seed: int, index: int, stream: int = 0) -> np.random.Generator:
     )
 
 
+def clip_generator(seed: int | None) -> Generator:
+    """Random stream of a generated clip, on the CPU, so that all devices draw the same; None draws a seed."""
+    generator = Generator("cpu")
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
 def choice(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
     """One of the choices, all equally likely."""
     return choices[int(rng.random() * len(choices))]

@@ -17,43 +17,58 @@ from latent_shift.registry import Registry
 from latent_shift.systems.base import SYSTEM_FILE, RequestDefaults, TextToVideoSystem
 
 DEFAULT_SYSTEM = "latent_shift"
+_HERE = "latent_shift.systems"
 SYSTEMS = Registry(
-    "system", "latent_shift.systems", {DEFAULT_SYSTEM: "latent_shift.systems.latent_shift:LatentShift"}
+    "system",
+    "latent_shift.systems",
+    {
+        DEFAULT_SYSTEM: f"{_HERE}.latent_shift:LatentShift",
+        "diffusers_pipeline": f"{_HERE}.diffusers_pipeline:DiffusersPipeline",
+    },
 )
 
 __all__ = ["DEFAULT_SYSTEM", "SYSTEMS", "find", "inspect", "load"]
 
 
 def find(name: str | Path) -> type[TextToVideoSystem]:
-    """The system of a model: a folder's `system.json` names it, all other models are `latent_shift`.
+    """The system of a model: a folder's `system.json` or a prefix names it, all others are `latent_shift`.
 
-    Raises ValueError for a `system.json` that names no known system.
+    A prefix, as in "diffusers_pipeline:org/name", is for models that have no `system.json`. Raises ValueError
+    for a `system.json` that names no known system.
     """
-    file = Path(name) / SYSTEM_FILE
-    if not file.is_file():
-        return SYSTEMS[DEFAULT_SYSTEM]
-    content = read_json_mapping(file)
-    try:
-        return SYSTEMS[str(content.get("system"))]
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    return _split(name)[0]
 
 
 def inspect(name: str | Path, **options: Any) -> RequestDefaults:
     """Check a model's files and read its defaults, without reading weights. Options and errors: as `load`."""
-    system = find(name)
-    return system.inspect(name, **_known(system, options, system.inspect))
+    system, path = _split(name)
+    return system.inspect(path, **_known(system, options, system.inspect))
 
 
 def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", **options: Any) -> TextToVideoSystem:
-    """Load a model: a built-in name, a folder, a hub id, or a single file.
+    """Load a model: a built-in name, a folder, a hub id, or a single file; "SYSTEM:" may stand before it.
 
     device, dtype: "auto" or one of `checkpoints.DEVICES`, `checkpoints.DTYPES`. options: those of the
     system's own `load`; None leaves one out. Raises ValueError for a model that cannot be loaded, and an
     option that its system does not have.
     """
-    system = find(name)
-    return system.load(name, device=device, dtype=dtype, **_known(system, options, system.load))
+    system, path = _split(name)
+    return system.load(path, device=device, dtype=dtype, **_known(system, options, system.load))
+
+
+def _split(name: str | Path) -> tuple[type[TextToVideoSystem], str | Path]:
+    """A model's system, and its name without a prefix."""
+    prefix, _, rest = str(name).partition(":")
+    if rest and prefix in SYSTEMS:
+        return SYSTEMS[prefix], rest
+    file = Path(name) / SYSTEM_FILE
+    if not file.is_file():
+        return SYSTEMS[DEFAULT_SYSTEM], name
+    content = read_json_mapping(file)
+    try:
+        return SYSTEMS[str(content.get("system"))], name
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _known(system: type[TextToVideoSystem], options: dict[str, Any], call: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Shapes: B clips, F frames, H x W pixels.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from latent_shift.io import read_yaml_mapping, write_json
+from latent_shift.io import parse_yaml, read_yaml_mapping, write_json
 from latent_shift.limits import (
     MAX_FPS,
     MAX_FRAMES,
@@ -225,6 +226,13 @@ def recipe_stages(plan: TrainingPlan, names: str, trained_on: Mapping[str, Train
         if path.match(f"{names}.yaml"):
             add(path)
     return list(stages.values())
+
+
+def model_card_licence(card: Path) -> str | None:
+    """The `license` in the YAML head of a model card, as the Hugging Face hub defines it."""
+    head = re.match(r"---\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL) if card.is_file() else None
+    content = parse_yaml(head[1], str(card)) if head else None
+    return str(content["license"]) if isinstance(content, dict) and "license" in content else None
 
 
 def _strings(value: Any) -> list[str]:

@@ -7,14 +7,13 @@ with it. One network makes all frames; no parameter is added to the image model'
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from latent_shift import checkpoints
-from latent_shift.io import parse_yaml, write_json
+from latent_shift.io import write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,
@@ -25,6 +24,7 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainedOn,
     TrainingPlan,
+    model_card_licence,
     recipe_stages,
 )
 
@@ -133,6 +133,8 @@ class LatentShift(TextToVideoSystem):
         """Make one clip a request: uint8 (B, F, H, W, 3). See `TextToVideoSystem.generate`."""
         import torch
 
+        from latent_shift.rng import clip_generator
+
         if not requests:
             raise ValueError("a batch needs at least one request")
         if len({request.shape for request in requests}) > 1:
@@ -154,7 +156,7 @@ class LatentShift(TextToVideoSystem):
                 width=first.width,
                 num_inference_steps=first.steps,
                 guidance_scale=first.guidance,
-                generator=[_generator(request.seed) for request in requests],
+                generator=[clip_generator(request.seed) for request in requests],
                 output_type="np",
                 callback_on_step_end=step_ended,
             )
@@ -199,7 +201,7 @@ class LatentShift(TextToVideoSystem):
             weights=self._weights,
             config=self._config,
             settings=settings,
-            licence=_licence(self._path / "README.md"),
+            licence=model_card_licence(self._path / "README.md"),
         )
 
     @cached_property
@@ -233,21 +235,3 @@ def _defaults(path: Path, prediction_type: str | None) -> RequestDefaults:
         size_multiple=checkpoints.pixel_multiple(path),
         vocabulary=own.closed_vocabulary,
     )
-
-
-def _licence(card: Path) -> str | None:
-    """The `license` in the YAML head of a model card, as the Hugging Face hub defines it."""
-    head = re.match(r"---\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL) if card.is_file() else None
-    content = parse_yaml(head[1], str(card)) if head else None
-    return str(content["license"]) if isinstance(content, dict) and "license" in content else None
-
-
-def _generator(seed: int | None) -> Any:
-    import torch
-
-    generator = torch.Generator("cpu")
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator

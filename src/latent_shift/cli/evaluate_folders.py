@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -157,9 +157,7 @@ def sensitivity(
 ) -> None:
     """Plot how a distance grows as clips get worse: by noise, blur, shuffled frames, frozen frames."""
     opt.check_range(1, inf, count=count)
-    from latent_shift.media import check_output
-
-    check_output(output, overwrite=force, suffixes=[".svg"])
+    opt.check_files({".svg": output}, overwrite=force)
     names = opt.extractor_names(extractor)[:1]
     from latent_shift.evaluation.clip_files import ClipReadOptions, read_batches, scan_folder
     from latent_shift.evaluation.plots import line_plot
@@ -168,7 +166,11 @@ def sensitivity(
 
     batches: Iterable[Any]
     if clips is None:
-        batches = _rendered(count)
+        from latent_shift.moving_shapes import draw_scenes, render
+
+        # Batches so large that shares of them can be corrupted
+        parts = (range(start, min(start + 40, count)) for start in range(0, count, 40))
+        batches = (render(draw_scenes(0, part, level=1)) for part in parts)
     else:
         read = ClipReadOptions(frames, None, fit)  # type: ignore[arg-type]  # checked there
         batches = (batch for _, batch in read_batches(scan_folder(clips, read).clips, read, 8))
@@ -179,11 +181,3 @@ def sensitivity(
     for line in lines:
         values = ", ".join(f"{amount:g} {format_number(value)}" for amount, value in line.points)
         print(f"{line.name}: {values}")
-
-
-def _rendered(count: int) -> Iterator[Any]:
-    """Clips of Moving Shapes, in batches large enough that shares of them can be corrupted."""
-    from latent_shift.moving_shapes import draw_scenes, render
-
-    for start in range(0, count, 40):
-        yield render(draw_scenes(0, range(start, min(start + 40, count)), level=1))

@@ -101,7 +101,11 @@ class TableSource(Source):
                 captions_of.setdefault(piece, []).extend(captions)
             except ValueError as error:
                 found.append(Problem(where, str(error)))
-        found += [self._record(piece, captions) for piece, captions in captions_of.items()]
+        root = self.path.parent if self.root is None else self.root
+        for (file, start, end), repeated in captions_of.items():
+            till = "" if end is None else f"{end:g}"
+            span = "" if start is None and end is None else f"@{start or 0:g}-{till}"
+            found.append(file_record(file + span, root / file, tuple(dict.fromkeys(repeated)), start, end))
         return build_manifest(str(self.path), found, notes)
 
     def _values(self, row: Row | str) -> tuple[Piece, tuple[str, ...]]:
@@ -113,13 +117,6 @@ class TableSource(Source):
         if not captions:
             raise ValueError(f"{self.caption_column} is empty or no text")
         return (file.strip(), *piece_times(row.get(self.start_column), row.get(self.end_column))), captions
-
-    def _record(self, piece: Piece, captions: list[str]) -> ClipRecord | Problem:
-        file, start, end = piece
-        times = "" if end is None else f"{end:g}"
-        times = "" if start is None and end is None else f"@{start or 0:g}-{times}"
-        path = (self.path.parent if self.root is None else self.root) / file
-        return file_record(file + times, path, tuple(dict.fromkeys(captions)), start, end)
 
 
 def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str, Row | str]]:

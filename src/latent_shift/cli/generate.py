@@ -94,7 +94,7 @@ def generate(
     files = {"tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None}
     jobs = generation.plan_jobs(requests, systems.inspect(model, **files), count=count, output=output)
     for job in jobs:
-        check_output(job.file, overwrite=force)
+        check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
     quiet_libraries()
     system = systems.load(model, device=device, dtype=dtype, scheduler=scheduler, **files)
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:

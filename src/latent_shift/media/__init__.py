@@ -26,12 +26,14 @@ from latent_shift.media.decode import (
     Kind,
     kind_by_name,
 )
+from latent_shift.media.pictures import kind_of
 from latent_shift.media.read import Clip, Facts, open_clip, probe, read_clip, read_settings
-from latent_shift.media.write import WRITERS, check_output, contact_sheet, write_clip, write_image
+from latent_shift.media.write import MAX_RATES, WRITERS, check_output, contact_sheet, write_clip, write_image
 
 __all__ = [
     "CLIP_SUFFIXES",
     "IMAGE_SUFFIXES",
+    "MAX_RATES",
     "WRITERS",
     "Clip",
     "Facts",
@@ -42,6 +44,7 @@ __all__ = [
     "check_output",
     "contact_sheet",
     "kind_by_name",
+    "kind_of",
     "open_clip",
     "probe",
     "read_clip",

@@ -1,4 +1,4 @@
-"""Opening and decoding of clips and images: containers, pixels, and errors that name the file.
+"""Opening of clips and images: containers, the stream that is shown, and errors that name the file.
 
 A file is opened by its content, never by its name: a JPEG named clip.mp4 is an image. Names matter only for
 sorting whole folders (`kind_by_name`).
@@ -15,22 +15,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from latent_shift.io import one_line
+from latent_shift.media.pixels import Picture
 
 Frames = NDArray[np.uint8]  # (F, H, W, 3)
-Picture = NDArray[np.uint8]  # (H, W, 3)
 Kind = Literal["clip", "image"]
 
 CLIP_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".flv", ".ogv", ".wmv",
-    ".gif",
+    ".gif", ".apng",
 )  # fmt: skip
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 PICTURE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
@@ -97,45 +98,24 @@ def holds_picture(opened: BinaryIO) -> bool:
 
 
 def open_video(opened: BinaryIO) -> av.container.InputContainer:
-    """Open a container with a video that FFmpeg decodes. Raises ValueError without one."""
-    container = av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
-    if not container.streams.video or getattr(container.streams.video[0], "codec_context", None) is None:
-        reason = "is of an unknown codec" if container.streams.video else "holds no video"
-        container.close()
-        raise ValueError(reason)
-    return container
+    """Open a container of a video. Raises ValueError for a format that is not one of VIDEO_FORMATS."""
+    return av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
 
 
-def picture_pixels(image: Image.Image) -> Picture:
-    """Convert a picture to RGB uint8 (H, W, 3): turned upright, transparent parts on white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
-        deep = np.asarray(image)
-        image = Image.fromarray((deep >> 8 if deep.max() > 255 else deep).astype(np.uint8))
-    if "A" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+def video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:
+    """The video that players show: the default one, else the largest, else the first; no cover picture.
 
-
-def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
-    """Convert a decoded frame to RGB uint8 (H, W, 3), turned and mirrored by its display matrix.
-
-    pixel_aspect: width of a stored pixel by its height; other than 1, the frame is widened to square pixels.
+    Raises ValueError where there is none that FFmpeg decodes.
     """
-    wide = None if pixel_aspect == 1 else max(round(frame.width * pixel_aspect), 1)
-    # One thread: where the converter has more, a loader's worker that is forked meanwhile waits for them.
-    pixels = np.asarray(frame.to_ndarray(format="rgb24", width=wide, threads=1), np.uint8)
-    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return pixels
-    matrix = np.frombuffer(bytes(side_data), "<i4")  # (x, y) is shown at (a x + c y, b x + d y)
-    a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
-    if abs(b) > abs(a):
-        pixels, flip_x, flip_y = pixels.transpose(1, 0, 2), c < 0, b < 0
-    else:
-        flip_x, flip_y = a < 0, d < 0
-    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+    films = [
+        stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
+    ]
+    known = [film for film in films if getattr(film, "codec_context", None) is not None]
+    if not known:
+        if films:
+            raise ValueError("is of an unknown codec")
+        raise ValueError("holds no video" + (", only a cover picture" if container.streams.video else ""))
+    return max(known, key=lambda film: (film.disposition & Disposition.default, film.width * film.height))
 
 
 def collect(images: Iterator[Picture], max_frames: int | None) -> list[Picture]:

@@ -1,9 +1,9 @@
 """Reading of clips and images: whole ones, a few frames at given times, and the settings embedded in them.
 
-`read_clip` decodes all of a short clip. `open_clip` is for training: it opens a file once and decodes its
-first frame; `Clip.frames(times)` then seeks to the keyframe before the first time and decodes to the last,
-and converts no frame that it does not return. Right for variable frame rates, turned and mirrored videos,
-pixels that are not square, 10 bits, odd sizes; sound is ignored.
+One reader for all: `open_clip` opens a file once and decodes its first frame; `Clip.frames(times)` then seeks
+to the keyframe before the first time and decodes to the last, and converts no frame that it does not return;
+`read_clip` is all of a short clip. Right for variable frame rates, turned and mirrored videos, pixels that
+are not square, see-through parts, HDR, 10 bits, odd sizes; sound is ignored.
 
     with open_clip("holiday.mov") as clip:
         frames = clip.frames([10.0, 10.125, 10.25])    # uint8 (3, H, W, 3)
@@ -13,42 +13,40 @@ Times are seconds from the first frame.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
-from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media.decode import (
     MAX_DECODED_BYTES,
     PICTURE_FORMATS,
     File,
     Frames,
     Kind,
-    Picture,
     StrPath,
     collect,
     holds_picture,
     named_errors,
     open_bytes,
     open_video,
-    picture_pixels,
-    video_pixels,
+    video_stream,
 )
+from latent_shift.media.pictures import parse_settings, picture_settings, read_pictures
+from latent_shift.media.pixels import Picture, frame_notes, video_pixels
 
-SETTINGS_KEY = "latent_shift"  # the JSON in a file is {"latent_shift": {...}}: not just anybody's comment
-EXIF_DESCRIPTION = 0x010E
 SEEK_FROM = 0.5  # seconds; nearer the front, decoding on is no slower than seeking
 BACK_OFF = (0.0, 3.0)  # seconds before the wanted frame to seek to, in turn; then the clip's beginning
+BEGINNING = -10.0  # seconds: an MPEG stream, searched for its very first time, is entered a little later
 CLOSE = 1e-3  # seconds; containers round their times
+SEE_THROUGH = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders of WebM that give see-through parts, too
 Timed = tuple[float, av.VideoFrame]  # a frame and its seconds from the first
 
 
@@ -61,9 +59,8 @@ def read_clip(path: StrPath, *, max_frames: int | None = None) -> tuple[Frames, 
     another kind, or too large to hold (4 GiB decoded). A video cut short gives the frames it still holds.
     """
     path = Path(path)
-    with named_errors(path), open_bytes(path) as opened:
-        frames, fps = (_read_picture if holds_picture(opened) else _read_video)(opened, max_frames)
-        return np.stack(frames), fps
+    with _open(path, max_frames, threads=0) as clip:
+        return clip.all_frames(max_frames), clip.facts.fps
 
 
 def read_settings(path: StrPath) -> dict[str, Any]:
@@ -72,69 +69,13 @@ def read_settings(path: StrPath) -> dict[str, Any]:
     with named_errors(path), open_bytes(path) as opened:
         if holds_picture(opened):
             with Image.open(opened, formats=PICTURE_FORMATS) as image:
-                settings = _picture_settings(image)
+                settings = picture_settings(image)
         else:
             with open_video(opened) as container:
-                settings = _parse_settings(container.metadata.get("comment", ""))
+                settings = parse_settings(container.metadata.get("comment", ""))
     if settings is None:
         raise ValueError(f"{path}: carries no settings; only files made by latent-shift do")
     return settings
-
-
-def _picture_settings(image: Image.Image) -> dict[str, Any] | None:
-    """The settings inside a picture, wherever its format keeps a comment; None without any."""
-    comment = image.info.get("comment") or image.info.get("Comment")  # of a gif, of a png
-    return _parse_settings(comment or image.getexif().get(EXIF_DESCRIPTION, ""))
-
-
-def _parse_settings(comment: str | bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(comment)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    settings = found.get(SETTINGS_KEY) if isinstance(found, dict) else None
-    return settings if isinstance(settings, dict) else None
-
-
-def _read_video(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
-    with open_video(opened) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        frames = collect((video_pixels(frame) for frame in container.decode(stream)), max_frames)
-        rate = stream.average_rate or stream.guessed_rate
-    return frames, float(rate) if rate else 1.0
-
-
-def _read_picture(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
-    """The frames of a picture, still or moving, on an even clock, and its rate: see `read_clip`."""
-    durations: list[float] = []  # milliseconds each stored frame is shown, 0 in a still
-    with Image.open(opened, formats=PICTURE_FORMATS) as image:
-        settings = _picture_settings(image) or {}
-        is_webp = image.format == "WEBP"  # its writer turns a clip of equal frames into a still
-
-        def stored() -> Iterator[Picture]:
-            for frame in ImageSequence.Iterator(image):
-                frame.load()
-                durations.append(float(frame.info.get("duration", 0)))
-                yield picture_pixels(frame)
-
-        frames = collect(stored(), max_frames)
-    fps = settings.get("fps")
-    clock = float(fps) if isinstance(fps, int | float) and MIN_FPS <= fps <= MAX_FPS else _clock(durations)
-    if any(durations):
-        ends = np.maximum(np.round(np.cumsum(np.maximum(durations, 10)) / 1000 * clock).astype(int), 1)
-    else:
-        ends = np.array([settings.get("frames", 1) if is_webp else 1]).astype(int)
-        clock = clock if ends[0] > 1 else 1.0
-    shown = np.diff(ends, prepend=0)  # how many ticks of the clock each stored frame lasts
-    even = (frame for frame, ticks in zip(frames, shown, strict=True) for _ in range(ticks))
-    return collect(even, max_frames), clock
-
-
-def _clock(durations: list[float]) -> float:
-    """Frames a second of the shortest frames, all within a gif's tick (10 ms) of the shortest together."""
-    shortest = max(min(durations), 10)
-    return 1000 / float(np.mean([max(d, 10) for d in durations if d <= shortest + 10]))
 
 
 @dataclass(frozen=True)
@@ -161,14 +102,21 @@ def open_clip(file: File) -> Iterator[Clip]:
 
     Raises ValueError naming the file where it is missing, empty, broken, or of another kind.
     """
+    with _open(file, None, threads=1) as clip:
+        yield clip
+
+
+@contextmanager
+def _open(file: File, max_frames: int | None, threads: int) -> Iterator[Clip]:
+    """Open a clip; of pictures `max_frames` frames. threads: of FFmpeg, 0 for one a core."""
     with ExitStack() as closing:
         with named_errors(file):
             opened = closing.enter_context(open_bytes(file))
             clip: Clip
             if holds_picture(opened):
-                clip = _Pictures(file, *_read_picture(opened, None))
+                clip = _Pictures(file, *read_pictures(opened, max_frames))
             else:
-                clip = _Video(file, closing.enter_context(open_video(opened)))
+                clip = _Video(file, closing.enter_context(open_video(opened)), threads)
         yield clip
 
 
@@ -183,6 +131,12 @@ class Clip:
 
     def __init__(self, file: File, facts: Facts) -> None:
         self.file, self.facts = file, facts
+        self._notes: dict[str, None] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the frames decoded so far are shown, as "is interlaced: ..."."""
+        return tuple(self._notes)
 
     def frames(self, times: Sequence[float]) -> Frames:
         """Decode the frames nearest to `times` (seconds, rising), uint8 (F, H, W, 3); of two the earlier.
@@ -200,13 +154,25 @@ class Clip:
                 raise ValueError(f"{len(chosen)} frames take over {MAX_DECODED_BYTES >> 30} GiB")
             return np.stack(chosen)
 
+    def all_frames(self, max_frames: int | None = None) -> Frames:
+        """Decode all frames (or the first `max_frames`), uint8 (F, H, W, 3).
+
+        Raises ValueError naming the file for frames that cannot be decoded, differ in size, or need too much
+        memory.
+        """
+        with named_errors(self.file):
+            return np.stack(collect(self._all(), max_frames))
+
     def count_frames(self) -> int:
         """Decode and count all frames: the only way to know that a file is sound.
 
-        Raises ValueError naming the file where it breaks, or ends before its header says.
+        Raises ValueError naming the file where it breaks, ends before its header says, or changes its size.
         """
         with named_errors(self.file):
             return self._count()
+
+    def _all(self) -> Iterator[Picture]:
+        raise NotImplementedError
 
     def _nearest(self, times: Sequence[float]) -> list[Picture]:
         raise NotImplementedError
@@ -231,22 +197,28 @@ class _Pictures(Clip):
             raise ValueError(f"ends before {times[-1]:.2f} s")
         return [self._pictures[place] for place in places]
 
+    def _all(self) -> Iterator[Picture]:
+        return iter(self._pictures)
+
     def _count(self) -> int:
         return len(self._pictures)
 
 
 class _Video(Clip):
-    """A video that FFmpeg decodes; one thread, for a loader already reads several clips at once."""
+    """A video that FFmpeg decodes; with one thread where a loader already reads several clips at once."""
 
-    def __init__(self, file: File, container: av.container.InputContainer) -> None:
-        self._container, self._stream = container, container.streams.video[0]
-        self._stream.codec_context.thread_count = 1
+    def __init__(self, file: File, container: av.container.InputContainer, threads: int) -> None:
+        self._container, self._stream = container, video_stream(container)
+        self._decoder: Any = self._stream.codec_context
+        if self._stream.metadata.get("alpha_mode") == "1" and self._decoder.name in SEE_THROUGH:
+            self._decoder = av.CodecContext.create(SEE_THROUGH[self._decoder.name], "r")
+        self._decoder.thread_count, self._decoder.thread_type = threads, "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
         self._fps = float(rate) if rate else 1.0
         aspect = self._stream.sample_aspect_ratio
         # A hundredth more or less is a rounded size, not a shape of pixels.
         self._aspect = float(aspect) if aspect and 0.2 < aspect < 5 and abs(aspect - 1) > 0.02 else 1.0
-        self._decoded = container.decode(self._stream)
+        self._decoded = self._decode()
         first = next(self._decoded, None)
         if first is None:
             raise ValueError("holds no frame that can be decoded")
@@ -257,12 +229,16 @@ class _Video(Clip):
         height, width, _ = self._pixels(first).shape
         frames, codec = self._stream.frames or None, self._stream.codec_context.name
         super().__init__(file, Facts("clip", width, height, self._duration(), self._fps, frames, codec))
+        self._look_at(first)
 
     def _duration(self) -> float:
         """Seconds from the first frame to the end of the last, by the header; else by all packets' times."""
         stream, container = self._stream, self._container
         if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
+            duration = float(stream.duration * stream.time_base)
+            # FFmpeg counts an AVI without an index by its bytes, however many frames its header promises.
+            promised = stream.frames / self._fps if container.format.name == "avi" else 0.0
+            return max(duration, promised)
         end = 0.0  # Matroska and such tell when a stream ends, not for how long it lasts
         clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
         if clock is not None:
@@ -295,10 +271,22 @@ class _Video(Clip):
             chosen.append(self._pixels(before[1]))
         return chosen
 
+    def _all(self) -> Iterator[Picture]:
+        frames = chain([self._first], self._decoded) if self._untouched else self._decode_from(BEGINNING)
+        self._untouched = False
+        for frame in frames:
+            self._look_at(frame)
+            yield self._pixels(frame)
+
     def _count(self) -> int:
-        count, last = 0, 0.0
-        for time, _ in self._from(0.0):
+        count, last, size = 0, 0.0, (self._first.width, self._first.height)
+        for time, frame in self._from(0.0):
             count, last = count + 1, time
+            if (frame.width, frame.height) != size:
+                sizes = " x ".join(map(str, size)), f"{frame.width} x {frame.height}"
+                raise ValueError(
+                    f"changes its size at {time:.2f} s, from {sizes[0]} to {sizes[1]}; cut it there"
+                )
         if last < self.facts.last_time - 1.5 / self._fps and count < (self.facts.frames or count + 1):
             raise ValueError(
                 f"is cut short: ends at {last:.2f} s, its header says {self.facts.duration:.2f} s"
@@ -320,23 +308,37 @@ class _Video(Clip):
         if untouched and (time <= SEEK_FROM or self._counted):
             return self._timed(chain([self._first], self._decoded))
         for back in () if self._counted or time <= SEEK_FROM else BACK_OFF:
-            frames = self._seek(time - back)
+            frames = self._timed(self._decode_from(max(time - back, 0.0)))
             first = next(frames, None)
             if first is not None and first[0] <= time + CLOSE:
                 return chain([first], frames)
-        return self._seek(0.0)
+        return self._timed(self._decode_from(BEGINNING))
 
-    def _seek(self, time: float) -> Iterator[Timed]:
-        ticks = int((max(time, 0.0) + self._origin) / float(self._stream.time_base or 1))
+    def _decode_from(self, time: float) -> Iterator[av.VideoFrame]:
+        """Seek to a keyframe at `time`, or before it if the container can, and decode on from there."""
+        ticks = int((time + self._origin) / float(self._stream.time_base or 1))
         try:
             self._container.seek(ticks, stream=self._stream)
-        except av.FFmpegError:  # a damaged index, or none
+        except av.FFmpegError:  # a damaged index, or none; or before its first frame
             self._container.seek(0)
-        return self._timed(self._container.decode(self._stream))
+        return self._decode()
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        if self._decoder is self._stream.codec_context:
+            return self._container.decode(self._stream)
+        if self._decoder.is_open:
+            self._decoder.flush_buffers()
+        return (
+            frame for packet in self._container.demux(self._stream) for frame in self._decoder.decode(packet)
+        )
+
+    def _look_at(self, frame: av.VideoFrame) -> None:
+        self._notes |= dict.fromkeys(frame_notes(frame))
 
     def _timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[Timed]:
         """Frames with their times. Raises ValueError for one without: its place would be unknown."""
         for count, frame in enumerate(frames):
             if frame.time is None:
                 raise ValueError("has frames without a time")
+            self._look_at(frame)
             yield count / self._fps if self._counted else frame.time - self._origin, frame

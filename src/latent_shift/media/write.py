@@ -23,24 +23,36 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from latent_shift.io import atomic_file
 from latent_shift.limits import MAX_FPS, MIN_FPS
-from latent_shift.media.decode import Frames, Picture, StrPath
-from latent_shift.media.read import EXIF_DESCRIPTION, SETTINGS_KEY
+from latent_shift.media.decode import Frames, StrPath
+from latent_shift.media.pictures import CLOCK_KEY, EXIF_DESCRIPTION, SETTINGS_KEY
+from latent_shift.media.pixels import Picture
 
 Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
+MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
-def check_output(path: StrPath, *, overwrite: bool = False, suffixes: Sequence[str] | None = None) -> Path:
+def check_output(
+    path: StrPath,
+    *,
+    overwrite: bool = False,
+    suffixes: Sequence[str] | None = None,
+    fps: float | None = None,
+) -> Path:
     """Check that a file could be written to `path`, leaving no trace; called before anything heavy starts.
 
-    suffixes: those it may have; None for a clip's. Raises ValueError for a suffix that is none of them, a
-    file that exists (unless `overwrite`), and a folder that cannot be made or written into.
+    suffixes: those it may have; None for a clip's. fps: rate of a clip of several frames. Raises ValueError
+    for a suffix that is none of them, a rate that its format does not hold, a file that exists (unless
+    `overwrite`), and a folder that cannot be made or written into.
     """
     path = Path(path)
     suffixes = tuple(WRITERS) if suffixes is None else suffixes
     if path.suffix.lower() not in suffixes:
         known = f"one of {' '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; the name must end in {known}")
+    if fps is not None and fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
+        mend = f"write .mp4 or .webp, or {most:g} frames a second"
+        raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; name a file")
     if os.path.lexists(path) and not overwrite:
@@ -61,21 +73,22 @@ def write_clip(
     """Write `frames` (F, H, W, 3) uint8 at `fps` frames a second; the suffix chooses the format.
 
     .mp4, .gif and .webp are clips; .png is the image itself for one frame and a contact sheet for more.
-    `settings` (a JSON dictionary) is embedded. The file appears whole or not at all. mp4 needs even sides: an
-    odd side is padded by repeating its last row or column. Returns the path; raises ValueError for a wrong
-    array, rate or suffix, settings JSON cannot hold, an existing file (unless `overwrite`), a folder that
-    cannot be written.
+    `settings` (a JSON dictionary) is embedded, and in a gif or webp, whose clock is coarse, the rate. The
+    file appears whole or not at all. mp4 needs even sides: an odd side is padded by repeating its last row or
+    column. Returns the path; raises ValueError for a wrong array, rate or suffix, settings JSON cannot hold,
+    an existing file (unless `overwrite`), a folder that cannot be written.
     """
     _check_frames(frames)
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
-    path = check_output(path, overwrite=overwrite)
-    comment = ""
-    if settings is not None:
-        try:
-            comment = json.dumps({SETTINGS_KEY: settings}, allow_nan=False)  # ASCII: survives every container
-        except TypeError as error:
-            raise ValueError(f"settings cannot be written as JSON: {error}") from error
+    path = check_output(path, overwrite=overwrite, fps=fps if len(frames) > 1 else None)
+    told: dict[str, Any] = {} if settings is None else {SETTINGS_KEY: settings}
+    if path.suffix.lower() in (".gif", ".webp") and len(frames) > 1:
+        told[CLOCK_KEY] = [fps, len(frames)]
+    try:
+        comment = json.dumps(told, allow_nan=False) if told else ""  # ASCII: survives every container
+    except TypeError as error:
+        raise ValueError(f"settings cannot be written as JSON: {error}") from error
     try:
         with atomic_file(path) as partial:
             WRITERS[path.suffix.lower()](partial, np.ascontiguousarray(frames), fps, comment)

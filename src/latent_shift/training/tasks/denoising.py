@@ -31,7 +31,7 @@ from latent_shift.data.samplers import ImageVideoMix
 from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.data.video_dataset import DEFAULT_FPS, VideoDataset
 from latent_shift.io import validation_error
-from latent_shift.media import Frames, contact_sheet, write_clip, write_image
+from latent_shift.media import MAX_RATES, Frames, contact_sheet, write_clip, write_image
 from latent_shift.noise import draw_noise
 from latent_shift.prompts import append_fps
 from latent_shift.rng import StepRNG
@@ -385,7 +385,8 @@ def end_of_clip_reference(latents: Tensor) -> Tensor:
 def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> None:
     """Write a sheet with a clip of each prompt, of the model's own length, a line each; or its images.
 
-    path: of the sheet, a .png; the clips go beside it, side by side in one .gif.
+    path: of the sheet, a .png; the clips go beside it, side by side in one .gif, which shows no more than 50
+    frames a second.
     """
     frames = pipeline.video_config.num_frames
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
@@ -396,7 +397,7 @@ def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> 
     sheet = contact_sheet(list(clips), list(prompts)) if frames > 1 else contact_sheet(images, columns=8)
     write_image(path, sheet, overwrite=True)
     if frames > 1:
-        fps = pipeline.video_config.fps
+        fps = min(pipeline.video_config.fps, MAX_RATES[".gif"])
         write_clip(path.with_suffix(".gif"), _side_by_side(list(clips)), fps=fps, overwrite=True)
 
 

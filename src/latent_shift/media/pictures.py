@@ -1,0 +1,178 @@
+"""Pictures that may move: GIF, WebP, PNG, JPEG and BMP, their frames on an even clock, and what they hold.
+
+The formats give each frame a time of its own, and join equal neighbours into one frame that is shown for
+longer; a clip has a rate. A frame without a time is shown for 100 ms, as in browsers and FFmpeg.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from latent_shift.limits import MAX_FPS, MIN_FPS
+from latent_shift.media.decode import MAX_DECODED_BYTES, PICTURE_FORMATS, Kind, collect, kind_by_name
+from latent_shift.media.pixels import Picture, picture_pixels
+
+SETTINGS_KEY = "latent_shift"  # the JSON in a file is {"latent_shift": {...}}: not just anybody's comment
+CLOCK_KEY = "latent_shift_clock"  # [frames a second, frames] of a clip written as a moving picture
+EXIF_DESCRIPTION = 0x010E
+NO_TIME = 100.0  # milliseconds that a frame of no time is shown
+MAX_TICKS = 100_000  # frames that a picture may become
+MAY_MOVE = (".gif", ".webp", ".png", ".apng")
+_HEAD = 1 << 16  # bytes, before which a PNG says whether it moves
+
+
+class Clock(NamedTuple):
+    """Frames a second, and frames in all (0: not known)."""
+
+    fps: float
+    frames: int
+
+
+def read_pictures(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
+    """The frames of a picture, still or moving, on an even clock, and its rate; a still has 1 a second.
+
+    The clock is that which `write_clip` put into the file, else that of the shortest frame.
+    """
+    durations: list[float] = []  # milliseconds
+    with Image.open(opened, formats=PICTURE_FORMATS) as image:
+        clock = embedded_clock(image)
+        is_webp = image.format == "WEBP"  # its writer turns a clip of equal frames into a still
+
+        def stored() -> Iterator[Picture]:
+            for number, frame in enumerate(ImageSequence.Iterator(image)):
+                if number == 0 and getattr(image, "default_image", False):
+                    continue  # a still for readers that know no moving PNG
+                frame.load()
+                durations.append(float(frame.info.get("duration", 0)))
+                yield picture_pixels(frame)
+                if image.format == "MPO":
+                    return  # a photograph; what follows are smaller copies and depths
+
+        frames = collect(stored(), max_frames)
+    if len(frames) == 1 and not durations[0]:
+        ticks = np.array([clock.frames if clock is not None and is_webp else 1])
+        fps = clock.fps if clock is not None and ticks[0] > 1 else 1.0
+    else:
+        ticks, fps = _ticks(np.array([duration or NO_TIME for duration in durations]), clock)
+    total = int(ticks.sum())
+    if total > MAX_TICKS or total * frames[0].nbytes > MAX_DECODED_BYTES:
+        raise ValueError(f"would be {total} frames of {1000 / fps:g} ms each: more than can be held")
+    even = (frame for frame, times in zip(frames, ticks, strict=True) for _ in range(times))
+    return collect(even, max_frames), fps
+
+
+def _ticks(durations: np.ndarray, clock: Clock | None) -> tuple[np.ndarray, float]:
+    """How many frames each stored frame becomes, and their rate."""
+    ends = np.cumsum(durations) / 1000
+    if clock is not None:
+        ticks = np.diff(np.round(ends * clock.fps).astype(int), prepend=0)
+        if ticks.min() >= 1:
+            return ticks, clock.fps
+    tick = 10 if not (durations % 10).any() else 1  # milliseconds; of a gif's times, and of others'
+    fps = 1000 / float(durations[durations <= durations.min() + tick].mean())
+    return np.maximum(np.diff(np.round(ends * fps).astype(int), prepend=0), 1), fps
+
+
+def picture_settings(image: Image.Image) -> dict[str, Any] | None:
+    """The settings inside a picture, wherever its format keeps a comment; None without any."""
+    return parse_settings(_comment(image))
+
+
+def embedded_clock(image: Image.Image) -> Clock | None:
+    """The clock inside a picture; of one that an earlier version wrote that of its settings."""
+    comment = _comment(image)
+    settings = parse_settings(comment) or {}
+    found = _parse(comment).get(CLOCK_KEY, [settings.get("fps"), settings.get("frames")])
+    fps, frames = found if isinstance(found, list) and len(found) == 2 else (None, None)
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not MIN_FPS <= fps <= MAX_FPS:
+        return None
+    return Clock(float(fps), frames if isinstance(frames, int) and 0 < frames <= MAX_TICKS else 1)
+
+
+def parse_settings(comment: str | bytes) -> dict[str, Any] | None:
+    """The settings in a comment; None for anybody else's."""
+    settings = _parse(comment).get(SETTINGS_KEY)
+    return settings if isinstance(settings, dict) else None
+
+
+def _parse(comment: str | bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(comment)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _comment(image: Image.Image) -> str | bytes:
+    comment = image.info.get("comment") or image.info.get("Comment")  # of a gif, of a png
+    return comment or image.getexif().get(EXIF_DESCRIPTION, "")
+
+
+def kind_of(name: str, read: Callable[[int], bytes]) -> Kind | None:
+    """Kind of a file: by its suffix, but of a picture that may move by what it holds.
+
+    read: gives the first so many bytes of the file, all for -1. Nothing is decoded; a file that breaks off,
+    or holds something else, stays what its name says, for whoever reads it to find out.
+    """
+    if PurePath(name).suffix.lower() not in MAY_MOVE:
+        return kind_by_name(name)
+    head = read(_HEAD)
+    if head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3" or head[8:12] == b"AVI ":
+        return "clip"
+    if head.startswith((b"\xff\xd8\xff", b"BM")):
+        return "image"
+    if head.startswith(b"\x89PNG"):
+        place = head.find(b"acTL", 0, head.find(b"IDAT") if b"IDAT" in head else None)
+        return "clip" if place >= 0 and int.from_bytes(head[place + 4 : place + 8], "big") > 1 else "image"
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    if is_webp and head[12:16] != b"VP8X":
+        return "image"
+    if not is_webp and not head.startswith(b"GIF8"):
+        return kind_by_name(name)
+    whole = read(-1)
+    if (_count_webp_frames if is_webp else _count_gif_frames)(whole) > 1:
+        return "clip"
+    if SETTINGS_KEY.encode() in whole:  # of ours, equal frames may be stored as one
+        try:
+            return "clip" if len(read_pictures(io.BytesIO(whole), 2)[0]) > 1 else "image"
+        except (OSError, ValueError, EOFError):
+            return "image"
+    return "image"
+
+
+def _count_webp_frames(data: bytes) -> int:
+    """The frames of an animated WebP, up to 2; 0 of a still."""
+    count, place = 0, 12
+    while place + 8 <= len(data) and count < 2:
+        count += data[place : place + 4] == b"ANMF"
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return count
+
+
+def _count_gif_frames(data: bytes) -> int:
+    """The frames of a GIF, up to 2."""
+    count, place = 0, 13 + _color_table(data, 10)
+    while place < len(data) and count < 2 and data[place] in b"!,":
+        if data[place] == ord("!"):
+            place += 2
+        else:
+            count += 1
+            place += 11 + _color_table(data, place + 9)
+        while place < len(data) and data[place]:
+            place += 1 + data[place]
+        place += 1
+    return count
+
+
+def _color_table(data: bytes, place: int) -> int:
+    """Bytes of the colours announced by the flags at a place."""
+    flags = data[place] if place < len(data) else 0
+    return 3 << (flags % 8 + 1) if flags & 128 else 0

@@ -1,0 +1,131 @@
+"""Decoded pictures and frames to RGB of 8 bits, as they are looked at: the same rules for both.
+
+Turned upright, see-through parts on white, pixels square. Films in HDR (HLG or PQ) and of BT.2020 colours
+become those of an SDR screen: light linear to the code's curve (ITU-R BT.2100; HLG for a screen of 1000
+cd/m2), relative to the reference white of 203 cd/m2 (BT.2408), to the primaries of BT.709 (BT.2087), what is
+above half of the white compressed towards it by the largest of the three channels, to the curve of BT.1886.
+
+Shapes: H, W pixels, uint8 (H, W, 3).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
+HDR = {ColorTrc.SMPTE2084.value: "PQ", ColorTrc.ARIB_STD_B67.value: "HLG"}
+_BT2020 = ColorPrimaries.BT2020.value
+_UNSPECIFIED = 2  # the same number for transfer, primaries and matrix
+_WHITE = 203.0  # cd/m2
+_KNEE = 0.5  # of white, above which light is compressed
+_TO_BT709 = np.array(
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]],
+    np.float32,
+)
+_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020
+_ROWS = 64  # converted at a time: they stay in the cache
+
+
+def picture_pixels(image: Image.Image) -> Picture:
+    """Convert a picture of Pillow to RGB uint8 (H, W, 3)."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        deep, clear = np.asarray(image), image.info.get("transparency")
+        gray = (deep >> 8).astype(np.uint8)
+        return np.repeat(np.where(deep == clear, np.uint8(255), gray)[..., None], 3, axis=2)
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
+    """Convert a decoded frame to RGB uint8 (H, W, 3), turned and mirrored by its display matrix.
+
+    pixel_aspect: width of a stored pixel by its height; other than 1, the frame is widened to square pixels.
+    """
+    wide = None if pixel_aspect == 1 else max(round(frame.width * pixel_aspect), 1)
+    # One thread: where the converter has more, a loader's worker that is forked meanwhile waits for them.
+    options: dict[str, Any] = {"width": wide, "threads": 1}
+    if frame.color_trc in HDR or frame.color_primaries == _BT2020:
+        if frame.colorspace == _UNSPECIFIED:
+            options["src_colorspace"] = Colorspace.BT2020
+        codes = np.asarray(frame.to_ndarray(format="rgb48le", **options), np.uint16)
+        pixels = to_sdr(codes, frame.color_trc)
+    elif frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
+        rgba = Image.fromarray(frame.to_ndarray(format="rgba", **options))
+        pixels = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba))[..., :3]
+    else:
+        pixels = np.asarray(frame.to_ndarray(format="rgb24", **options), np.uint8)
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return pixels
+    matrix = np.frombuffer(bytes(side_data), "<i4")  # (x, y) is shown at (a x + c y, b x + d y)
+    a, b, c, d = (int(matrix[place]) for place in (0, 1, 3, 4))
+    if abs(b) > abs(a):
+        pixels, flip_x, flip_y = pixels.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+def frame_notes(frame: av.VideoFrame) -> list[str]:
+    """What a user should know of how a frame is shown, in sentences that are equal for equal frames."""
+    notes = []
+    if frame.color_trc in HDR:
+        notes.append(f"is HDR ({HDR[frame.color_trc]}): its light is compressed to that of an SDR screen")
+    if frame.is_corrupt:
+        notes.append("holds damaged frames, of which parts are guessed")
+    if frame.interlaced_frame:
+        notes.append("is interlaced: what moves looks like a comb; deinterlace it (ffmpeg -vf bwdif)")
+    return notes
+
+
+def to_sdr(codes: NDArray[np.uint16], transfer: int) -> Picture:
+    """Convert R'G'B' of BT.2020, 16 bits (H, W, 3), to that of an SDR screen.
+
+    transfer: ITU-T H.273's number of the curve; other than PQ and HLG count as BT.1886.
+    """
+    sdr = np.empty(codes.shape, np.uint8)
+    for top in range(0, len(codes), _ROWS):
+        light = _light(transfer)[codes[top : top + _ROWS]]
+        if HDR.get(transfer) == "HLG":  # light of the scene to that of a screen
+            light *= (1000 / _WHITE) * np.power(light @ _LUMINANCE, np.float32(0.2))[..., None]
+        light = np.maximum(light @ _TO_BT709.T, 0)
+        if transfer in HDR:
+            largest = light.max(axis=-1)
+            kept = 1 - (1 - _KNEE) * np.exp((_KNEE - largest) / (1 - _KNEE))
+            light *= np.where(largest <= _KNEE, 1, kept / np.maximum(largest, _KNEE))[..., None]
+        roots = np.sqrt(np.minimum(light, 1)) * (len(_screen_codes()) - 1)
+        sdr[top : top + _ROWS] = _screen_codes()[(roots + 0.5).astype(np.uint16)]
+    return sdr
+
+
+@cache
+def _light(transfer: int) -> NDArray[np.float32]:
+    """Light of each of 65,536 codes: of PQ and BT.1886 relative to white, of HLG in the scene."""
+    code = np.linspace(0, 1, 1 << 16)
+    if HDR.get(transfer) == "PQ":
+        power = code ** (32 / 2523)
+        light = (np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610)
+        light *= 10_000 / _WHITE
+    elif HDR.get(transfer) == "HLG":
+        dark, bright = code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        light = np.where(code <= 0.5, dark, bright)
+    else:
+        light = code**2.4
+    return light.astype(np.float32)
+
+
+@cache
+def _screen_codes() -> Picture:
+    """Codes of BT.1886 of light whose square root is even from 0 to 1: more of them in the dark."""
+    return np.round(255 * np.linspace(0, 1, 1 << 12) ** (2 / 2.4)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Decoded pictures and frames to RGB of 8 bits, as they are looked at: the same rules for both.
+"""Decoded pictures and frames to RGB of 8 bits, by the same rules for both.
 
 Turned upright, see-through parts on white, pixels square. Films in HDR (HLG or PQ) and of BT.2020 colours
 become those of an SDR screen: light linear to the code's curve (ITU-R BT.2100; HLG for a screen of 1000
@@ -78,7 +78,7 @@ def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
 
 
 def frame_notes(frame: av.VideoFrame) -> list[str]:
-    """What a user should know of how a frame is shown, in sentences that are equal for equal frames."""
+    """Remarks on a frame that its pixels do not show, as "is interlaced: ..."; equal ones for equal causes."""
     notes = []
     if frame.color_trc in HDR:
         notes.append(f"is HDR ({HDR[frame.color_trc]}): its light is compressed to that of an SDR screen")
@@ -127,5 +127,5 @@ def _light(transfer: int) -> NDArray[np.float32]:
 
 @cache
 def _screen_codes() -> Picture:
-    """Codes of BT.1886 of light whose square root is even from 0 to 1: more of them in the dark."""
+    """Codes of BT.1886 by the square root of light, evenly from 0 to 1: more of them in the dark."""
     return np.round(255 * np.linspace(0, 1, 1 << 12) ** (2 / 2.4)).astype(np.uint8)

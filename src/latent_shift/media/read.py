@@ -135,7 +135,7 @@ class Clip:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how the frames decoded so far are shown, as "is interlaced: ..."."""
+        """Remarks on the frames decoded so far, as "is interlaced: ..."."""
         return tuple(self._notes)
 
     def frames(self, times: Sequence[float]) -> Frames:

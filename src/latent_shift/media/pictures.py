@@ -69,7 +69,7 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> tuple[list[Pictur
 
 
 def _ticks(durations: np.ndarray, clock: Clock | None) -> tuple[np.ndarray, float]:
-    """How many frames each stored frame becomes, and their rate."""
+    """Number of frames that each stored frame becomes, and their rate."""
     ends = np.cumsum(durations) / 1000
     if clock is not None:
         ticks = np.diff(np.round(ends * clock.fps).astype(int), prepend=0)

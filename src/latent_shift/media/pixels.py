@@ -78,7 +78,7 @@ def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
 
 
 def frame_notes(frame: av.VideoFrame) -> list[str]:
-    """Remarks on a frame that its pixels do not show, as "is interlaced: ..."; equal ones for equal causes."""
+    """Remarks on a frame, as "is interlaced: ..."; equal ones for equal causes."""
     notes = []
     if frame.color_trc in HDR:
         notes.append(f"is HDR ({HDR[frame.color_trc]}): its light is compressed to that of an SDR screen")

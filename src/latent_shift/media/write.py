@@ -74,9 +74,9 @@ def write_clip(
 
     .mp4, .gif and .webp are clips; .png is the image itself for one frame and a contact sheet for more.
     `settings` (a JSON dictionary) is embedded; in a gif or webp, of which the clock is coarse, the rate, too.
-    The file appears whole or not at all. mp4 needs even sides: an odd side is padded by repeating its last row or
-    column. Returns the path; raises ValueError for a wrong array, rate or suffix, settings JSON cannot hold,
-    an existing file (unless `overwrite`), a folder that cannot be written.
+    The file appears whole or not at all. mp4 needs even sides: an odd side is padded by repeating its last
+    row or column. Returns the path; raises ValueError for a wrong array, rate or suffix, settings JSON cannot
+    hold, an existing file (unless `overwrite`), a folder that cannot be written.
     """
     _check_frames(frames)
     if not MIN_FPS <= fps <= MAX_FPS:

@@ -26,9 +26,10 @@ _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.",
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """Shapes of the tensors in a safetensors file by their keys, and its metadata."""
+    """Shapes and types ("F32", "I8" ...) of the tensors in a safetensors file by key, and its metadata."""
 
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
     metadata: dict[str, str]
 
 
@@ -103,8 +104,10 @@ def file_state(path: Path) -> tuple[Path, int, int, int]:
 def _read_header(path: Path, *_: int) -> SafetensorsHeader:
     try:
         with safe_open(path, framework="numpy") as opened:
-            shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-            return SafetensorsHeader(shapes, opened.metadata() or {})
+            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+            shapes = {key: tuple(one.get_shape()) for key, one in slices.items()}
+            dtypes = {key: str(one.get_dtype()) for key, one in slices.items()}
+            return SafetensorsHeader(shapes, dtypes, opened.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path}: is no safetensors file, or is truncated or damaged ({error}); fetch it again"

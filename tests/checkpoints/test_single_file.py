@@ -150,7 +150,7 @@ def test_missing_weights_are_named(made, configs, tmp_path):
 
 
 def header(metadata=None, **shapes):
-    return SafetensorsHeader(shapes, metadata or {})
+    return SafetensorsHeader(shapes, {}, metadata or {})
 
 
 SD1, SD2, XL = single_file.LAYOUTS

@@ -52,7 +52,7 @@ def test_an_option_that_the_system_does_not_have(folder):
     with pytest.raises(ValueError, match="temperature 0.9: models of the system latent_shift have no such"):
         systems.load(folder, temperature=0.9)
     with pytest.raises(ValueError, match="no such option"):
-        systems.inspect(folder, scheduler="euler")
+        systems.inspect(folder, sampler="euler")
     assert systems.inspect(folder, tokenizer=None).frames == 4
 
 

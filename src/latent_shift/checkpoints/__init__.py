@@ -12,6 +12,7 @@ never from pickles.
     weights_hash(resolve("moving-shapes"))   # "3f9a01c2b7de", kept in every clip made
 """
 
+from latent_shift.checkpoints.fit import check_weights
 from latent_shift.checkpoints.loading import (
     DEVICES,
     DTYPES,
@@ -19,6 +20,7 @@ from latent_shift.checkpoints.loading import (
     choose_device,
     choose_dtype,
     load,
+    max_steps,
     use_scheduler,
 )
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
@@ -40,10 +42,12 @@ __all__ = [
     "SCHEDULERS",
     "Lora",
     "check_loras",
+    "check_weights",
     "choose_device",
     "choose_dtype",
     "load",
     "lora_facts",
+    "max_steps",
     "native_size",
     "pixel_multiple",
     "resolve",

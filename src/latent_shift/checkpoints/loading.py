@@ -5,16 +5,19 @@ torch and diffusers are imported inside the functions: the choices below are rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from latent_shift.checkpoints.fit import check_weights
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.checkpoints.resolve import resolve, weight_files
-from latent_shift.checkpoints.single_file import load_single_file
-from latent_shift.io import one_line
+from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_parts
+from latent_shift.checkpoints.single_file import detect_layout, load_single_file
+from latent_shift.io import one_line, read_json_mapping
+from latent_shift.limits import MAX_STEPS
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +74,8 @@ def load(
 def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | LatentShiftXLPipeline:
     from latent_shift.pipeline import LatentShiftPipeline
 
+    for part, (library, kind) in weighted_parts(folder).items():
+        check_weights(folder / part, library, kind)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if all(".fp16" in file.name for file in weight_files(folder)):
         options["variant"] = "fp16"
@@ -112,8 +117,35 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def use_scheduler(pipeline: LatentShiftPipeline | LatentShiftXLPipeline, name: str) -> None:
     """Exchange the pipeline's scheduler for one of SCHEDULERS, keeping the noise schedule of its training."""
+    pipeline.scheduler = _scheduler(pipeline.scheduler.config, name)
+
+
+def max_steps(path: Path, scheduler: str | None = None) -> int:
+    """The most denoising steps that a model's schedule has room for, at most MAX_STEPS; reads no weight.
+
+    scheduler: one of SCHEDULERS; None: the model's own.
+    """
+    from latent_shift.pipeline.base import set_timesteps
+
+    folder = detect_layout(path)[0].config_folder if path.is_file() else path
+    config = read_json_mapping(folder / "scheduler" / "scheduler_config.json")
+    made = _scheduler(config, scheduler)
+
+    def too_many(steps: int) -> bool:
+        try:
+            set_timesteps(made, steps)
+        except ValueError:
+            return True
+        return False
+
+    return bisect_left(range(1, MAX_STEPS + 1), True, key=too_many)
+
+
+def _scheduler(config: Mapping[str, Any], name: str | None) -> Any:
+    """A scheduler of a configuration: its own, or one of SCHEDULERS."""
     import diffusers
 
-    if name not in SCHEDULERS:
+    if name is not None and name not in SCHEDULERS:
         raise ValueError(f"scheduler {name!r}: expected one of {', '.join(SCHEDULERS)}")
-    pipeline.scheduler = getattr(diffusers, SCHEDULERS[name]).from_config(pipeline.scheduler.config)
+    kind: Any = getattr(diffusers, config["_class_name"] if name is None else SCHEDULERS[name])
+    return kind.from_config(config)

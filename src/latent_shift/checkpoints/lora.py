@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latent_shift.checkpoints.fit import check_floats
 from latent_shift.io import one_line, read_safetensors_header, short_hash
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ def check_loras(loras: Iterable[str | Lora]) -> list[Lora]:
             raise ValueError(
                 f"{lora.file}: a LoRA file must end in .safetensors; pickled ones are never read"
             )
-        keys = list(read_safetensors_header(lora.file).shapes)
+        header = read_safetensors_header(lora.file)
+        keys = list(header.dtypes)
         if not any("lora" in key for key in keys):
             some = f"its keys begin with {keys[0]}" if keys else "it has no keys at all"
             raise ValueError(f"{lora.file}: holds no LoRA layers: {some}")
+        check_floats(lora.file, {key: dtype for key, dtype in header.dtypes.items() if "alpha" not in key})
     return checked
 
 

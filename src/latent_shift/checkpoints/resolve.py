@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latent_shift.checkpoints.fit import INDEX, check_parts
 from latent_shift.checkpoints.single_file import (
     EXPECTED,
     check_tokenizer,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from latent_shift.video_config import VideoConfig
 
 DEFAULT_MODEL = "moving-shapes"
-INDEX = "model_index.json"
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
@@ -76,7 +76,7 @@ def resolve(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError where a folder is no model in a known layout, or a file is missing or damaged."""
+    """Raise ValueError where a folder is no model of a known layout, or a part is missing or unfit."""
     if not (folder / INDEX).is_file():
         raise ValueError(f"{folder}: is no model: it has no {INDEX}; expected {LAYOUT}")
     index = read_json_mapping(folder / INDEX)
@@ -90,13 +90,20 @@ def check_folder(folder: Path) -> None:
     for file in weight_files(folder):
         read_json_mapping(file.parent / "config.json")
         read_safetensors_header(file)
+    check_parts(folder)
+
+
+def weighted_parts(folder: Path) -> dict[str, tuple[str, str]]:
+    """The parts of a model that have weights, and the library and class of each."""
+    index = read_json_mapping(folder / INDEX)
+    parts = (*WEIGHTED_PARTS, *(("text_encoder_2",) if "text_encoder_2" in index else ()))
+    return {part: tuple(index[part]) for part in parts}
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Safetensors files of a model's parts, without half-precision copies of files in full precision."""
     found: list[Path] = []
-    is_xl = "text_encoder_2" in read_json_mapping(folder / INDEX)
-    for part in (*WEIGHTED_PARTS, *(("text_encoder_2",) if is_xl else ())):
+    for part in weighted_parts(folder):
         every = sorted((folder / part).glob("*.safetensors"))
         full = [file for file in every if ".fp16" not in file.name]
         if not every:

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latent_shift.checkpoints.fit import OTHER_TASKS, check_floats
 from latent_shift.io import (
     SafetensorsHeader,
     file_state,
@@ -100,13 +101,15 @@ def detect_layout(file: Path) -> tuple[Layout, SafetensorsHeader]:
     if _STEM not in shapes or layout is None:
         raise ValueError(f"{file}: {_contents(shapes, widths)}; expected {EXPECTED}")
     if shapes[_STEM][1] != LATENT_CHANNELS:
-        made_for = {9: "inpainting", 8: "editing images"}.get(shapes[_STEM][1], "another task")
+        made_for = OTHER_TASKS.get(shapes[_STEM][1], "another task")
         found = f"its U-Net reads {shapes[_STEM][1]} channels, as one for {made_for} does"
         raise ValueError(f"{file}: {found}; expected {EXPECTED}")
     needed = (_VAE, *layout.token_keys)
     missing = [part for part in needed if not any(key.startswith(part) for key in shapes)]
     if missing:
         raise ValueError(f"{file}: is of {layout.name}, but holds no {' and no '.join(missing)} keys")
+    weights = (key for key in shapes if key.startswith((_UNET, _VAE)) and key.endswith(("weight", "bias")))
+    check_floats(file, {key: header.dtypes[key] for key in weights})
     return layout, header
 
 

@@ -91,12 +91,14 @@ def generate(
     from latent_shift.media import check_output, write_clip
 
     check_output(output if generation.is_file_output(output) else Path(output) / "clip.mp4", overwrite=True)
-    files = {"tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None}
+    files = {
+        "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler
+    }  # fmt: skip
     jobs = generation.plan_jobs(requests, systems.inspect(model, **files), count=count, output=output)
     for job in jobs:
         check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
     quiet_libraries()
-    system = systems.load(model, device=device, dtype=dtype, scheduler=scheduler, **files)
+    system = systems.load(model, device=device, dtype=dtype, **files)
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:
         clips = generation.run(
             system, [job.request for job in jobs], on_progress=lambda done, total: show_done(done)

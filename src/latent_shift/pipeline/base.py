@@ -33,7 +33,7 @@ from torch import Generator, Tensor, nn
 
 from latent_shift.autoencoder import decode_latents
 from latent_shift.conditioning import PromptEmbeds, repeat_per_frame, stack_embeds
-from latent_shift.io import warn, write_json
+from latent_shift.io import one_line, warn, write_json
 from latent_shift.noise import draw_noise, repeat_generator_per_frame
 from latent_shift.prompts import preprocess_prompts, validate_prompts
 from latent_shift.unet import (
@@ -253,7 +253,7 @@ class VideoPipelineMixin(DiffusionPipeline):
             tensors["add_text_embeds"] = conditioning.added["text_embeds"]
             tensors["add_time_ids"] = conditioning.added["time_ids"]
         # 3. Prepare the timesteps and the noise of each clip
-        self.scheduler.set_timesteps(call.num_inference_steps, device=self._execution_device)
+        set_timesteps(self.scheduler, call.num_inference_steps, self._execution_device)
         draw = partial(draw_noise, shape, generator, call.shared_noise_ratio, call.progressive_noise_alpha)
         if latents is None and frames > 1:
             latents = draw()
@@ -384,6 +384,26 @@ class VideoPipelineMixin(DiffusionPipeline):
             raise NonFiniteError(_non_finite("frames are", "after the last step, decoded", images.dtype))
         images, denormalize = self._postprocess(images, latents.dtype)
         return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=denormalize)
+
+
+def set_timesteps(scheduler: Any, steps: int, device: torch.device | str | None = None) -> None:
+    """Set a scheduler's timesteps. Raises ValueError for more steps than its noise schedule has room for.
+
+    The stock schedulers then leave the schedule, or take two steps at one noise level, which divides by zero.
+    """
+    trained, reason = scheduler.config.num_train_timesteps, ""
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        reason = f": {one_line(error)}"
+    else:
+        levels = scheduler.sigmas[:-1] if hasattr(scheduler, "sigmas") else scheduler.timesteps
+        if scheduler.timesteps.max() < trained and len(levels.unique()) >= steps:
+            return
+    raise ValueError(
+        f"{steps} steps: are more than {type(scheduler).__name__} can take on this model's schedule of"
+        f" {trained} timesteps; use fewer{reason}"
+    )
 
 
 def count_videos(prompts: int, videos_per_prompt: int, generator: Any) -> int:

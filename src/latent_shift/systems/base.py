@@ -88,8 +88,8 @@ class SettledRequest(GenerationRequest):
 class RequestDefaults:
     """A model's own values for a request, and the limits of the requests that it can meet.
 
-    height, width: pixels, multiples of `size_multiple`. vocabulary: all words that the model knows, in lower
-    case; empty where it is open.
+    height, width: pixels, multiples of `size_multiple`. max_steps: room in the noise schedule. vocabulary:
+    all words that the model knows, in lower case; empty where it is open.
     """
 
     frames: int
@@ -99,13 +99,14 @@ class RequestDefaults:
     height: int
     width: int
     size_multiple: int
+    max_steps: int = MAX_STEPS
     vocabulary: tuple[str, ...] = ()
 
     def settle(self, request: GenerationRequest, *, option: str = "") -> SettledRequest:
         """Fill in what a request leaves open; a settled one comes back unchanged and unchecked.
 
-        option: stands before names in messages ("--"). Raises ValueError for a size that is no multiple, and
-        a prompt without a word that the model knows.
+        option: stands before names in messages ("--"). Raises ValueError for a size that is no multiple, more
+        steps than the schedule has, and a prompt without a word that the model knows.
         """
         if isinstance(request, SettledRequest):
             return request
@@ -114,6 +115,10 @@ class RequestDefaults:
         for name, side in (("height", request.height), ("width", request.width)):
             if side is not None and side % self.size_multiple:
                 raise ValueError(f"{option}{name} {side}: {self._sizes_near(side)}")
+        if (steps := request.steps or self.steps) > self.max_steps:
+            raise ValueError(
+                f"{option}steps {steps}: this model's noise schedule has room for {self.max_steps}; use fewer"
+            )
         check_known([request.prompt], self.vocabulary)
         names = set(SettledRequest.model_fields)
         own = {name: value for name, value in vars(self).items() if name in names}

@@ -54,10 +54,11 @@ class LatentShift(TextToVideoSystem):
         *,
         loras: Sequence[str] = (),
         prediction_type: str | None = None,
+        scheduler: str | None = None,
     ) -> None:
-        """Wrap a pipeline loaded from `path`; loras and prediction_type: those that it was loaded with."""
+        """Wrap a pipeline loaded from `path`; all else: what it was loaded with."""
         self.pipeline, self._path, self._loras = pipeline, path, loras
-        self._prediction_type = prediction_type
+        self._prediction_type, self._scheduler = prediction_type, scheduler
         pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -68,14 +69,15 @@ class LatentShift(TextToVideoSystem):
         loras: Sequence[str] = (),
         tokenizer: str | Path | None = None,
         prediction_type: str | None = None,
+        scheduler: str | None = None,
     ) -> RequestDefaults:
         """Check the model's files and read its defaults, without reading weights.
 
-        path, loras, tokenizer, prediction_type: as of `load`.
+        path, loras, tokenizer, prediction_type, scheduler: as of `load`.
         """
         path = checkpoints.resolve(path, tokenizer=tokenizer, prediction_type=prediction_type)
         checkpoints.check_loras(loras)
-        return _defaults(path, prediction_type)
+        return _defaults(path, prediction_type, scheduler)
 
     @classmethod
     def load(
@@ -115,7 +117,7 @@ class LatentShift(TextToVideoSystem):
         )
         if scheduler is not None:
             checkpoints.use_scheduler(pipeline, scheduler)
-        return cls(pipeline, path, loras=loras, prediction_type=prediction_type)
+        return cls(pipeline, path, loras=loras, prediction_type=prediction_type, scheduler=scheduler)
 
     def save(self, folder: Path) -> None:
         """Save a folder that stock pipelines open as an image model. Raises ValueError with LoRA attached."""
@@ -206,7 +208,7 @@ class LatentShift(TextToVideoSystem):
 
     @cached_property
     def _defaults(self) -> RequestDefaults:
-        return _defaults(self._path, self._prediction_type)
+        return _defaults(self._path, self._prediction_type, self._scheduler)
 
     @cached_property
     def _weights(self) -> str:
@@ -222,7 +224,7 @@ class LatentShift(TextToVideoSystem):
         return checkpoints.lora_facts(checkpoints.check_loras(self._loras))
 
 
-def _defaults(path: Path, prediction_type: str | None) -> RequestDefaults:
+def _defaults(path: Path, prediction_type: str | None, scheduler: str | None) -> RequestDefaults:
     own = checkpoints.video_config(path)
     height, width = checkpoints.native_size(path, prediction_type)
     return RequestDefaults(
@@ -233,5 +235,6 @@ def _defaults(path: Path, prediction_type: str | None) -> RequestDefaults:
         height=height,
         width=width,
         size_multiple=checkpoints.pixel_multiple(path),
+        max_steps=checkpoints.max_steps(path, scheduler),
         vocabulary=own.closed_vocabulary,
     )

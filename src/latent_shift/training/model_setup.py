@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
+from latent_shift.checkpoints import check_weights
 from latent_shift.data.video_dataset import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 
@@ -58,8 +59,15 @@ def cosine_betas(log_snr_shift: float, steps: int = _STEPS) -> list[float]:
 
 
 def load_unet(folder: Path) -> UNet2DConditionModel:
-    """Load the U-Net of a model's folder, in float32."""
+    """Load the U-Net of a model's folder, in float32. Raises ValueError where weights are missing."""
+    check_weights(folder / "unet", "diffusers", "UNet2DConditionModel")
     return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """Load the autoencoder of a model's folder, in float32. Raises ValueError where weights are missing."""
+    check_weights(folder / "vae", "diffusers", "AutoencoderKL")
+    return AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from latent_shift.checkpoints import check_weights
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 
 WORDS = "trained_words"  # an entry of the tokenizer's configuration, which stock tools keep
@@ -35,7 +36,8 @@ def new_text_encoder(config: dict[str, Any], words: Iterable[str]) -> tuple[CLIP
 
 
 def load_text_encoder(folder: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Load the `tokenizer/` and `text_encoder/` of a folder, in float32."""
+    """Load the `tokenizer/` and `text_encoder/` of a folder, in float32. ValueError for missing weights."""
+    check_weights(folder / "text_encoder", "transformers", "CLIPTextModel")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     return tokenizer, CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype="float32")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latent_shift.evaluation.extractors import base
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
@@ -68,7 +68,9 @@ def _load(name: str) -> tuple[Any, Any, str]:
     from transformers import CLIPModel, CLIPTokenizer
 
     try:
-        network: nn.Module = CLIPModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        network, found = CLIPModel.from_pretrained(
+            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = CLIPTokenizer.from_pretrained(name)
         digest = combined_hash(_weight_files(name))
     except (OSError, ValueError) as error:
@@ -77,6 +79,9 @@ def _load(name: str) -> tuple[Any, Any, str]:
             f" {name} is neither such a folder nor a hub id that could be fetched; get {DEFAULT} from the"
             f" Hugging Face hub and name its folder with --clip ({one_line(error)[:200]})"
         ) from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"{name}: lacks {len(missing)} of CLIP's weights, the first {missing[0]}")
     return network, tokenizer, digest
 
 

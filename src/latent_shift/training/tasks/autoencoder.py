@@ -23,6 +23,7 @@ from latent_shift.media import write_image
 from latent_shift.rng import StepRNG
 from latent_shift.training.datasets import Clips, data_summary
 from latent_shift.training.logging import Report
+from latent_shift.training.model_setup import load_autoencoder
 from latent_shift.training.recipe import Holds, Recipe, exactly_one, known_to
 from latent_shift.training.task import Task
 
@@ -90,7 +91,7 @@ class AutoencoderTask(Task):
         if recipe.init_from is None:
             self.vae = AutoencoderKL(**recipe.autoencoder)
         else:
-            self.vae = AutoencoderKL.from_pretrained(recipe.init_from / "vae", torch_dtype=torch.float32)
+            self.vae = load_autoencoder(recipe.init_from)
         if recipe.freeze_encoder:
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(not name.startswith(ENCODER_PREFIXES))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from pydantic import Field
 
 from latent_shift.pipeline import LatentShiftPipeline
@@ -14,6 +13,7 @@ from latent_shift.training.model_setup import (
     LOG_SNR_SHIFT,
     check_clip_size,
     check_unet_fits,
+    load_autoencoder,
     load_unet,
     noise_scheduler,
 )
@@ -49,7 +49,7 @@ class ImageTask(DenoisingTask):
 def image_pipeline(recipe: ImageRecipe) -> LatentShiftPipeline:
     """Build the pipeline of a recipe. Raises ValueError where its parts do not fit."""
     tokenizer, text_encoder = load_text_encoder(recipe.text_encoder_from)
-    vae = AutoencoderKL.from_pretrained(recipe.autoencoder / "vae", torch_dtype=torch.float32)
+    vae = load_autoencoder(recipe.autoencoder)
     new = recipe.init_from is None
     unet = UNet2DConditionModel(**recipe.unet) if recipe.init_from is None else load_unet(recipe.init_from)
     model = LatentShiftPipeline(

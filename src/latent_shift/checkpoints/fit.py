@@ -1,0 +1,166 @@
+"""Whether the parts of a model's folder fit each other and are whole, by their configs and headers alone.
+
+A part made for another task, a scheduler of another family or a weight that is missing would be met in the
+middle of the work, or never: missing weights are drawn at random by the libraries that load them.
+`check_parts` reads the small configs, `check_weights` compares a part's files with the parameters of its
+network, which is built without memory. Neither reads a weight.
+
+    check_parts(folder)                             # needs no torch
+    check_weights(folder / "unet", "diffusers", "UNet2DConditionModel")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
+
+INDEX = "model_index.json"
+OTHER_TASKS = {9: "inpainting", 8: "editing images", 7: "enlarging images", 5: "depth maps"}  # by in_channels
+SCHEDULER_CLASSES = (
+    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "TCDScheduler",
+    "UniPCMultistepScheduler",
+)  # fmt: skip
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
+_TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
+_FORMER_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def check_parts(folder: Path) -> None:
+    """Raise ValueError, naming part and key, where the parts of a model's folder cannot work together."""
+    index = read_json_mapping(folder / INDEX)
+    is_xl = "text_encoder_2" in index
+    texts = []
+    for part in ("text_encoder", "text_encoder_2")[: 1 + is_xl]:
+        kind = index[part][-1]
+        if kind not in _TEXT_ENCODERS:
+            raise ValueError(f"{folder}: its {part} is a {kind}; expected {' or '.join(_TEXT_ENCODERS)}")
+        texts.append(read_json_mapping(folder / part / "config.json"))
+    vae = read_json_mapping(folder / "vae" / "config.json")
+    problem = _unet_problem(read_json_mapping(folder / "unet" / "config.json"), vae, texts)
+    if problem is not None:
+        raise ValueError(f"{folder}: cannot be loaded: {problem}")
+    file = folder / "scheduler" / "scheduler_config.json"
+    if problem := scheduler_problem(read_json_mapping(file)):
+        raise ValueError(f"{file}: {problem}")
+
+
+def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[str, Any]]) -> str | None:
+    """Why a U-Net cannot be called with latents, timestep and text only (in SDXL's layout also sizes)."""
+    kind, channels = unet.get("_class_name"), vae.get("latent_channels", 4)
+    if kind not in (None, "UNet2DConditionModel"):
+        return f"its U-Net is a {kind}; expected UNet2DConditionModel"
+    for name, verb in (("in_channels", "reads"), ("out_channels", "gives")):
+        if unet.get(name, 4) != channels:
+            task = OTHER_TASKS.get(unet.get("in_channels", 4), "another task")
+            return (
+                f"its U-Net {verb} {unet[name]} channels, as one for {task} does;"
+                f" expected {channels}, the autoencoder's latent_channels"
+            )
+    hidden = unet.get("encoder_hid_dim_type")
+    added, is_xl = unet.get("addition_embed_type"), len(texts) > 1
+    expected = ("text_time",) if is_xl else (None, "text")
+    conditions = {
+        "encoder_hid_dim_type": (hidden, (None, "text_proj")),
+        "addition_embed_type": (added, expected),
+        "class_embed_type": (unet.get("class_embed_type"), (None,)),
+        "num_class_embeds": (unet.get("num_class_embeds"), (None,)),
+    }
+    for name, (value, known) in conditions.items():
+        if value not in known:
+            reads = "the sizes of SDXL's layout" if is_xl else "text only"
+            wanted = " or ".join("null" if one is None else one for one in known)
+            return f"its U-Net's {name} is {value}, but the condition here is {reads}: expected {wanted}"
+    widths: dict[str, tuple[Any, int]] = {}
+    text_width = sum(text.get("hidden_size", 512) for text in texts)
+    name = "cross_attention_dim" if hidden is None else "encoder_hid_dim"
+    if isinstance(unet.get(name), int):
+        widths[name] = (unet[name], text_width)
+    if is_xl:
+        name = "projection_class_embeddings_input_dim"
+        sizes = 6 * (unet.get("addition_time_embed_dim") or 0)
+        widths[name] = (unet.get(name), sizes + texts[1].get("projection_dim", 512))
+    for name, (value, width) in widths.items():
+        if value != width:
+            return f"its U-Net's {name} is {value}, but the text that it would read is of width {width}"
+    return None
+
+
+def scheduler_problem(config: dict[str, Any]) -> str | None:
+    """Why a scheduler's configuration cannot sample a model of noise or velocity by betas; None: it can."""
+    kind, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
+    if kind not in SCHEDULER_CLASSES or config.get("use_flow_sigmas") or prediction not in _PREDICTIONS:
+        flow = " (flow matching)" if "Flow" in str(kind) or "flow" in str(prediction) else ""
+        return (
+            f"{kind} with prediction_type {prediction} is a scheduler of another family{flow};"
+            f" expected one of {', '.join(SCHEDULER_CLASSES)} with {', '.join(_PREDICTIONS)}"
+        )
+    return None
+
+
+def check_weights(part: Path, library: str, kind: str) -> None:
+    """Raise ValueError, naming file and weight, where a part's files lack weights or hold whole numbers.
+
+    part: folder with `config.json` and safetensors files. library, kind: of its class, as in the index.
+    """
+    held: dict[str, str] = {}
+    files = opened_files(part)
+    for file in files:
+        held |= read_safetensors_header(file).dtypes
+    try:
+        expected = _parameter_names(part, library, kind)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{part}: cannot be loaded: {one_line(error)}") from error
+    names = {_canonical(key): key for key in held}
+    where = files[0] if len(files) == 1 else part
+    missing = [key for key in expected if _canonical(key) not in names]
+    if missing:
+        raise ValueError(
+            f"{where}: lacks {len(missing)} of the {len(expected)} weights of a {kind},"
+            f" the first {missing[0]}; fetch or save it again"
+        )
+    check_floats(where, {names[_canonical(key)]: held[names[_canonical(key)]] for key in expected})
+
+
+def check_floats(file: Path, dtypes: dict[str, str]) -> None:
+    """Raise ValueError for weights, by key, of a type that is no floating-point one."""
+    whole = [key for key, dtype in dtypes.items() if "F" not in dtype]
+    if whole:
+        raise ValueError(
+            f"{file}: {len(whole)} of its {len(dtypes)} weights are {dtypes[whole[0]]}, whole numbers without"
+            f" their scales, the first {whole[0]}; expected floating-point numbers"
+        )
+
+
+def opened_files(part: Path) -> list[Path]:
+    """The safetensors files of a part that a library would open: a whole one, or else all pieces."""
+    every = sorted(part.glob("*.safetensors"))
+    whole = [part / f"{stem}{variant}.safetensors" for variant in ("", ".fp16") for stem in _STEMS]
+    return next(([file] for file in whole if file in every), every)
+
+
+def _parameter_names(part: Path, library: str, kind: str) -> list[str]:
+    """Names of the parameters of a part's network, by its config. It is built without memory."""
+    import diffusers
+    import torch
+    import transformers
+
+    network: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], kind)
+    with torch.device("meta"):
+        if library == "diffusers":
+            model = network.from_config(network.load_config(part))
+        else:
+            model = network(network.config_class.from_pretrained(part))
+    return [name for name, _ in model.named_parameters()]
+
+
+def _canonical(key: str) -> str:
+    """A key as today's libraries name it: old releases named attention and text models otherwise."""
+    for former, name in _FORMER_ATTENTION.items():
+        key = key.replace(former, name)
+    return key.removeprefix("text_model.")

@@ -1,0 +1,173 @@
+"""Models whose parts are incomplete, of another kind, or do not fit: one line, before anything is loaded."""
+
+import json
+import shutil
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latent_shift import checkpoints, systems
+from latent_shift.cli import errors
+from latent_shift.training.model_setup import load_autoencoder, load_unet
+from latent_shift.training.text_encoder import load_text_encoder
+from program import run_program
+from tiny import tiny_pipeline_folder
+
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def copy(model, tmp_path):
+    return shutil.copytree(model, tmp_path / "copy")
+
+
+def edit_weights(folder, part, change):
+    file = folder / part / f"{WEIGHTS[part]}.safetensors"
+    save_file(dict(change(sorted(load_file(file).items()))), file, metadata={"format": "pt"})
+    return file
+
+
+def edit_json(file, **changes):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_missing_weights_are_named(copy, part):
+    edit_weights(copy, part, lambda tensors: tensors[:3] + tensors[5:])
+    name = f"{part}/{WEIGHTS[part]}.safetensors: lacks 2 of the [0-9]+ weights of a [A-Za-z0-9]+, the first "
+    with pytest.raises(ValueError, match=name):
+        checkpoints.load(copy, device="cpu")
+
+
+def test_missing_weights_of_earlier_stages_are_named(copy):
+    for part, load in (("unet", load_unet), ("vae", load_autoencoder), ("text_encoder", load_text_encoder)):
+        load(copy)
+        edit_weights(copy, part, lambda tensors: tensors[1:])
+        with pytest.raises(ValueError, match="lacks 1 of the"):
+            load(copy)
+
+
+def test_whole_numbers_are_no_weights(copy):
+    edit_weights(copy, "unet", lambda tensors: [(key, (one * 40).to(torch.int8)) for key, one in tensors])
+    with pytest.raises(ValueError, match="weights are I8, whole numbers without their scales"):
+        checkpoints.load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_floating_point_types_load(copy, dtype):
+    edit_weights(copy, "unet", lambda tensors: [(key, one.to(dtype)) for key, one in tensors])
+    assert checkpoints.load(copy, device="cpu").unet.dtype == torch.float32
+
+
+def test_names_of_earlier_releases_are_no_missing_weights(copy):
+    """Published autoencoders and text models hold keys of old libraries, which the new ones rename."""
+    old = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+
+    def former(tensors):
+        for key, tensor in tensors:
+            for new, name in old.items():
+                key = key.replace(new, name) if "mid_block.attentions" in key else key
+            yield key, tensor
+
+    expected = checkpoints.load(copy, device="cpu").vae.state_dict()
+    edit_weights(copy, "vae", former)
+    edit_weights(copy, "text_encoder", lambda all_: [(f"text_model.{key}", one) for key, one in all_])
+    loaded = checkpoints.load(copy, device="cpu").vae.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 9}, "its U-Net reads 9 channels, as one for inpainting does; expected 4"),
+        ({"in_channels": 8}, "its U-Net reads 8 channels, as one for editing images does"),
+        ({"out_channels": 8}, "its U-Net gives 8 channels"),
+        ({"cross_attention_dim": 32}, "cannot be loaded: its U-Net's cross_attention_dim is 32.*of width 16"),
+        ({"addition_embed_type": "text_time"}, "addition_embed_type is text_time, but the condition here is"),
+        ({"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type is image_proj"),
+        ({"num_class_embeds": 10}, "num_class_embeds is 10"),
+        ({"class_embed_type": "timestep"}, "class_embed_type is timestep"),
+        ({"_class_name": "UNetMotionModel"}, "its U-Net is a UNetMotionModel"),
+    ],
+)
+def test_a_unet_for_something_else_is_refused_unread(copy, changes, message):
+    edit_json(copy / "unet/config.json", **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        checkpoints.resolve(copy)
+    assert str(caught.value).startswith(f"{copy}: cannot be loaded: ")
+
+
+def test_a_text_encoder_of_another_kind_is_refused(copy):
+    edit_json(copy / "model_index.json", text_encoder=["transformers", "T5EncoderModel"])
+    with pytest.raises(ValueError, match="its text_encoder is a T5EncoderModel; expected CLIPTextModel"):
+        checkpoints.resolve(copy)
+
+
+@pytest.mark.parametrize("scheduler", [None, "ddim"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        diffusers.FlowMatchEulerDiscreteScheduler().config,
+        diffusers.EDMEulerScheduler().config,
+        {**diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True).config},
+    ],
+)
+def test_a_scheduler_of_another_family_is_refused(copy, capsys, config, scheduler):
+    (copy / "scheduler/scheduler_config.json").write_text(json.dumps(dict(config)))
+    more = () if scheduler is None else ("--scheduler", scheduler)
+    status, _, said = run_program(
+        capsys, "generate", "a circle", "--model", copy, *more, "-o", copy / "x.png"
+    )
+    assert status == errors.MISTAKE
+    assert "is a scheduler of another family" in said
+    assert len(said.splitlines()) == 1
+
+
+STOCK = diffusers.PNDMScheduler(  # of Stable Diffusion 1.5
+    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1,
+    set_alpha_to_one=False,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, *checkpoints.SCHEDULERS])
+def test_more_steps_than_the_schedule_has_are_refused_and_as_many_work(copy, name):
+    STOCK.save_pretrained(copy / "scheduler")
+    most = checkpoints.max_steps(copy, name)
+    assert 900 < most < 1000
+    pipeline = checkpoints.load(copy, device="cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    if name is not None:
+        checkpoints.use_scheduler(pipeline, name)
+    with pytest.raises(ValueError, match="1000 steps: are more than .* can take on this model's schedule"):
+        pipeline("a circle", num_frames=1, num_inference_steps=1000)
+    settings = {"output_type": "latent", "guidance_scale": 1.0}
+    frames = pipeline("a circle", num_frames=1, num_inference_steps=most, **settings).frames
+    assert frames.isfinite().all()
+
+
+def test_the_command_refuses_too_many_steps_before_it_loads(copy, capsys, monkeypatch):
+    STOCK.save_pretrained(copy / "scheduler")
+    monkeypatch.setattr(systems, "load", lambda *_, **__: pytest.fail("loaded a model"))
+    for scheduler in ("ddim", "dpm++"):
+        arguments = ["--scheduler", scheduler, "--steps", "1000", "--frames", "1", "-o", copy / "x.png"]
+        status, _, said = run_program(capsys, "generate", "a circle", "--model", copy, *arguments)
+        assert status == errors.MISTAKE
+        assert "--steps 1000: this model's noise schedule has room for 99" in said
+
+
+def test_a_lora_of_whole_numbers_is_refused_and_its_alphas_may_be(tmp_path):
+    name = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    lora = {f"{name}.lora_A.weight": torch.ones(2, 24), f"{name}.lora_B.weight": torch.ones(24, 2)}
+    file = tmp_path / "lora.safetensors"
+    save_file({key: one.to(torch.int8) for key, one in lora.items()}, file)
+    with pytest.raises(ValueError, match=r"2 of its 2 weights are I8, whole numbers without their scales"):
+        checkpoints.check_loras([str(file)])
+    save_file({**lora, f"{name}.alpha": torch.tensor(2)}, file)
+    assert len(checkpoints.check_loras([str(file)])) == 1

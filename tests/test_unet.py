@@ -2,9 +2,12 @@
 
 import copy
 import json
+import pickle
+import threading
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_submodules
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 
@@ -298,6 +301,115 @@ def test_saved_it_is_the_image_model(tmp_path, variant):
     assert torch.equal(predict(loaded, **arguments), predict(unet, **arguments))
 
 
+def test_an_override_is_of_its_own_thread():
+    """Another thread with the same U-Net keeps its frames, whenever overrides begin and end."""
+    unet = tiny_unet()
+    arguments = inputs(unet)
+    image = predict(unet, **arguments)
+    enable_temporal_shift(unet, FRAMES)
+    clip, found = predict(unet, **arguments), {}
+    inside, ended = threading.Event(), threading.Event()
+
+    def one():
+        with override_num_frames(unet, 1):
+            inside.set()
+            assert ended.wait(60)
+            found["one"] = predict(unet, **arguments)
+
+    def another():
+        assert inside.wait(60)
+        found["default"] = predict(unet, **arguments)
+        with override_num_frames(unet, 2):
+            found["two"] = predict(unet, **arguments)
+        ended.set()
+
+    threads = [threading.Thread(target=target) for target in (one, another)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    set_num_frames(unet, 2)
+    expected = {"one": image, "default": clip, "two": predict(unet, **arguments)}
+    assert {name: torch.equal(found[name], expected[name]) for name in expected} == dict.fromkeys(
+        expected, True
+    )
+
+
+def test_overrides_nest_and_end_with_an_error():
+    unet = tiny_unet()
+    enable_temporal_shift(unet, FRAMES)
+    (state,) = {block.shift_state for block in shifted(unet)}
+    with override_num_frames(unet, 1):
+        with override_num_frames(unet, 2):
+            assert state.current_frames() == 2
+        with pytest.raises(ValueError, match="5 is no whole number"), override_num_frames(unet, 2):
+            predict(unet, **inputs(unet, 5))
+        assert state.current_frames() == 1
+        assert pickle.loads(pickle.dumps(state)).current_frames() == FRAMES  # ends with its call
+    assert state.current_frames() == state.num_frames == FRAMES
+
+
+def test_gradient_checkpointing_within_an_override():
+    unet = tiny_unet().train()
+    enable_temporal_shift(unet, FRAMES)
+    arguments = inputs(unet)
+    expected = gradients(unet, arguments)
+    set_num_frames(unet, 1)
+    unet.enable_gradient_checkpointing()
+    with override_num_frames(unet, FRAMES):
+        for name, gradient in gradients(unet, arguments).items():
+            assert torch.equal(gradient, expected[name]), name
+    with (
+        pytest.raises(ValueError, match="on a GPU: call set_num_frames"),
+        override_num_frames(unet.to("meta"), FRAMES),
+    ):
+        pass
+
+
+def accelerate_hooks(unet):
+    for block in blocks_of(unet):
+        add_hook_to_module(block, AlignDevicesHook("cpu"))
+
+
+def diffusers_hooks(unet):
+    unet.enable_layerwise_casting(torch.float16, torch.float32)
+
+
+@pytest.mark.parametrize("add_hooks", [accelerate_hooks, diffusers_hooks])
+def test_blocks_with_hooks_shift_nevertheless(add_hooks):
+    unet, other = tiny_unet(), tiny_unet()
+    arguments = inputs(unet)
+    add_hooks(unet)
+    image = predict(unet, **arguments)
+    enable_temporal_shift(unet, FRAMES)
+    enable_temporal_shift(other, FRAMES)
+    add_hooks(other)
+    clip = predict(other, **arguments)
+    assert not torch.equal(clip, image)
+    assert torch.equal(predict(unet, **arguments), clip)
+    for one in (unet, other):
+        disable_temporal_shift(one)
+        assert torch.equal(predict(one, **arguments), image)
+
+
+def test_blocks_of_which_hooks_were_removed():
+    unet = tiny_unet()
+    arguments = inputs(unet)
+    accelerate_hooks(unet)
+    remove_hook_from_submodules(unet)
+    image = predict(unet, **arguments)
+    enable_temporal_shift(unet, FRAMES)
+    assert not torch.equal(predict(unet, **arguments), image)
+
+
+def test_blocks_with_a_forward_of_their_own_are_refused():
+    unet = tiny_unet()
+    unet.mid_block.resnets[0].forward = lambda hidden, temb: hidden
+    with pytest.raises(ValueError, match="forward of its own"):
+        enable_temporal_shift(unet, FRAMES)
+    assert shift_options(unet) is None
+
+
 def gradients(unet, arguments):
     unet.zero_grad()
     unet(**arguments).sample.square().mean().backward()
@@ -355,6 +467,11 @@ def test_compiled_whole():
     for num_frames in (FRAMES, 1):
         set_num_frames(compiled, num_frames)
         assert torch.equal(predict(compiled, **arguments), predict(unet, **arguments))
+        set_num_frames(compiled, 2)
+        with override_num_frames(compiled, num_frames):
+            overridden = predict(compiled, **arguments)
+        set_num_frames(compiled, num_frames)
+        assert torch.equal(overridden, predict(unet, **arguments))
     assert shift_options(compiled) == ShiftOptions()
 
 

@@ -16,9 +16,11 @@ Source: Latent-Shift (arXiv 2304.08477).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import torch
@@ -28,13 +30,33 @@ from torch import Tensor
 
 from latent_shift.shift import PAPER, ShiftOptions, check_count, shifted_add, temporal_shift
 
+_NO_SHIFT = "this U-Net has no shift: call enable_temporal_shift(unet, num_frames) first"
+
 
 class ShiftState:
-    """Shift state of all blocks of one U-Net: changed once, it changes for all; a deep copy has its own."""
+    """Shift state of all blocks of one U-Net: changed once, it changes for all; a deep copy has its own.
+
+    num_frames: in every thread without an override; `override` has a `num_frames` in each thread that has.
+    """
 
     def __init__(self, num_frames: int, options: ShiftOptions) -> None:
         self.num_frames = num_frames
         self.options = options
+        self.override = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: overrides end with the call that they are for."""
+        return {"num_frames": self.num_frames, "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def current_frames(self) -> int:
+        """Frames of a clip in the calling thread."""
+        override = getattr(
+            self.override, "num_frames", None
+        )  # not a contextvar: torch.compile has to trace it
+        return self.num_frames if override is None else override
 
     def stride(self, block_index: int) -> int:
         """Frames to the neighbours of a block, by its number among those of its U-Net."""
@@ -49,7 +71,7 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """input_tensor (B*F, C, H, W), temb (B*F, T). A bypassed single frame takes the stock forward."""
-        num_frames, options = self.shift_state.num_frames, self.shift_state.options
+        num_frames, options = self.shift_state.current_frames(), self.shift_state.options
         if num_frames == 1 and options.single_frame == "bypass":
             return super().forward(input_tensor, temb, *args, **kwargs)
         stride = self.shift_state.stride(self.block_index)
@@ -98,22 +120,28 @@ def enable_temporal_shift(
     Called again, it changes frames and options. Adds no parameter, buffer, config entry or state-dict key.
     changes: fields of `options` that differ, such as place="input". Under gradient checkpointing the blocks
     run again in the backward pass, so `num_frames` must not change between a forward pass and its backward
-    pass. Raises ValueError for an unknown option, num_frames < 1, or a model that is no
-    `UNet2DConditionModel` or has no stock ResNet block.
+    pass. Hooks of accelerate and diffusers on the blocks (offloading, device maps, layerwise casting) stay.
+    Raises ValueError for an unknown option, num_frames < 1, a model that is no `UNet2DConditionModel` or has
+    no stock ResNet block, and blocks with a forward of another kind.
     """
     check_count("num_frames", num_frames)
     state, blocks = ShiftState(num_frames, replace(options, **changes)), _resnet_blocks(unet)
     if not blocks:
         raise ValueError("this UNet2DConditionModel has no ResnetBlock2D that could shift")
+    for block in blocks:
+        if "forward" in vars(block) and not _stock_forwards(block):
+            raise ValueError(
+                "a ResnetBlock2D of this U-Net has a forward of its own that would not shift: remove it first"
+            )
     for index, block in enumerate(blocks):
-        block.__class__ = ShiftedResnetBlock2D
         block.shift_state, block.block_index = state, index
+        _exchange_class(block, ShiftedResnetBlock2D)
 
 
 def disable_temporal_shift(unet: UNet2DConditionModel) -> None:
     """Give every ResNet block its stock class back, in place; nothing of the shift stays behind."""
     for block in _shifted_blocks(unet):
-        block.__class__ = ResnetBlock2D
+        _exchange_class(block, ResnetBlock2D)
         del block.shift_state, block.block_index
 
 
@@ -122,21 +150,32 @@ def set_num_frames(unet: UNet2DConditionModel, num_frames: int) -> None:
     check_count("num_frames", num_frames)
     state = _shift_state(unet)
     if state is None:
-        raise ValueError("this U-Net has no shift: call enable_temporal_shift(unet, num_frames) first")
+        raise ValueError(_NO_SHIFT)
     state.num_frames = num_frames
 
 
 @contextmanager
 def override_num_frames(unet: UNet2DConditionModel, num_frames: int) -> Iterator[None]:
-    """Within the `with` block the U-Net shifts over `num_frames` frames, then over as many as before."""
-    state = _shift_state(unet)
-    before = None if state is None else state.num_frames
-    set_num_frames(unet, num_frames)
+    """Within the `with` block the U-Net shifts over `num_frames` frames in the calling thread.
+
+    Other threads with the same U-Net are not affected, and blocks nest. A backward pass under gradient
+    checkpointing has to end within the block; on a GPU it runs in threads of its own, and `set_num_frames`
+    serves instead. Raises ValueError where no shift is enabled, and for that case.
+    """
+    check_count("num_frames", num_frames)
+    state, model = _shift_state(unet), getattr(unet, "_orig_mod", unet)
+    if state is None:
+        raise ValueError(_NO_SHIFT)
+    if torch.is_grad_enabled() and model.is_gradient_checkpointing and model.device.type != "cpu":
+        raise ValueError(
+            "override_num_frames under gradient checkpointing on a GPU: call set_num_frames instead"
+        )
+    before = getattr(state.override, "num_frames", None)
+    state.override.num_frames = num_frames
     try:
         yield
     finally:
-        if before is not None:
-            set_num_frames(unet, before)
+        state.override.num_frames = before
 
 
 def shift_options(unet: UNet2DConditionModel) -> ShiftOptions | None:
@@ -160,3 +199,28 @@ def _resnet_blocks(unet: Any) -> list[Any]:
     if not issubclass(type(model), UNet2DConditionModel):
         raise ValueError(f"the shift goes into a UNet2DConditionModel, not into a {type(model).__name__}")
     return [module for module in model.modules() if type(module) in (ResnetBlock2D, ShiftedResnetBlock2D)]
+
+
+def _exchange_class(block: Any, to: type[ResnetBlock2D]) -> None:
+    """Exchange a block's class, and its forward wherever hooks keep it."""
+    kept = _stock_forwards(block)
+    block.__class__ = to
+    for holder, name in kept:
+        holder[name] = MethodType(to.forward, block)
+
+
+def _stock_forwards(block: Any) -> list[tuple[dict[str, Any], str]]:
+    """Attributes that hold the block's forward, stock or shifted: by holder's `vars` and by name.
+
+    Hooks set a forward on the block and call the former one, which accelerate keeps as `_old_forward`, and
+    diffusers in the references of its registry.
+    """
+    registry = getattr(block, "_diffusers_hook", None)
+    holders = [vars(block), *(vars(reference) for reference in getattr(registry, "_fn_refs", ()))]
+    forwards = (ResnetBlock2D.forward, ShiftedResnetBlock2D.forward)
+    return [
+        (holder, name)
+        for holder in holders
+        for name in ("forward", "_old_forward", "original_forward")
+        if getattr(holder.get(name), "__func__", None) in forwards
+    ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from latent_shift.io import read_json_mapping, warn, write_text
+from latent_shift.io import one_line, read_json_mapping, warn, write_text
 from latent_shift.limits import MAX_FPS, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MIN_FPS
 from latent_shift.shift import ShiftOptions
 
@@ -107,6 +107,29 @@ def read_video_config(path: Path) -> VideoConfig:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise ValueError(f"{path} does not fit: {'; '.join(wrong)}") from error
+
+
+def fetch_video_config(name: str, **options: Any) -> Path | None:
+    """The `latent_shift.json` of a hub id, in the hub's cache; None where the model has none.
+
+    options: of `huggingface_hub.hf_hub_download`. Raises ValueError where neither the hub nor the cache can
+    tell: without its settings, a model that was tuned on clips would pass for one that was not.
+    """
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, FILE_NAME, **options))
+    except (LocalEntryNotFoundError, HfHubHTTPError, ConnectionError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        where = {key: options.get(key) for key in ("cache_dir", "revision")}
+        if try_to_load_from_cache(name, FILE_NAME, **where) is _CACHED_NO_EXIST:
+            return None
+        raise ValueError(
+            f"{name}: its {FILE_NAME}, which says how it was tuned on clips, could not be fetched: connect to"
+            f" the hub once, or load the model from a folder ({one_line(error)})"
+        ) from error
 
 
 def write_video_config(path: Path, config: VideoConfig) -> None:

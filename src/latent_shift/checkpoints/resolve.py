@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -158,10 +157,8 @@ def _sha256(path: Path, *_: int) -> str:
 
 def _download(name: str) -> Path:
     from diffusers import DiffusionPipeline
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
 
-    from latent_shift.video_config import FILE_NAME
+    from latent_shift.video_config import fetch_video_config
 
     try:
         folder = Path(DiffusionPipeline.download(name, use_safetensors=True))
@@ -169,6 +166,5 @@ def _download(name: str) -> Path:
         raise ValueError(
             f"{name}: there is no such folder, and the hub did not give it: {one_line(error)}"
         ) from error
-    with suppress(EntryNotFoundError, OSError):  # an image model has none; its pipeline warns
-        hf_hub_download(name, FILE_NAME)  # lands beside model_index.json
+    fetch_video_config(name)  # lands beside model_index.json; an image model has none, and its pipeline warns
     return folder

@@ -26,8 +26,6 @@ from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.utils import BaseOutput
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 from torch import Generator, Tensor, nn
 
@@ -42,7 +40,13 @@ from latent_shift.unet import (
     override_num_frames,
     shift_options,
 )
-from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config, write_video_config
+from latent_shift.video_config import (
+    FILE_NAME,
+    VideoConfig,
+    fetch_video_config,
+    read_video_config,
+    write_video_config,
+)
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -74,7 +78,6 @@ class VideoPipelineMixin(DiffusionPipeline):
     stock_class: type[DiffusionPipeline]  # opens the saved folders
     _upcast_decoding = False  # of the layout: whether a float16 autoencoder may decode in float32
 
-    _video_config = VideoConfig()
     _warned_of_frames = False
 
     # Settings, loading and saving
@@ -83,20 +86,29 @@ class VideoPipelineMixin(DiffusionPipeline):
         """As in diffusers; a stock U-Net is given the shift, bypassed for single frames."""
         super().register_modules(**modules)
         if modules.get("unet") is not None and shift_options(self.unet) is None:
-            self.video_config = self._video_config
+            self.video_config = self._stored_config
 
     @property
     def video_config(self) -> VideoConfig:
-        """Settings of the model for clips and its defaults in sampling. Setting it sets the U-Net's shift."""
-        return self._video_config.model_copy(update={"shift": shift_options(self.unet)})
+        """Settings of the model for clips and its defaults in sampling. Setting it sets the U-Net's shift.
+
+        They belong to the U-Net: every pipeline made of it has them (`from_pipe`, `components`, copies).
+        """
+        return self._stored_config.model_copy(update={"shift": shift_options(self.unet)})
 
     @video_config.setter
     def video_config(self, config: VideoConfig) -> None:
-        self._video_config = config
         if config.shift is None:
             disable_temporal_shift(self.unet)
         else:
             enable_temporal_shift(self.unet, 1, config.shift)
+        unet: Any = getattr(self.unet, "_orig_mod", self.unet)
+        unet.video_config = config
+
+    @property
+    def _stored_config(self) -> VideoConfig:
+        """The settings as set; the U-Net's shift may have changed since."""
+        return getattr(self.unet, "video_config", VideoConfig())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
@@ -107,11 +119,11 @@ class VideoPipelineMixin(DiffusionPipeline):
         """
         if kwargs.setdefault("use_safetensors", True) is not True:
             raise ValueError("use_safetensors must be True: pickled weights can run code and are not loaded")
+        config_file = _find_config(pretrained_model_name_or_path, kwargs)
         pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
             for text_encoder in pipeline.text_encoders():  # all else is float32; only transformers keeps
                 text_encoder.float()  # the precision of the file
-        config_file = _find_config(pretrained_model_name_or_path, kwargs)
         if config_file is not None:
             pipeline.video_config = read_video_config(config_file)
         return pipeline
@@ -275,9 +287,9 @@ class VideoPipelineMixin(DiffusionPipeline):
         """Warn once where frames cannot fit together: the model does not shift, or never learned to."""
         if frames == 1 or self._warned_of_frames:
             return
-        if self._video_config.shift is not None and shift_options(self.unet) is None:
+        if self._stored_config.shift is not None and shift_options(self.unet) is None:
             reason = "the temporal shift is off in this U-Net: call enable_temporal_shift(pipeline.unet, 1)"
-        elif not self._video_config.video_tuned:
+        elif not self._stored_config.video_tuned:
             reason = "this checkpoint was never video-tuned: fine-tune it on clips, or ask for num_frames=1"
         else:
             return
@@ -469,10 +481,7 @@ def _find_config(model: str | os.PathLike, keywords: dict[str, Any]) -> Path | N
     if os.path.isdir(model):
         path = Path(model) / FILE_NAME
         return path if path.is_file() else None
-    try:
-        return Path(hf_hub_download(str(model), FILE_NAME, **_hub_options(keywords)))
-    except EntryNotFoundError:
-        return None
+    return fetch_video_config(str(model), **_hub_options(keywords))
 
 
 def _hub_options(keywords: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,10 @@ SYSTEMS = Registry(
     "latent_shift.systems",
     {
         DEFAULT_SYSTEM: f"{_HERE}.latent_shift:LatentShift",
+        "shift_off": f"{_HERE}.shift_off:ShiftOff",
+        "latent_vdm": f"{_HERE}.latent_vdm:LatentVDM",
+        "motion_module": f"{_HERE}.motion_module:MotionModules",
+        "first_frame": f"{_HERE}.first_frame:FirstFrame",
         "diffusers_pipeline": f"{_HERE}.diffusers_pipeline:DiffusersPipeline",
     },
 )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from latent_shift.systems.base import Clips
 
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
-_TRAINED_ON: dict[str, TrainedOn] = {
+TRAINED_ON: dict[str, TrainedOn] = {
     "text_contrastive": "captions",
     "video_text_contrastive": "clips",
     "autoencoder": "images",
@@ -127,7 +127,7 @@ class LatentShift(TextToVideoSystem):
     @classmethod
     def stages(cls, plan: TrainingPlan) -> list[Stage]:
         """The recipes NAME-*.yaml of the plan's folder, and those of the models that they start from."""
-        return recipe_stages(plan, f"{cls.name}-*", _TRAINED_ON)
+        return recipe_stages(plan, f"{cls.name}-*", TRAINED_ON)
 
     def generate(
         self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None = None
@@ -149,8 +149,9 @@ class LatentShift(TextToVideoSystem):
             return {}
 
         try:
-            result: Any = self.pipeline(
-                [request.prompt for request in requests],
+            clips = self._sample(
+                requests,
+                prompt=[request.prompt for request in requests],
                 negative_prompt=None if first.negative is None else [one.negative or "" for one in requests],
                 num_frames=first.frames,
                 fps=first.fps,
@@ -166,7 +167,12 @@ class LatentShift(TextToVideoSystem):
             made = "this clip" if len(requests) == 1 else f"a batch of {len(requests)} clips"
             mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
             raise ValueError(f"the device's memory does not hold {made}; try {mends}") from error
-        return (result.frames * 255).round().astype("uint8")
+        return (clips * 255).round().astype("uint8")
+
+    def _sample(self, requests: Sequence[GenerationRequest], **call: Any) -> Any:
+        """Call the pipeline: floats (B, F, H, W, 3) from 0 to 1. Another system may change the call here."""
+        result: Any = self.pipeline(**call)
+        return result.frames
 
     def reconstruct(self, clips: Clips) -> Clips:
         """Encode and decode clips (B, F, H, W, 3) by the autoencoder, a clip at a time."""

@@ -102,7 +102,8 @@ def add_temporal_layers(unet: nn.Module, make: Make) -> None:
         raise ValueError("no block of this U-Net got a temporal layer; a shifted one has to be stock first")
     state, like = TemporalState(), next(_model(unet).parameters())
     for block, layer in layers:
-        block.temporal = layer.to(like.device, like.dtype).train(unet.training)
+        # Not layer.to: that of diffusers' models warns of every cast.
+        block.temporal = nn.Module.to(layer, like.device, like.dtype).train(unet.training)
         block.temporal_state = state  # type: ignore[assignment]
         block.__class__ = _WITH_TEMPORAL[type(block)]  # type: ignore[assignment]
 

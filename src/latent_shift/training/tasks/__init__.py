@@ -12,5 +12,7 @@ TASKS = Registry(
         "autoencoder": f"{_HERE}.autoencoder:AutoencoderTask",
         "image": f"{_HERE}.image:ImageTask",
         "video": f"{_HERE}.video:VideoTask",
+        "latent_vdm": "latent_shift.systems.latent_vdm:LatentVDMTask",
+        "motion_module": "latent_shift.systems.motion_module:MotionModuleTask",
     },
 )

@@ -1,0 +1,28 @@
+"""train, generate and evaluate with the folders of systems that have stages of their own."""
+
+import json
+
+import pytest
+
+from latent_shift import media
+from program import run_program
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["latent_vdm", "motion_module"])
+def test_from_a_recipe_to_scores(recipe, tmp_path, capsys, system):
+    recipe(system)
+    assert run_program(capsys, "train", tmp_path / f"{system}.yaml", "--set", "steps=2")[0] == 0
+    model, clip, scores = (tmp_path / name for name in (f"{system}/model", "clip.webp", "scores.json"))
+    card = (model / "README.md").read_text()
+    assert "a text-to-video model: a" in card
+    assert 'latent-shift generate "..." --model' in card
+    sampled = ("--model", model, "--frames", 6, "--steps", 2)
+    status, _, said = run_program(capsys, "generate", "a red circle", "--seed", 1, "-o", clip, *sampled)
+    assert (status, said) == (0, "")
+    frames, _ = media.read_clip(clip)
+    assert frames.shape == (6, 64, 64, 3)
+    some = ("--subsets", "level-1-seen", "--prompts", 2, "--batch", 2, "-o", scores)
+    status, _, said = run_program(capsys, "evaluate", "moving-shapes", *sampled, *some)
+    assert status == 0, said
+    assert json.loads(scores.read_text())

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -58,6 +58,55 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, **options: Any) -> None:
     """Write JSON, whole or not at all. options: of `json.dumps`, by default an indent of 2."""
     write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
+
+
+class FileList(NamedTuple):
+    """The files of a folder and of those in it, sorted; and what was left out."""
+
+    files: list[Path]
+    unreadable: dict[Path, str]  # files and folders, and why
+    repeated: list[Path]  # links to folders that are listed already
+
+
+def list_files(folder: Path) -> FileList:
+    """List all files below a folder but those with a name, or in a folder of a name, that begins with a dot.
+
+    Links to folders are followed; each folder is listed once, by its own name where it lies below.
+    """
+    found = FileList([], {}, [])
+    seen: set[tuple[int, int]] = set()
+    roots = [str(folder)]
+
+    def leave_out(error: OSError) -> None:
+        found.unreadable[Path(error.filename)] = f"cannot be read: {error.strerror}"
+
+    for root in roots:  # grows by links to folders
+        for parent, folders, names in os.walk(root, onerror=leave_out):
+            stat = os.stat(parent)
+            if (stat.st_dev, stat.st_ino) in seen:
+                found.repeated.append(Path(parent))
+                folders.clear()
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
+            paths = [os.path.join(parent, name) for name in folders]
+            roots += [path for path in paths if os.path.islink(path)]
+            for path in (Path(parent, name) for name in names if not name.startswith(".")):
+                try:
+                    if path.is_file():
+                        found.files.append(path)
+                    else:
+                        is_link = path.is_symlink()
+                        found.unreadable[path] = "is a link to nothing" if is_link else "is no file"
+                except OSError as error:
+                    leave_out(error)
+    found.files.sort()
+    return found
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: other bytes of a file's name, and halves of surrogates, become \\udc80."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def file_sha256(path: Path) -> str:

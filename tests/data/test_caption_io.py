@@ -1,8 +1,19 @@
 """Captions in odd encodings survive, and guesses are noted."""
 
+from pathlib import Path
+
 import pytest
 
-from latent_shift.data.caption_io import as_captions, as_seconds, caption_lines, decode
+from latent_shift.data.caption_io import (
+    as_captions,
+    as_seconds,
+    caption_files,
+    caption_key,
+    caption_lines,
+    decode,
+    read_text,
+    text_lines,
+)
 
 SENTENCE = "un café à Zürich – naïve"
 
@@ -21,6 +32,52 @@ def test_odd_encodings_survive_and_are_noted(encoding, note_text):
 def test_any_bytes_are_text():
     assert len(decode(bytes(range(256)), "a.txt")[0]) == 256
     assert decode(b"\xff\xfea", "a.txt")[0] == "ÿþa"  # half a letter of UTF-16 is none
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", ["a bar moves", "x", SENTENCE, "一只狗 在跑\n一只猫", "собака бежит\r\n", "a\nb\n" * 50]
+)
+def test_utf_16_without_a_mark_is_read_and_noted(encoding, text):
+    found, notes = decode(text.encode(encoding), "a.txt")
+    assert found == text
+    assert notes == ["a.txt: has no byte order mark; read as UTF-16, a guess"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16", "utf-8-sig"])
+def test_marks_decide(encoding):
+    assert decode(SENTENCE.encode(encoding), "a.txt")[0] == SENTENCE
+
+
+@pytest.mark.parametrize(
+    "data", [b"a dog\0 runs", b"\0", b"a dog runs in the park\0\0", b"\x89PNG\r\n\0\0\0"]
+)
+def test_a_text_with_nuls_is_none(tmp_path, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.txt: is no text: it holds bytes of 0"):
+        read_text(tmp_path / "a.txt")
+
+
+def test_lines_end_at_line_feeds_and_carriage_returns_only():
+    text = "a\x0cb\r\nc\u2028d\re\x85f\n\ng\x1ch"
+    assert text_lines(text) == ["a\x0cb", "c\u2028d", "e\x85f", "", "g\x1ch"]
+    assert caption_lines(text) == ("a b", "c d", "e f", "g h")
+    assert text_lines("") == []
+    assert text_lines("a\n\n") == ["a", ""]
+
+
+def test_captions_lie_beside_clips_whatever_the_case_of_their_suffix():
+    files = [Path(name) for name in ("a/B.MP4", "a/B.TXT", "a/c.mp4", "a/c.TXT", "a/c.txt", "a/b.txt")]
+    texts = caption_files(files)
+    assert texts[caption_key(Path("a/B.MP4"))] == Path("a/B.TXT")
+    assert texts[caption_key(Path("a/c.mp4"))] == Path("a/c.txt")
+    composed, apart = Path("caf\u00e9.mp4"), Path("cafe\u0301.txt")  # as Macs write names
+    assert caption_files([apart])[caption_key(composed)] == apart
+
+
+def test_halves_of_surrogates_and_nuls_in_json_are_no_letters():
+    assert as_captions("a \ud83d\ude00 \ud800 b") == ("a \U0001f600 \ufffd b",)
+    assert as_captions("a\0b") == ()
 
 
 def test_each_line_is_a_caption_with_single_blanks():

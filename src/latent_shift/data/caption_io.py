@@ -1,27 +1,40 @@
-"""Captions and times as text: files in other encodings than UTF-8, and cells of tables.
+"""Captions, prompts and times as text: files in any encoding, their lines, and cells of tables.
 
-Guesses are returned as notes, for they may be wrong.
+One decoder for all rooms. Guesses are returned as notes, for they may be wrong.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+_MANY_NULS = 0.25  # of the bytes
+_CONTROLS = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 
 
 def decode(data: bytes, where: str) -> tuple[str, list[str]]:
     """The text of a file's bytes, and a note where its encoding was guessed.
 
-    In this order: UTF-8 (with or without byte order mark), UTF-16 by its mark, else Windows-1252, in which
-    any bytes are text.
+    In this order: UTF-16 and UTF-32 by their byte order marks, UTF-16 without a mark by its NULs, UTF-8 (with
+    or without mark), else Windows-1252, in which any bytes are text.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        try:
-            return data.decode("utf-16"), [f"{where}: read as UTF-16, by its byte order mark"]
-        except UnicodeDecodeError:
-            pass  # the mark was chance
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding), [f"{where}: read as {encoding.upper()}, by its byte order mark"]
+            except UnicodeDecodeError:
+                pass  # the mark was chance
+    utf16 = _decode_utf16(data)
+    if utf16 is not None:
+        return utf16, [f"{where}: has no byte order mark; read as UTF-16, a guess"]
     try:
         return data.decode("utf-8-sig"), []
     except UnicodeDecodeError:
@@ -30,28 +43,86 @@ def decode(data: bytes, where: str) -> tuple[str, list[str]]:
         return text, [f"{where}: is not UTF-8; read as Windows-1252, a guess"]
 
 
+def _decode_utf16(data: bytes) -> str | None:
+    """The text of UTF-16 without a mark: bytes with NULs that make sense in pairs; None for others."""
+    if 0 not in data or len(data) % 2:
+        return None
+    # Of ASCII the half is NULs; other letters make bytes that are no UTF-8, or other control characters.
+    if data.count(0) < _MANY_NULS * len(data) and not _CONTROLS.search(data):
+        try:
+            data.decode("utf-8")
+            return None
+        except UnicodeDecodeError:
+            pass
+    texts = []
+    for encoding in ("utf-16-le", "utf-16-be"):
+        try:
+            texts.append(data.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+    # Most texts have some ASCII, if only blanks and line ends; the wrong order of bytes makes none of them.
+    sensible = [text for text in texts if text.isascii() or all(c.isprintable() or c.isspace() for c in text)]
+    best = max(sensible, key=lambda text: sum(c.isascii() for c in text), default="")
+    return best if any(c.isascii() for c in best) and "\0" not in best else None
+
+
+def text_of(data: bytes, where: str) -> tuple[str, list[str]]:
+    """The text of a file's bytes and notes (`decode`). Raises ValueError for what is no text: it has NULs."""
+    text, notes = decode(data, where)
+    if "\0" in text:
+        raise ValueError(f"{where}: is no text: it holds bytes of 0; save it as UTF-8")
+    return text, notes
+
+
 def read_text(path: Path) -> tuple[str, list[str]]:
-    """A file's text and notes (`decode`). Raises ValueError naming a file that cannot be read."""
+    """A file's text and notes (`decode`). Raises ValueError naming one that cannot be read or is no text."""
     try:
-        return decode(path.read_bytes(), str(path))
+        data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    return text_of(data, str(path))
+
+
+def text_lines(text: str) -> list[str]:
+    r"""The lines of a text. They end at \n, \r\n or \r only: other separators of Unicode stay in them."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
     """The captions of a text file: its lines that are not empty, without repetitions."""
-    return _without_blanks(text.splitlines())
+    return _without_blanks(text_lines(text))
+
+
+def is_caption_file(file: Path) -> bool:
+    """Whether a file's suffix is that of captions beside a clip."""
+    return file.suffix.lower() == ".txt"
+
+
+def caption_files(files: Iterable[Path]) -> dict[Path, Path]:
+    """The caption files among `files` by the `caption_key` of the clips beside them; a.txt before a.TXT."""
+    texts = sorted(filter(is_caption_file, files), key=lambda file: file.suffix == ".txt")
+    return {caption_key(file): file for file in texts}
+
+
+def caption_key(file: Path) -> Path:
+    """The name without suffix that a clip shares with its captions; accents composed in one way."""
+    return file.with_name(normalize("NFC", file.stem))
 
 
 def as_captions(value: Any) -> tuple[str, ...]:
     """The captions of a table's cell or a JSON value: a text, or a list of texts; none for anything else."""
     texts = value if isinstance(value, list) else [value]
-    return _without_blanks(texts) if all(isinstance(text, str) for text in texts) else ()
+    are_texts = all(isinstance(text, str) and "\0" not in text for text in texts)
+    return _without_blanks(texts) if are_texts else ()
 
 
 def _without_blanks(texts: Iterable[str]) -> tuple[str, ...]:
     """The texts that are not empty, once each, with single blanks between words."""
-    return tuple(dict.fromkeys(single for text in texts if (single := " ".join(text.split()))))
+    words = (" ".join(text.split()) for text in texts)
+    # JSON may hold halves of surrogates, which no other text can.
+    whole = (text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in words if text)
+    return tuple(dict.fromkeys(whole))
 
 
 def as_seconds(value: Any) -> float | None:

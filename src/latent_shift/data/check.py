@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latent_shift.data.manifest import ClipRecord, Manifest
-from latent_shift.io import file_sha256
+from latent_shift.io import file_sha256, printable
 from latent_shift.media import Facts, HeldFile, open_clip
 
 MAX_LINES = 20  # of one kind in a summary
@@ -35,6 +35,7 @@ class Finding:
     facts: Facts | None = None
     frames: int = 0  # that can be decoded
     reason: str = ""  # why it is bad; empty for a good one
+    notes: tuple[str, ...] = ()  # on how its frames are shown
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Report:
             if one.sha256:
                 same[one.sha256].setdefault(str(record.file), one.key)
         return [list(keys.values()) for keys in same.values() if len(keys) > 1]
+
+    def _notes(self) -> list[str]:
+        return [f"{one.key}: {note}" for one in self.findings for note in one.notes]
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for programs."""
@@ -83,7 +87,7 @@ class Report:
             },
             "duplicate_files": self.duplicates,
             "bad": [{"key": key, "reason": reason} for key, reason in self.bad],
-            "notes": list(self.manifest.notes),
+            "notes": [*self.manifest.notes, *self._notes()],
         }
 
     def summary(self) -> str:
@@ -125,15 +129,16 @@ def inspect_record(record: ClipRecord) -> Finding:
         digest = sha256(file.data).hexdigest() if isinstance(file, HeldFile) else file_sha256(Path(file))
         with open_clip(file) as clip:
             facts, frames = clip.facts, clip.count_frames()
+            notes = clip.notes
     except (ValueError, OSError) as error:
         # The file's name in front is left out: the key stands beside it.
-        return Finding(record.key, digest, reason=str(error).removeprefix(f"{record.file}: "))
+        return Finding(record.key, digest, reason=printable(str(error).removeprefix(f"{record.file}: ")))
     reason = ""
     if facts.kind != record.kind:
         reason = f"holds {'a clip' if facts.kind == 'clip' else 'an image'}, not what its name says"
     elif record.start is not None and record.start >= facts.duration:
         reason = f"its piece starts at {record.start:g} s, but the clip ends at {facts.duration:.4g} s"
-    return Finding(record.key, digest, facts, frames, reason)
+    return Finding(record.key, digest, facts, frames, reason, notes)
 
 
 def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:

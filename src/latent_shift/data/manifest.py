@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
+from latent_shift.io import printable
 from latent_shift.media import File, HeldFile, Kind
 
 
@@ -52,15 +53,16 @@ class TarMember:
         """The member in memory. Raises ValueError where the tar is gone or shorter than it was."""
         return HeldFile(str(self), self.read())
 
-    def read(self) -> bytes:
-        """The member's bytes. Raises ValueError where the tar is gone or shorter than it was."""
+    def read(self, count: int = -1) -> bytes:
+        """The member's bytes, or the first `count`. Raises ValueError where the tar is gone or shorter."""
+        wanted = self.size if count < 0 else min(count, self.size)
         try:
             with open(self.tar, "rb") as file:
                 file.seek(self.offset)
-                data = file.read(self.size)
+                data = file.read(wanted)
         except OSError as error:
             raise ValueError(f"{self}: {error.strerror}") from error
-        if len(data) < self.size:
+        if len(data) < wanted:
             raise ValueError(f"{self}: is cut off, {len(data)} of {self.size} bytes are there")
         return data
 
@@ -123,19 +125,24 @@ class Manifest:
 def build_manifest(source: str, found: Iterable[ClipRecord | Problem], notes: Iterable[str] = ()) -> Manifest:
     """A checked manifest of records and problems: a record with the key of an earlier one is a problem.
 
+    Keys, and all texts for people, are made such that UTF-8 can hold them.
+
     Raises ValueError where no record is left, naming the source and the first problem.
     """
     records: dict[str, ClipRecord] = {}
     problems, repeated = [], []
     for one in found:
         if isinstance(one, Problem):
-            problems.append(one)
-        elif one.key in records:
-            repeated.append(Problem(one.key, "stands twice in the source; the first one is used"))
+            problems.append(Problem(printable(one.where), printable(one.reason)))
+            continue
+        key = printable(one.key)
+        if key in records:
+            repeated.append(Problem(key, "stands twice in the source; the first one is used"))
         else:
-            records[one.key] = one
+            records[key] = one if key == one.key else replace(one, key=key)
     problems += repeated
     if not records:
         first = f"; the first of {len(problems)} problems is {problems[0]}" if problems else ""
         raise ValueError(f"{source}: holds no clip or image with a caption that could be used{first}")
-    return Manifest(source, tuple(records.values()), tuple(problems), tuple(dict.fromkeys(notes)))
+    told = tuple(dict.fromkeys(printable(note) for note in notes))
+    return Manifest(printable(source), tuple(records.values()), tuple(problems), told)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from latent_shift.data.check import in_parallel
 from latent_shift.data.manifest import ClipRecord, Manifest, TarMember
-from latent_shift.io import atomic_file, write_json
+from latent_shift.io import atomic_file, printable, write_json
 from latent_shift.media import HeldFile, open_clip
 
 
@@ -106,7 +106,7 @@ def write_shard(folder: Path, shard: Shard, *, encoder: RecordEncoder | None = N
                     try:
                         files = _sample(record) | ({} if encoder is None else encoder.files(record))
                     except ValueError as error:
-                        left_out[record.key] = str(error)
+                        left_out[record.key] = printable(str(error))
                         continue
                     for suffix, data in files.items():
                         _add(tar, f"{number:08d}.{suffix}", data)
@@ -144,10 +144,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _size(record: ClipRecord) -> int:
+    """Bytes of a record's file; -1 where it cannot be opened, which packing it reports."""
     if isinstance(record.file, TarMember):
         return record.file.size
-    file = record.file.open()
-    return len(file.data) if isinstance(file, HeldFile) else Path(file).stat().st_size
+    try:
+        file = record.file.open()
+        return len(file.data) if isinstance(file, HeldFile) else Path(file).stat().st_size
+    except (OSError, ValueError):
+        return -1
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ and another record, drawn by seed and index, takes its place. Beyond a share of 
 from __future__ import annotations
 
 import json
+import warnings
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
             )
         self.bad: dict[int, str] = {}  # reason by record number, as far as this process met it
         self._tried: set[int] = set()
+        self._told: set[str] = set()  # remarks on frames
         self.bucket_of = None if settings.buckets is None else self._measure(settings.buckets)
 
     def __len__(self) -> int:
@@ -148,6 +150,12 @@ class VideoDataset(Dataset[dict[str, Any]]):
             if record.kind == "clip":
                 times, fps = sample_frame_times(clip.facts, record, self.settings, rng)
             frames = from_numpy(clip.frames(times))
+            for note in clip.notes:
+                if note not in self._told:
+                    warnings.warn(
+                        f"{record.file}: {note} (the same of other files is not told)", stacklevel=1
+                    )
+                self._told.add(note)
         if size is None and self.settings.buckets is not None:
             size = self.settings.buckets.sizes[self.settings.buckets.nearest(*frames.shape[1:3])]
         frames = frames if size is None else center_crop_resize(frames, size)

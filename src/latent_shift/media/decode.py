@@ -70,8 +70,13 @@ def kind_by_name(name: str) -> Kind | None:
 @contextmanager
 def named_errors(file: File) -> Iterator[None]:
     """Turn whatever a decoder raises for a bad or missing file into a ValueError that names the file."""
-    if not isinstance(file, HeldFile) and not Path(file).is_file():
-        raise ValueError(f"{file}: no such file" if not Path(file).exists() else f"{file}: is not a file")
+    if not isinstance(file, HeldFile):
+        try:
+            is_file, is_there = Path(file).is_file(), Path(file).exists()
+        except OSError as error:  # of the folders above
+            raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+        if not is_file:
+            raise ValueError(f"{file}: {'is not a file' if is_there else 'no such file'}")
     try:
         yield
     except _BROKEN as error:

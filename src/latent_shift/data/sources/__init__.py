@@ -10,7 +10,7 @@ A new format is a class in a file here, and a line in `SOURCES` below; packages 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
@@ -93,7 +93,7 @@ def detect_source(name: str, format: str | None = None, **settings: Any) -> Sour
     source. format: where the name does not show it. settings: the format's other keys. Raises ValueError
     where the format is not clear, or a setting is wrong.
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.lower().endswith((".yaml", ".yml")):
         changes = settings if format is None else {"format": format, **settings}
         return read_source(Path(name), **changes)
     if format is None and name in SOURCES and issubclass(SOURCES[name], GeneratedSource):
@@ -104,11 +104,12 @@ def detect_source(name: str, format: str | None = None, **settings: Any) -> Sour
 
 
 def _format_of(name: str) -> str:
-    if name.endswith(".tar"):
+    suffix = PurePath(name).suffix.lower()
+    if suffix == ".tar":
         return "shards"
-    if name.endswith(".json"):
+    if suffix == ".json":
         return "msrvtt"
-    if name.endswith((".csv", ".tsv", ".jsonl")):
+    if suffix in (".csv", ".tsv", ".jsonl"):
         return "table"
     folder = Path(name)
     if not folder.is_dir():
@@ -118,6 +119,6 @@ def _format_of(name: str) -> str:
         return "huggingface"
     if any(folder.glob("*/v_*_g[0-9][0-9]_c[0-9][0-9].avi")):
         return "ucf101"
-    if next(folder.glob("*.tar"), None) is not None:
+    if any(not path.name.startswith(".") for path in folder.glob("*.tar")):
         raise ValueError(f"source {name!r}: a folder of tars; name them, as in '{folder}/*.tar'")
     return "folder"

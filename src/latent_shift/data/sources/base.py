@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from latent_shift.data.caption_io import as_seconds
 from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest, Problem
-from latent_shift.media import CLIP_SUFFIXES, IMAGE_SUFFIXES, kind_by_name
+from latent_shift.media import CLIP_SUFFIXES, IMAGE_SUFFIXES, kind_by_name, kind_of
 
 
 class Source(BaseModel, ABC):
@@ -125,9 +125,18 @@ def file_record(
         return Problem(key, "has no caption")
     if start is not None and end is not None and end <= start:
         return Problem(key, f"ends at {end:g} s, before its start at {start:g} s")
-    if not path.is_file():
-        return Problem(key, f"{path}: no such file")
+    try:
+        if not path.is_file():
+            return Problem(key, f"{path}: no such file")
+        kind = kind_of(path.name, lambda count: _head(path, count)) or kind
+    except OSError as error:
+        return Problem(key, f"{path}: cannot be read: {error.strerror}")
     return ClipRecord(key, LocalFile(str(path)), tuple(captions), kind, start, end)
+
+
+def _head(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 def piece_times(start: Any, end: Any) -> tuple[float | None, float | None]:

@@ -14,7 +14,6 @@ captions of one record.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +21,22 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latent_shift.data.caption_io import as_captions, caption_lines, read_text
+from latent_shift.data.caption_io import (
+    as_captions,
+    caption_files,
+    caption_key,
+    caption_lines,
+    is_caption_file,
+    read_text,
+    text_lines,
+)
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, piece_times, require_folder
+from latent_shift.io import list_files
 from latent_shift.media import kind_by_name
+
+MAX_CELL_LINES = 100  # lines of one row; a longer one is taken for a quotation mark that is never closed
+NEVER_CLOSED = "opens a quotation mark that is never closed"
 
 Row = dict[str, Any]
 Piece = tuple[str, float | None, float | None]  # file, start, end
@@ -40,32 +51,34 @@ class FolderSource(Source):
     def read(self) -> Manifest:
         """Every clip and image with its captions; names that begin with a dot are ignored."""
         root = require_folder(self.path, "folder")
-        files = sorted(
-            path
-            for path in root.rglob("*")
-            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        )
+        files, unreadable, repeated = list_files(root)
         clips = [path for path in files if kind_by_name(path.name) is not None]
-        texts = {path for path in files if path.suffix.lower() == ".txt"}
+        texts, text_of = [path for path in files if is_caption_file(path)], caption_files(files)
         if not clips:
             raise ValueError(f"folder {root}: holds no clip or image")
         if not texts:
             example = f"{clips[0].stem}.txt for {clips[0].name}"
             raise ValueError(f"folder {root}: no caption anywhere; write a .txt beside each, {example}")
-        notes: list[str] = []
-        found = [self._record(path, notes) for path in clips]
-        for text in sorted(texts - {path.with_suffix(".txt") for path in clips}):
-            found.append(Problem(self._key(text), "a caption without a clip or image of the same name"))
+        notes = [f"{path}: leads to a folder that is read already" for path in repeated]
+        found = [self._record(path, text_of.get(caption_key(path)), notes) for path in clips]
+        found += [Problem(self._key(path), reason) for path, reason in sorted(unreadable.items())]
+        used = {text_of.get(caption_key(path)) for path in clips}
+        for text in texts:
+            if text not in used:
+                found.append(Problem(self._key(text), "a caption without a clip or image of the same name"))
         others = len(files) - len(clips) - len(texts)
         if others:
             notes.append(f"{root}: {others} files that are neither clip, image nor .txt were left alone")
         return build_manifest(str(root), found, notes)
 
-    def _record(self, path: Path, notes: list[str]) -> ClipRecord | Problem:
-        text, key = path.with_suffix(".txt"), self._key(path)
-        if not text.is_file():
-            return Problem(key, f"no caption: {text.name} is missing")
-        content, guesses = read_text(text)
+    def _record(self, path: Path, text: Path | None, notes: list[str]) -> ClipRecord | Problem:
+        key = self._key(path)
+        if text is None:
+            return Problem(key, f"no caption: {path.stem}.txt is missing")
+        try:
+            content, guesses = read_text(text)
+        except ValueError as error:
+            return Problem(key, f"no caption: {error}")
         notes += guesses
         captions = caption_lines(content)
         if not captions:
@@ -134,29 +147,56 @@ def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str
 
 def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int, Row | str]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header = [name.strip() for name in next(table, [])]
+    lines = text_lines(text)
+    try:
+        header, place = _csv_cells(lines, 0, delimiter) if lines else ([], 0)
+    except csv.Error as error:
+        raise ValueError(f"table {path}: its first line {error}") from error
     _check_columns(path, required, header)
-    while True:
-        line = table.line_num + 1
+    files = header.index(required[0])
+    while place < len(lines):
+        first = place
         try:
-            cells = next(table)
-        except StopIteration:
-            return
+            cells, place = _csv_cells(lines, first, delimiter)
+            for swallowed in lines[first + 1 : place]:
+                row = swallowed.split(delimiter)
+                if len(row) == len(header) and kind_by_name(row[files].strip()) is not None:
+                    raise csv.Error(NEVER_CLOSED)
         except csv.Error as error:
-            yield line, f"is no csv: {error}"
+            place = first + 1  # what follows may be good
+            yield place, str(error)
             continue
         if cells and len(cells) != len(header):
             mend = "put a text that holds commas in quotes"
-            yield line, f"has {len(cells)} cells, the header {len(header)}; {mend}"
+            yield first + 1, f"has {len(cells)} cells, the header {len(header)}; {mend}"
         elif cells:
-            yield line, dict(zip(header, cells, strict=True))
+            yield first + 1, dict(zip(header, cells, strict=True))
+
+
+def _csv_cells(lines: list[str], first: int, delimiter: str) -> tuple[list[str], int]:
+    """The cells that begin in line `first`, without blanks around them, and the line after them.
+
+    Raises csv.Error where a quotation mark is never closed: till the end, or where another one opens.
+    """
+    if '"' not in lines[first]:
+        return [cell.strip() for cell in lines[first].split(delimiter)] if lines[first] else [], first + 1
+    style: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": True}
+    for end in range(first + 1, min(first + MAX_CELL_LINES, len(lines)) + 1):
+        taken = [line + "\n" for line in lines[first:end]]
+        rows = list(csv.reader([*taken, "\n"], **style))
+        if len(rows) > 1:  # the line added is a row of its own: all quotation marks are closed
+            try:
+                list(csv.reader(taken if len(taken) > 1 else [], **style, strict=True))
+            except csv.Error:
+                break
+            return [cell.strip() for cell in rows[0]], end
+    raise csv.Error(NEVER_CLOSED)
 
 
 def _json_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int, Row | str]]:
     rows: list[tuple[int, Row | str]] = []
     columns: dict[str, None] = {}
-    for line, content in enumerate(text.split("\n"), 1):
+    for line, content in enumerate(text_lines(text), 1):
         if not content.strip():
             continue
         try:

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latent_shift.data.caption_io import as_captions, read_text
+from latent_shift.data.caption_io import as_captions, read_text, text_lines
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, require_folder
 from latent_shift.data.sources.local import table_rows
-from latent_shift.io import parse_yaml
-from latent_shift.media import CLIP_SUFFIXES, kind_by_name
+from latent_shift.io import list_files, parse_yaml
+from latent_shift.media import kind_by_name
 
 
 class MsrvttSource(Source):
@@ -49,9 +49,9 @@ class MsrvttSource(Source):
         if not chosen:
             splits = sorted({str(video.get("split")) for video in videos})
             raise ValueError(f"{self.path}: no video of split {self.split!r}; it has {', '.join(splits)}")
+        clips = {path.stem: path for path in folder.iterdir() if kind_by_name(path.name) == "clip"}
         for name in (str(video.get("video_id")) for video in chosen):
-            files = [folder / f"{name}{suffix}" for suffix in CLIP_SUFFIXES]
-            file = next((file for file in files if file.is_file()), folder / f"{name}.mp4")
+            file = clips.get(name, folder / f"{name}.mp4")
             found.append(file_record(name, file, tuple(dict.fromkeys(captions_of.get(name, [])))))
         return build_manifest(str(self.path), found, notes)
 
@@ -87,8 +87,10 @@ class Ucf101Source(Source):
         found: list[ClipRecord | Problem] = []
         notes: list[str] = []
         if self.split_file is None:
-            clips = (path for path in sorted(root.glob("*/*")) if kind_by_name(path.name) == "clip")
-            names = [path.relative_to(root).as_posix() for path in clips]
+            listed = list_files(root)
+            found += [Problem(str(path), reason) for path, reason in sorted(listed.unreadable.items())]
+            clips = (path.relative_to(root) for path in listed.files if kind_by_name(path.name) == "clip")
+            names = [path.as_posix() for path in clips if len(path.parts) == 2]
         else:
             names = self._listed(self.split_file, found, notes)
         captions_of = {} if self.captions is None else self._captions(self.captions, notes)
@@ -107,7 +109,7 @@ class Ucf101Source(Source):
         text, guesses = read_text(file)
         notes += guesses
         names: list[str] = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text_lines(text), 1):
             name = line.split(" ")[0].strip().replace("\\", "/")
             if name.count("/") == 1 and ".." not in name and not name.startswith("/"):
                 names.append(name)

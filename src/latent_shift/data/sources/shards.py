@@ -13,6 +13,7 @@ import glob
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shutil
 import tarfile
@@ -25,11 +26,11 @@ from urllib.request import urlopen
 
 from pydantic import Field
 
-from latent_shift.data.caption_io import as_captions, caption_lines, decode
+from latent_shift.data.caption_io import as_captions, caption_lines, text_of
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
 from latent_shift.data.sources.base import Source, piece_times
 from latent_shift.io import atomic_file, one_line
-from latent_shift.media import kind_by_name
+from latent_shift.media import kind_by_name, kind_of
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption file in a tar
 TIMEOUT = 60  # seconds without a byte, after which a server counts as gone
@@ -51,7 +52,16 @@ class ShardsSource(Source):
         for name in [name for pattern in patterns for name in expand(pattern)]:
             tar = str(self._fetched(name)) if is_url(name) else name
             samples, error = _read_headers(tar)
-            found += [self._sample(f"{tar}/{stem}", members, notes) for stem, members in samples.items()]
+            others = 0
+            for stem, members in samples.items():
+                if members.keys() & {"txt", "json"} or any(
+                    kind_by_name(one.name) for one in members.values()
+                ):
+                    found.append(self._sample(f"{tar}/{stem}", members, notes))
+                else:
+                    others += len(members)
+            if others:
+                notes.append(f"{name}: {others} files without a clip, image or caption were left alone")
             if error:
                 found.append(Problem(name, f"cannot be read as a tar: {error}"))
         return build_manifest(", ".join(patterns), found, notes)
@@ -67,11 +77,11 @@ class ShardsSource(Source):
             return Problem(key, f"has {len(media)} clips or images, not one: {', '.join(members)}")
         try:
             captions, start, end = self._captions(members, notes)
+            kind = kind_of(media[0].name, media[0].read)
         except ValueError as error:
             return Problem(key, str(error))
         if not captions:
             return Problem(key, f"has no caption: no .txt, and no .json with {self.caption_key!r}")
-        kind = kind_by_name(media[0].name)
         assert kind is not None
         latents, text = members.get("latents.safetensors"), members.get("text.safetensors")
         return ClipRecord(key, media[0], captions, kind, start, end, latents, text)
@@ -86,7 +96,7 @@ class ShardsSource(Source):
                 member = members[suffix]
                 if member.size > MAX_TEXT_BYTES:
                     raise ValueError(f"{member.name} has {member.size} bytes, too many for a caption")
-                texts[suffix], guesses = decode(member.read(), str(member))
+                texts[suffix], guesses = text_of(member.read(), str(member))
                 notes += guesses
         try:
             content = json.loads(texts.get("json", "{}"))
@@ -98,15 +108,27 @@ class ShardsSource(Source):
 
 
 def _read_headers(tar: str) -> tuple[dict[str, dict[str, TarMember]], str]:
-    """A tar's members by sample and suffix, and its error; of a tar that is cut off those before the cut."""
+    """A tar's members by sample and suffix, and its error; of a tar that is cut off those before the cut.
+
+    Names that begin with a dot, and files in folders of such names, do not count, as in a folder.
+    """
     samples: dict[str, dict[str, TarMember]] = {}
+    data: dict[str, tuple[int, int]] = {}  # place and size by name, for links to it
     try:
         with tarfile.open(tar, "r:") as file:
             for member in file:
+                path = PurePosixPath(member.name)
+                beside = posixpath.normpath(path.parent / member.linkname)
+                target = member.linkname if member.islnk() else beside
                 if member.isfile():
+                    data[member.name] = member.offset_data, member.size
+                elif (member.islnk() or member.issym()) and target in data:
+                    data[member.name] = data[target]
+                else:
+                    continue
+                if not any(part.startswith(".") and part != ".." for part in path.parts):
                     stem, suffix = split_name(member.name)
-                    found = TarMember(tar, member.name, member.offset_data, member.size)
-                    samples.setdefault(stem, {})[suffix] = found
+                    samples.setdefault(stem, {})[suffix] = TarMember(tar, member.name, *data[member.name])
     except (OSError, tarfile.TarError) as error:
         return samples, one_line(error)
     return samples, ""

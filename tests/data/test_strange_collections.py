@@ -1,0 +1,311 @@
+"""Collections as people have them: one strange file is one bad entry or a note, never the end of the rest."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from clips import write_video
+from latent_shift.data.check import inspect
+from latent_shift.data.pack import pack
+from latent_shift.data.sources import detect_source
+from latent_shift.data.video_dataset import ClipSettings, VideoDataset
+from latent_shift.media import write_clip
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """The bytes of a small clip."""
+    return write_video(tmp_path_factory.mktemp("clip") / "a.mp4", count=8).read_bytes()
+
+
+def put(name, data=b""):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def keys(manifest):
+    return [record.key for record in manifest.records]
+
+
+def problems_of(manifest):
+    return {problem.where: problem.reason for problem in manifest.problems}
+
+
+# ---- what a file holds ------------------------------------------------------------------------------
+
+
+def moving(path, count=4):
+    """A moving picture of flat frames."""
+    images = [Image.new("RGB", (16, 16), (40 * number, 0, 0)) for number in range(count)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=125)
+
+
+def test_pictures_count_by_what_they_hold():
+    Path("clips").mkdir()
+    for name in ("a.webp", "b.png", "c.gif", "d.apng"):
+        if name == "d.apng":
+            moving("d.png")
+            os.replace("d.png", "clips/d.apng")
+        else:
+            moving(f"clips/{name}")
+    for name in ("e.webp", "f.png", "g.gif"):
+        Image.new("RGB", (16, 16), "red").save(f"clips/{name}")
+    write_clip("clips/h.webp", np.full((6, 16, 16, 3), 9, np.uint8), settings={"frames": 6, "fps": 8})
+    write_clip("clips/i.gif", np.full((6, 16, 16, 3), 9, np.uint8))
+    write_video(Path("clips/j.mp4"), count=4)
+    os.replace("clips/j.mp4", "clips/j.gif")
+    moving("k.gif")
+    os.replace("k.gif", "clips/k.mp4")
+    Image.new("RGB", (16, 16), "red").save("clips/l.jpg")
+    os.replace("clips/l.jpg", "clips/l.png")
+    for file in list(Path("clips").iterdir()):
+        put(file.with_suffix(".txt"), "a thing")
+    manifest = detect_source("clips").read()
+    kinds = "".join(record.key[0] for record in manifest.records if record.kind == "clip")
+    assert kinds == "abcdhijk"
+    report = inspect(manifest)
+    assert report.bad == []
+    assert (report.as_json()["clips"], report.as_json()["images"]) == (8, 4)
+
+
+def test_pictures_in_tars_count_by_what_they_hold(tmp_path):
+    moving("a.webp")
+    moving("b.png")
+    Image.new("RGB", (16, 16), "red").save("c.webp")
+    files = {name: Path(name).read_bytes() for name in ("a.webp", "b.png", "c.webp")}
+    write_tar("t.tar", files | {f"{letter}.txt": b"x" for letter in "abc"})
+    manifest = detect_source("t.tar").read()
+    assert [record.kind for record in manifest.records] == ["clip", "clip", "image"]
+    assert inspect(manifest).bad == []
+    (shard,) = pack(manifest, tmp_path / "packed")
+    assert shard.left_out == {}
+
+
+def test_suffixes_in_capitals(clip):
+    for name in ("HOLIDAY.MP4", "b.mp4", "c.Mp4"):
+        put(f"clips/{name}", clip)
+    for name in ("HOLIDAY.TXT", "b.Txt", "c.txt", "c.TXT"):
+        put(f"clips/{name}", name)
+    manifest = detect_source("clips").read()
+    assert {record.key: record.captions for record in manifest.records} == {
+        "HOLIDAY.MP4": ("HOLIDAY.TXT",), "b.mp4": ("b.Txt",), "c.Mp4": ("c.txt",),
+    }  # fmt: skip
+    assert problems_of(manifest) == {"c.TXT": "a caption without a clip or image of the same name"}
+    put("TABLE.CSV", "path,caption\nclips/b.mp4,x\n")
+    assert len(detect_source("TABLE.CSV").read().records) == 1
+
+
+# ---- hidden files, links, locked files --------------------------------------------------------------
+
+
+def write_tar(name, files, links=()):
+    with tarfile.open(name, "w") as tar:
+        for file, data in files.items():
+            member = tarfile.TarInfo(file)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for file, kind, target in links:
+            member = tarfile.TarInfo(file)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+
+
+def test_hidden_files_of_a_tar_and_other_files_are_no_bad_entries(clip):
+    files = {"0.mp4": clip, "0.txt": b"x", "._0.mp4": b"fork", "._0.txt": b"fork", ".DS_Store": b"store"}
+    files |= {
+        "__MACOSX/._0.mp4": b"fork",
+        ".git/0.mp4": clip,
+        "README.md": b"read",
+        "./1.mp4": clip,
+        "./1.txt": b"y",
+    }
+    write_tar("t.tar", files)
+    manifest = detect_source("t.tar").read()
+    assert keys(manifest) == ["t.tar/0", "t.tar/1"]
+    assert manifest.problems == ()
+    assert manifest.notes == ("t.tar: 1 files without a clip, image or caption were left alone",)
+
+
+def test_links_in_a_tar_are_the_files_that_they_lead_to(clip):
+    links = [("a/1.mp4", tarfile.LNKTYPE, "a/0.mp4"), ("a/2.mp4", tarfile.SYMTYPE, "0.mp4")]
+    write_tar("t.tar", {"a/0.mp4": clip} | {f"a/{number}.txt": b"x" for number in range(3)}, links)
+    manifest = detect_source("t.tar").read()
+    assert [record.file.read() == clip for record in manifest.records] == [True] * 3
+
+
+def test_links_to_folders_are_followed_and_loops_once(clip):
+    put("all/real/a.mp4", clip)
+    put("all/real/a.txt", "x")
+    put("park/b.mp4", clip)
+    put("park/b.txt", "x")
+    os.symlink("../park", "all/park")
+    os.symlink("..", "all/real/loop")
+    os.symlink("real", "all/again")
+    os.symlink("../nowhere.mp4", "all/gone.mp4")
+    os.symlink("self.mp4", "all/self.mp4")
+    os.mkfifo("all/pipe.mp4")
+    manifest = detect_source("all").read()
+    assert keys(manifest) == ["park/b.mp4", "real/a.mp4"]
+    assert problems_of(manifest) == {
+        "gone.mp4": "is a link to nothing", "self.mp4": "is a link to nothing", "pipe.mp4": "is no file",
+    }  # fmt: skip
+    repeated = [note.split(":")[0] for note in manifest.notes]
+    assert repeated == ["all/again", "all/real/loop"]
+
+
+def test_what_may_not_be_read_is_one_bad_entry(clip):
+    for name in ("a", "b", "locked/c", "d"):
+        put(f"clips/{name}.mp4", clip)
+        put(f"clips/{name}.txt", "x")
+    for file in ("clips/b.txt", "clips/d.mp4", "clips/locked"):
+        os.chmod(file, 0)
+    if os.access("clips/b.txt", os.R_OK):
+        pytest.skip("root may read everything")
+    try:
+        manifest = detect_source("clips").read()
+        bad = dict(inspect(manifest).bad)
+    finally:
+        os.chmod("clips/locked", 0o755)
+    assert set(bad) == {"b.mp4", "d.mp4", "locked"}
+    assert all("Permission denied" in reason for reason in bad.values())
+
+
+def test_a_caption_that_cannot_be_read_is_one_bad_entry(clip):
+    for name in "ab":
+        put(f"clips/{name}.mp4", clip)
+    put("clips/a.txt", "x")
+    put("clips/b.txt", b"\x89PNG\r\n\0\0\0picture")
+    manifest = detect_source("clips").read()
+    assert keys(manifest) == ["a.mp4"]
+    assert (
+        problems_of(manifest)["b.mp4"]
+        == "no caption: clips/b.txt: is no text: it holds bytes of 0; save it as UTF-8"
+    )
+
+
+def test_names_that_are_not_utf_8_are_checked_packed_and_split(clip, tmp_path):
+    for name in (b"a", b"caf\xe9", b"caf\xe8"):
+        os.makedirs(b"clips", exist_ok=True)
+        for suffix, data in ((b".mp4", clip), (b".txt", b"x")):
+            Path(os.fsdecode(b"clips/" + name + suffix)).write_bytes(data)
+    Path(os.fsdecode(b"clips/\xff.mp4")).write_bytes(b"no clip")
+    Path(os.fsdecode(b"clips/\xff.txt")).write_bytes(b"x")
+    manifest = detect_source("clips").read()
+    assert keys(manifest)[0] == "a.mp4"
+    assert len(manifest.split(1, seed=0)[0].records) == 3
+    report = inspect(manifest)
+    assert [key for key, _ in report.bad] == ["\\udcff.mp4"]
+    report.summary().encode()
+    (shard,) = pack(manifest, tmp_path / "packed")
+    assert (shard.samples, list(shard.left_out)) == (3, ["\\udcff.mp4"])
+    assert len(detect_source("packed/*.tar").read().records) == 3
+
+
+# ---- tables -----------------------------------------------------------------------------------------
+
+
+def table(clip, text, name="t.csv"):
+    for letter in "abc":
+        put(f"{letter}.mp4", clip)
+    put(name, text)
+    manifest = detect_source(name).read()
+    return {record.key: record.captions for record in manifest.records}, problems_of(manifest)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "left"),
+    [
+        ('path,caption\na.mp4,"a bar moves\nb.mp4,x\nc.mp4,y\n', 2, "bc"),
+        ('path,caption\na.mp4,"a bar moves\nb.mp4,"x, y"\nc.mp4,y\n', 2, "bc"),
+        ('path,caption\na.mp4,x\nb.mp4,y\nc.mp4,"z', 4, "ab"),
+        ('path,caption\na.mp4,"x\nb.mp4,"y\nc.mp4,z\n', 2, "c"),
+        ('caption,path\n"x,a.mp4\ny,b.mp4\n"z",c.mp4\n', 2, "bc"),
+        ('path,caption\na.mp4,"x\nb.mp4,a disk of 5"\nc.mp4,z\n', 2, "bc"),
+    ],
+)
+def test_a_quotation_mark_that_is_never_closed_costs_one_line(clip, text, line, left):
+    captions, problems = table(clip, text)
+    assert "".join(key[0] for key in captions) == left
+    assert problems[f"t.csv line {line}"] == "opens a quotation mark that is never closed"
+    with pytest.raises(ValueError, match=r"table t\.csv: its first line opens a quotation mark"):
+        table(clip, '"path,caption\na.mp4,x\n')
+
+
+def test_many_quotation_marks_that_are_never_closed_are_soon_found(clip):
+    captions, problems = table(clip, "path,caption\n" + 'a.mp4,"x\n' * 3000 + "b.mp4,y\n")
+    assert captions == {"b.mp4": ("y",)}
+    assert len(problems) == 3000
+
+
+def test_quotes_blanks_and_line_ends_of_tables(clip):
+    text = 'path, caption\r\na.mp4, "a dog, a cat"\r\nb.mp4 ,"a 5"" disk" \r\nc.mp4,"one\r\nof two lines"\r\n'
+    expected = {"a.mp4": ("a dog, a cat",), "b.mp4": ('a 5" disk',), "c.mp4": ("one of two lines",)}
+    assert table(clip, text) == (expected, {})
+    assert table(clip, text.replace("\r\n", "\r")) == (expected, {})
+    odd = 'path\tcaption\na.mp4\ta 5" disk\nb.mp4\ta\u2028line\x0cof one\x85row\nc.mp4\t "x, y"\n'
+    assert table(clip, odd, "t.tsv")[0] == {
+        "a.mp4": ('a 5" disk',), "b.mp4": ("a line of one row",), "c.mp4": ("x, y",),
+    }  # fmt: skip
+
+
+def test_json_lines_end_at_line_ends_only(clip):
+    text = '{"path": "a.mp4", "caption": "a\u2028b\x85c"}\r{"path": "b.mp4", "caption": "x"}\n'
+    assert table(clip, text, "t.jsonl")[0] == {"a.mp4": ("a b c",), "b.mp4": ("x",)}
+
+
+def test_a_cell_that_can_be_no_file_name_is_one_problem(clip):
+    captions, problems = table(clip, f"path,caption\n{'x' * 3000}.mp4,x\na.mp4,y\n")
+    assert list(captions) == ["a.mp4"]
+    assert "File name too long" in problems[f"{'x' * 3000}.mp4"]
+
+
+# ---- how frames are shown ---------------------------------------------------------------------------
+
+
+def interlaced(stream):
+    stream.options = {"x264-params": "interlaced=1"}
+
+
+def test_remarks_on_frames_are_notes_of_the_check_and_warnings_of_a_training():
+    for name in ("a.mp4", "b.mp4"):
+        path = put(f"clips/{name}")
+        write_video(path, edit=interlaced)
+        put(path.with_suffix(".txt"), "x")
+    manifest = detect_source("clips").read()
+    notes = inspect(manifest).as_json()["notes"]
+    assert [note.split(":")[0] for note in notes] == ["a.mp4", "b.mp4"]
+    videos = VideoDataset(manifest, ClipSettings(num_frames=4, fps=8, height=48, width=64), seed=0)
+    with pytest.warns(UserWarning, match=r"clips/.\.mp4: is interlaced") as told:
+        _ = [videos[index] for index in range(6)]
+    assert len(told) == 1
+
+
+def test_a_damaged_film_does_not_pass_in_silence():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    with av.open("whole.avi", "w") as film:
+        stream = film.add_stream("mpeg4", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for shift in range(16):
+            image = np.roll(noise, shift, axis=1)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        film.mux(stream.encode(None))
+    data = bytearray(Path("whole.avi").read_bytes())
+    for place in range(len(data) // 2, len(data) // 2 + 400, 7):
+        data[place] ^= 0x55
+    put("clips/a.avi", bytes(data))
+    put("clips/a.txt", "x")
+    report = inspect(detect_source("clips").read()).as_json()
+    assert report["bad"] or any("holds damaged frames" in note for note in report["notes"])

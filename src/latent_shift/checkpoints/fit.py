@@ -92,7 +92,7 @@ def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[st
 
 
 def scheduler_problem(config: dict[str, Any]) -> str | None:
-    """Why a scheduler's configuration cannot sample a model of noise or velocity by betas; None: it can."""
+    """Return why a scheduler cannot sample a model of noise or velocity by betas; None where it can."""
     kind, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
     if kind not in SCHEDULER_CLASSES or config.get("use_flow_sigmas") or prediction not in _PREDICTIONS:
         flow = " (flow matching)" if "Flow" in str(kind) or "flow" in str(prediction) else ""

@@ -132,6 +132,34 @@ def test_text_files_hold_a_prompt_a_line(tmp_path):
     assert read_prompts(file) == [{"prompt": "a red circle"}, {"prompt": "a blue star"}]
 
 
+def test_lines_of_prompts_end_at_line_ends_only(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "a\u2028red\x85circle"}, {"prompt": "a\x0cstar"}]
+    file.write_bytes("\r".join(json.dumps(line, ensure_ascii=False) for line in lines).encode())
+    assert read_prompts(file) == lines
+    text = tmp_path / "prompts.txt"
+    text.write_bytes("a\u2028red\x85circle\ra\x0cstar".encode())
+    assert read_prompts(text) == lines
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be"])
+def test_prompts_in_other_encodings_are_read_with_a_warning(tmp_path, encoding):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("a café\na bar".encode(encoding))
+    with pytest.warns(UserWarning, match=r"--prompts .*prompts\.txt: .*(UTF-16|Windows-1252)"):
+        assert read_prompts(file) == [{"prompt": "a café"}, {"prompt": "a bar"}]
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative"])
+def test_a_text_that_utf_8_cannot_hold_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"the {name} 'caf.*' is no text that UTF-8 can hold"):
+        parse_request(**({"prompt": "x"} | {name: "caf\udce9"}))
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": "x"} | {name: "a \ud800"}))
+    with pytest.raises(ValueError, match=rf"prompts\.jsonl line 1: the {name} .* is no text"):
+        read_prompts(file)
+
+
 def test_json_lines_hold_an_object_a_line(tmp_path):
     lines = [
         {"prompt": "a", "seed": 1, "frames": 8, "steps": 4, "guidance": 3, "negative": "b", "output": "c.gif"}

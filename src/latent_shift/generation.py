@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from latent_shift import __version__
+from latent_shift.data.caption_io import text_lines, text_of
+from latent_shift.io import printable, warn
 from latent_shift.limits import MAX_SEED
 from latent_shift.systems.base import (
     GenerationRequest,
@@ -147,17 +149,20 @@ def parse_request(**values: Any) -> FileRequest:
 def read_prompts(file: Path) -> list[dict[str, Any]]:
     """The checked values of each prompt in a file: .txt has one prompt a line, .jsonl one object.
 
-    Empty lines, and those of a .txt that begin with #, are skipped. Raises ValueError naming file and line.
+    Empty lines, and those of a .txt that begin with #, are skipped. Warns where the encoding is a guess.
+    Raises ValueError naming file and line.
     """
     if file.suffix.lower() not in (".txt", ".jsonl"):
         raise ValueError(f"--prompts {file}: expected a .txt or .jsonl file")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--prompts {file}: is not UTF-8 text ({error})") from error
+        text, guesses = text_of(file.read_bytes(), str(file))
     except OSError as error:
         raise ValueError(f"--prompts {file}: {error.strerror}") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    except ValueError as error:
+        raise ValueError(f"--prompts {error}") from error
+    for guess in guesses:
+        warn(f"--prompts {guess}")
+    numbered = [(number, line.strip()) for number, line in enumerate(text_lines(text), 1) if line.strip()]
     if file.suffix.lower() == ".jsonl":
         found = [_parse_jsonl(f"{file} line {number}", line) for number, line in numbered]
     else:
@@ -189,6 +194,8 @@ def _explain(error: ValidationError, option: str = "") -> str:
         return f"unknown key {name!r}; known are {', '.join(FileRequest.model_fields)}"
     if first["type"] == "missing":
         return f"has no {name}"
+    if first["type"] == "string_unicode":
+        return f"the {name} {printable(first['input'])!r} is no text that UTF-8 can hold"
     if name == "prompt":
         return "the prompt is empty" if isinstance(first["input"], str) else "the prompt must be text"
     return f"{option}{name} {first['input']!r}: {first['msg'].removeprefix('Input ')}"

@@ -10,7 +10,6 @@ from latent_shift.evaluation.clip_files import (
     ClipReadOptions,
     choose_clips,
     list_clips,
-    read_caption,
     read_frames,
     scan_folder,
 )
@@ -58,8 +57,8 @@ def test_the_first_frames_are_read_in_order_of_names(folder):
     assert [found.name(clip) for clip in found.clips] == ["0.mp4", "1.mp4", "2.mp4", "more/3.mp4"]
     assert numbers(read_frames(found.clips[0], ClipReadOptions(frames=4))) == [0, 1, 2, 3]
     assert numbers(read_frames(found.clips[0], ClipReadOptions(frames=4, fps=4))) == [0, 2, 4, 6]
-    assert read_caption(folder / "0.mp4") == "a gray clip"
-    assert read_caption(folder / "1.mp4") is None
+    assert found.captions[folder / "0.mp4"] == "a gray clip"
+    assert found.captions.get(folder / "1.mp4") is None
 
 
 def test_animated_webp_counts_as_a_clip(tmp_path):

@@ -7,6 +7,7 @@ become one line each.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -20,6 +21,8 @@ DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run the program on `arguments` (those of the process where None) and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text, and a terminal no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings_as_lines():
             status = app(args=arguments, prog_name="latent-shift", standalone_mode=False)

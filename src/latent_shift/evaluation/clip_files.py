@@ -9,7 +9,7 @@ Shapes: B clips, F frames, H, W pixels, uint8 (F, H, W, 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from latent_shift.data.caption_io import (
+    caption_files,
+    caption_key,
+    caption_lines,
+    is_caption_file,
+    read_text,
+)
+from latent_shift.io import FileList, list_files, printable
 from latent_shift.limits import MAX_FPS, MIN_FPS
-from latent_shift.media import CLIP_SUFFIXES, IMAGE_SUFFIXES, open_clip, probe, read_clip
+from latent_shift.media import (
+    CLIP_SUFFIXES,
+    IMAGE_SUFFIXES,
+    EndsEarlyError,
+    kind_by_name,
+    kind_of,
+    open_clip,
+    read_clip,
+)
 
 Frames = NDArray[np.uint8]
 Fit = Literal["exact", "crop", "stretch"]
@@ -74,10 +90,12 @@ class FolderScan:
     unreadable: dict[str, str] = field(default_factory=dict)
     short: dict[str, str] = field(default_factory=dict)
     sizes: dict[tuple[int, int], str] = field(default_factory=dict)  # (height, width), and one file of it
+    captions: dict[Path, str] = field(default_factory=dict)  # of the clips that have one
+    remarks: list[str] = field(default_factory=list)  # on how frames are shown and captions were read
 
     def name(self, clip: Path) -> str:
         """Return a clip's name, below the folder."""
-        return clip.relative_to(self.folder).as_posix()
+        return printable(clip.relative_to(self.folder).as_posix())
 
 
 def scan_folder(
@@ -90,10 +108,21 @@ def scan_folder(
     result), and for different sizes with fit "exact".
     """
     found = FolderScan(folder)
-    for file in list_clips(folder, images=read.frames == 1):
-        name = found.name(file)
+    files, listed = _list(folder, images=read.frames == 1)
+    texts = caption_files(listed.files)
+    for path, reason in listed.unreadable.items():
+        if path.is_dir() or is_caption_file(path) or kind_by_name(path.name) is not None:
+            found.unreadable[found.name(path)] = f"{path}: {reason}"
+    for file in files:
+        name, text = found.name(file), texts.get(caption_key(file))
         try:
-            size = _check(file, read)
+            size, remarks = _check(file, read)
+            if text is not None:
+                content, guesses = read_text(text)
+                found.remarks += guesses
+                if captions := caption_lines(content):
+                    found.captions[file] = captions[0]
+            found.remarks += [f"{name}: {remark}" for remark in remarks]
         except TooShortError as error:
             found.short[name] = str(error)
         except ValueError as error:
@@ -116,15 +145,29 @@ def scan_folder(
 
 def list_clips(folder: Path, *, images: bool = False) -> list[Path]:
     """List the clips (and images) in a folder and below, by name. Raises ValueError where there is none."""
+    return _list(folder, images=images)[0]
+
+
+def _list(folder: Path, *, images: bool) -> tuple[list[Path], FileList]:
+    """List the clips of a folder, and all that lies in it."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder of clips")
+    listed = list_files(folder)
     known = {*SUFFIXES, *(IMAGE_SUFFIXES if images else ())}
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in known and file.is_file()]
-    files = [file for file in files if not file.name.startswith(".")]
+    files = [file for file in listed.files if file.suffix.lower() in known or _moves(file)]
     if not files:
         kinds = " ".join(SUFFIXES)
         raise ValueError(f"{folder}: is empty of clips; expected files of {kinds}")
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix()), listed
+
+
+def _moves(file: Path) -> bool:
+    """Whether a picture is a clip."""
+    try:
+        with file.open("rb") as opened:
+            return kind_of(file.name, opened.read) == "clip"
+    except OSError:
+        return False
 
 
 def choose_clips(clips: Sequence[Path], count: int | None, seed: int) -> list[Path]:
@@ -138,12 +181,25 @@ def choose_clips(clips: Sequence[Path], count: int | None, seed: int) -> list[Pa
 
 
 def read_batches(
-    files: Sequence[Path], read: ClipReadOptions, batch_size: int
+    files: Sequence[Path],
+    read: ClipReadOptions,
+    batch_size: int,
+    leave_out: Callable[[Path, ValueError], None] | None = None,
 ) -> Iterator[tuple[list[Path], Frames]]:
-    """Decode clips into batches (B, F, H, W, 3) of one size: a batch ends early where the size changes."""
+    """Decode clips into batches (B, F, H, W, 3) of one size: a batch ends early where the size changes.
+
+    files: in this order. batch_size: most clips in a batch. leave_out: is called for a clip that cannot be
+    read after all, and may raise; None raises the error.
+    """
     held: list[tuple[Path, Frames]] = []
     for file in files:
-        frames = read_frames(file, read)
+        try:
+            frames = read_frames(file, read)
+        except ValueError as error:
+            if leave_out is None:
+                raise
+            leave_out(file, error)
+            continue
         if held and (len(held) == batch_size or frames.shape != held[0][1].shape):
             yield [path for path, _ in held], np.stack([clip for _, clip in held])
             held = []
@@ -163,8 +219,11 @@ def read_frames(file: Path, read: ClipReadOptions) -> Frames:
             raise TooShortError(f"{file}: has {len(frames)} frames, {read.frames} are asked for")
     else:
         _check(file, read)
-        with open_clip(file) as clip:
-            frames = clip.frames([number / read.fps for number in range(read.frames)])
+        try:
+            with open_clip(file) as clip:
+                frames = clip.frames([number / read.fps for number in range(read.frames)])
+        except EndsEarlyError as error:
+            raise TooShortError(str(error)) from error
     if read.fit != "crop":
         return frames
     _, height, width, _ = frames.shape
@@ -173,16 +232,10 @@ def read_frames(file: Path, read: ClipReadOptions) -> Frames:
     return frames[:, top : top + side, left : left + side]
 
 
-def read_caption(file: Path) -> str | None:
-    """Read the first line of the .txt beside a clip; None where there is none."""
-    text = file.with_suffix(".txt")
-    lines = text.read_text(encoding="utf-8").split("\n") if text.is_file() else []
-    return lines[0].strip() if lines and lines[0].strip() else None
-
-
-def _check(file: Path, read: ClipReadOptions) -> tuple[int, int]:
-    """Height and width of a file with a header that promises the frames requested."""
-    header = probe(file)
+def _check(file: Path, read: ClipReadOptions) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Height and width, and remarks on frames, of a file with a header that promises the frames requested."""
+    with open_clip(file) as clip:
+        header, remarks = clip.facts, clip.notes
     if read.fps is None:
         frames = header.frames if header.frames is not None else round(header.duration * header.fps)
         if header.kind == "clip" and frames < read.frames:
@@ -195,7 +248,7 @@ def _check(file: Path, read: ClipReadOptions) -> tuple[int, int]:
             raise TooShortError(f"{file}: ends at {header.duration:.2f} s, {needed:.2f} s are asked for")
     if header.kind == "image" and read.frames > 1:
         raise TooShortError(f"{file}: is a single image, {read.frames} frames are asked for")
-    return header.height, header.width
+    return (header.height, header.width), remarks
 
 
 def _refuse(files: dict[str, str], folder: Path, reason: str, option: str, allowed: bool) -> None:

@@ -94,8 +94,8 @@ def evaluate(
         on_progress=on_progress,
     )
     if isinstance(reference, ClipSource):
-        notes += reference.notes
-        reference = run(reference, extractors, reuse=True)
+        real, reference = reference, run(reference, extractors, reuse=True)
+        notes += real.notes
     infos: dict[str, MetricInfo] = {}
     rows, shown = [], []
     for source in sources:
@@ -225,9 +225,10 @@ def reference_from_file(file: Path, extractors: Sequence[Extractor]) -> SourceFe
 def first_examples(source: ClipSource, count: int) -> list[Example]:
     """Return the first clips of a source for the report's page."""
     row = _RowMetrics(source, (), MetricOptions(), count)
-    batches = source.batches()
-    while len(row.examples) < min(count, len(source)):
-        row.update(next(batches))
+    for batch in source.batches() if count else ():
+        row.update(batch)
+        if len(row.examples) == count:
+            break
     return row.examples
 
 

@@ -23,16 +23,18 @@ from numpy.typing import NDArray
 
 from latent_shift.evaluation.clip_files import (
     ClipReadOptions,
+    TooShortError,
     choose_clips,
     read_batches,
-    read_caption,
     scan_folder,
 )
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.prompt_sets import Prompt, PromptSet
+from latent_shift.io import printable
 
 Clips = NDArray[np.uint8]
 BATCH_SIZE = 8
+MAX_REMARKS = 5  # on clips of a folder, in a report
 DEFAULT_FPS = 8.0  # at which clips without a rate of their own are shown
 
 
@@ -61,8 +63,8 @@ class ClipSource(ABC):
     read: how the clips are read, recorded with every metric; generated clips have its frames and rate.
     settings: of the row, such as model and steps. metric_settings: on which every figure of these clips
     depends, such as the prompt set: figures of other settings stand in another column. stamp: a hash over
-    the clips where they are files, so that saved features of them can be used again. notes: sentences for
-    the report. fps: frames a second at which the report's page shows the clips.
+    the clips where they are files, so that saved features of them can be used again. fps: frames a second at
+    which the report's page shows the clips.
     """
 
     def __init__(
@@ -77,7 +79,11 @@ class ClipSource(ABC):
         self.name, self.read, self.fps = name, read, fps or read.fps or DEFAULT_FPS
         self.settings, self.metric_settings = settings or {}, metric_settings or {}
         self.stamp = ""
-        self.notes: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the report, complete when all clips are read."""
+        return []
 
     @abstractmethod
     def __len__(self) -> int:
@@ -106,12 +112,20 @@ class FolderClips(ClipSource):
         allow_unreadable: bool = False,
         allow_short: bool = False,
     ) -> None:
-        super().__init__(folder.resolve().name, read)
+        super().__init__(printable(folder.resolve().name), read)
         self.scan = scan_folder(folder, read, allow_unreadable=allow_unreadable, allow_short=allow_short)
-        self.batch_size = batch_size
-        if left_out := sorted({**self.scan.unreadable, **self.scan.short}):
-            self.notes = [f"{len(left_out)} of {folder.name} left out: {', '.join(left_out)}"]
+        self.batch_size, self.allow_unreadable, self.allow_short = batch_size, allow_unreadable, allow_short
         self._set_files(choose_clips(self.scan.clips, count, seed))
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the report: clips left out so far, and remarks on those that are read."""
+        folder = printable(self.scan.folder.name)
+        left_out = sorted({**self.scan.unreadable, **self.scan.short})
+        notes = [f"{len(left_out)} of {folder} left out: {', '.join(left_out)}"] if left_out else []
+        notes += [f"{folder}: {printable(remark)}" for remark in self.scan.remarks[:MAX_REMARKS]]
+        more = len(self.scan.remarks) - MAX_REMARKS
+        return [*notes, f"{folder}: and {more} more remarks"] if more > 0 else notes
 
     def _set_files(self, files: list[Path]) -> None:
         sizes = "\n".join(f"{self.scan.name(file)} {file.stat().st_size}" for file in files)
@@ -141,9 +155,22 @@ class FolderClips(ClipSource):
 
     def batches(self) -> Iterator[ClipBatch]:
         """Yield the clips, decoded, each batch of one size."""
-        for files, clips in read_batches(self.files, self.read, self.batch_size):
+        read: list[Path] = []
+        for files, clips in read_batches(self.files, self.read, self.batch_size, self._leave_out):
             names = [self.scan.name(file) for file in files]
-            yield ClipBatch(names, clips, [read_caption(file) for file in files], notes=names)
+            read += files
+            yield ClipBatch(names, clips, [self.scan.captions.get(file) for file in files], notes=names)
+        if len(read) < len(self.files):
+            self._set_files(read)
+
+    def _leave_out(self, file: Path, error: ValueError) -> None:
+        """Note a clip that turned out bad when it was read. Raises ValueError unless that is allowed."""
+        short = isinstance(error, TooShortError)
+        if not (self.allow_short if short else self.allow_unreadable):
+            raise ValueError(
+                f"{error}; leave it out with --allow-{'short' if short else 'unreadable'}"
+            ) from error
+        (self.scan.short if short else self.scan.unreadable)[self.scan.name(file)] = str(error)
 
 
 @dataclass(frozen=True)

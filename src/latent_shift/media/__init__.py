@@ -20,6 +20,7 @@ Shapes: F frames, H, W pixels, 3 channels RGB, uint8 0..255.
 from latent_shift.media.decode import (
     CLIP_SUFFIXES,
     IMAGE_SUFFIXES,
+    EndsEarlyError,
     File,
     Frames,
     HeldFile,
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_RATES",
     "WRITERS",
     "Clip",
+    "EndsEarlyError",
     "Facts",
     "File",
     "Frames",

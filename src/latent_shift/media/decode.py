@@ -67,6 +67,10 @@ def kind_by_name(name: str) -> Kind | None:
     return "image" if suffix in IMAGE_SUFFIXES else None
 
 
+class EndsEarlyError(ValueError):
+    """A clip that is sound as far as it goes, and does not go as far as requested."""
+
+
 @contextmanager
 def named_errors(file: File) -> Iterator[None]:
     """Turn whatever a decoder raises for a bad or missing file into a ValueError that names the file."""
@@ -81,7 +85,8 @@ def named_errors(file: File) -> Iterator[None]:
         yield
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
-        raise ValueError(f"{file}: cannot be read as a clip or image: {reason}") from error
+        kind = EndsEarlyError if isinstance(error, EndsEarlyError) else ValueError
+        raise kind(f"{file}: cannot be read as a clip or image: {reason}") from error
 
 
 def open_bytes(file: File) -> BinaryIO:

@@ -28,6 +28,7 @@ from PIL import Image
 from latent_shift.media.decode import (
     MAX_DECODED_BYTES,
     PICTURE_FORMATS,
+    EndsEarlyError,
     File,
     Frames,
     Kind,
@@ -194,7 +195,7 @@ class _Pictures(Clip):
     def _nearest(self, times: Sequence[float]) -> list[Picture]:
         places = [int(np.ceil(time * self.facts.fps - 0.5 - CLOSE)) for time in times]
         if places[-1] >= len(self._pictures):
-            raise ValueError(f"ends before {times[-1]:.2f} s")
+            raise EndsEarlyError(f"ends before {times[-1]:.2f} s")
         return [self._pictures[place] for place in places]
 
     def _all(self) -> Iterator[Picture]:
@@ -267,7 +268,7 @@ class _Video(Clip):
             raise ValueError(f"no frame at {times[0]:.2f} s can be decoded")
         for wanted in times[len(chosen) :]:
             if wanted > self._reach(*before):
-                raise ValueError(f"ends before {wanted:.2f} s; its last frame is at {before[0]:.2f} s")
+                raise EndsEarlyError(f"ends before {wanted:.2f} s; its last frame is at {before[0]:.2f} s")
             chosen.append(self._pixels(before[1]))
         return chosen
 

@@ -61,7 +61,10 @@ class GenerationRequest(BaseModel):
     fps: Fps | None = None
     steps: Steps | None = None
     guidance: Guidance | None = None
-    negative: str | None = Field(None, description="negative prompt")
+    # With a constraint, whatever it is, a text is refused that UTF-8 cannot hold.
+    negative: Annotated[str, StringConstraints(min_length=0)] | None = Field(
+        None, description="negative prompt"
+    )
     height: Side | None = None
     width: Side | None = None
 

@@ -31,9 +31,9 @@ Kind = Literal["clip", "image"]
 
 CLIP_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".flv", ".ogv", ".wmv",
-    ".gif", ".apng",
+    ".gif",
 )  # fmt: skip
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".apng", ".webp", ".bmp")
 PICTURE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
 # What FFmpeg may open: plain containers, so that no playlist in a stranger's file makes it fetch other files.
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf"

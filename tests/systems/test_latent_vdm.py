@@ -238,6 +238,17 @@ def test_only_the_layers_are_trained_where_the_recipe_says_so(recipe):
     train(task, ignore)
 
 
+def test_images_give_the_layers_a_gradient_of_zero(recipe):
+    """Several processes (DDP) wait for a gradient of every parameter in every step."""
+    task = build_task(recipe("latent_vdm", image_batch_ratio=1.0)).train()
+    data = task.dataset(ignore)
+    metrics = task(default_collate([data[number] for number in range(2)]), StepRNG.of(1, 2))
+    metrics["loss"].backward()
+    assert metrics["loss"] == metrics["image_loss"]
+    assert all(one.grad is not None for one in task.parameters() if one.requires_grad)
+    assert not any(one.grad.any() for one in temporal_parameters(task.unet).values())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -211,6 +211,7 @@ def test_twelve_steps_lower_the_loss_and_the_folder_is_a_stock_image_model(recip
     assert any(not torch.equal(value, base[name]) for name, value in stock.items())  # trained, too
 
 
+@pytest.mark.slow
 def test_samples_and_a_second_stage_from_the_layers_of_the_first(recipe, tmp_path):
     model = train(build_task(recipe("latent_vdm", steps=2, sample_every=2)), ignore)
     assert (tmp_path / "latent_vdm" / "samples" / "step-00000002.gif").is_file()
@@ -219,6 +220,7 @@ def test_samples_and_a_second_stage_from_the_layers_of_the_first(recipe, tmp_pat
     assert all(torch.equal(value, trained[name]) for name, value in further.unet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(recipe, tmp_path):
     def weights(**changes):
         model = train(build_task(recipe("latent_vdm", checkpoint_every=2, **changes)), ignore)

@@ -63,6 +63,7 @@ def gmac(unet, frames, side, text_width, text_length=77, digits=3):
 # ---- the small size, for Moving Shapes --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "parameters", "added", "of_six", "of_sixteen"),
     [

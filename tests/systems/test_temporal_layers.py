@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import UNet2DModel
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -193,6 +194,10 @@ def test_what_cannot_be():
     add_temporal_layers(unet, only(ResnetBlock2D))
     with pytest.raises(ValueError, match="has temporal layers already"):
         add_temporal_layers(unet, only(ResnetBlock2D))
+    hooked = tiny_unet()
+    add_hook_to_module(hooked.mid_block.resnets[0], ModelHook())
+    with pytest.raises(ValueError, match="hooks on blocks of this U-Net would hide its temporal layers"):
+        add_temporal_layers(hooked, only(ResnetBlock2D))
     with pytest.raises(ValueError, match="num_frames=0 must be"):
         set_num_frames(unet, 0)
     with (

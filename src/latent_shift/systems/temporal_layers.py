@@ -92,7 +92,8 @@ def add_temporal_layers(unet: nn.Module, make: Make) -> None:
             or None. A layer gets the device, dtype and mode of the U-Net.
 
     Raises:
-        ValueError: where the U-Net has temporal layers already, or gets none.
+        ValueError: where the U-Net has temporal layers already, or gets none, and where hooks of accelerate
+            or diffusers would hide them.
     """
     if _blocks(unet):
         raise ValueError("this U-Net has temporal layers already: call remove_temporal_layers(unet) first")
@@ -100,6 +101,8 @@ def add_temporal_layers(unet: nn.Module, make: Make) -> None:
     layers = [(block, layer) for path, block in found if (layer := make(path, block)) is not None]
     if not layers:
         raise ValueError("no block of this U-Net got a temporal layer; a shifted one has to be stock first")
+    if any("forward" in vars(block) for block, _ in layers):
+        raise ValueError("hooks on blocks of this U-Net would hide its temporal layers: add the layers first")
     state, like = TemporalState(), next(_model(unet).parameters())
     for block, layer in layers:
         # Not layer.to: that of diffusers' models warns of every cast.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -42,16 +43,24 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
     return scale_latents(vae, torch.cat(parts).float())
 
 
-def decode_latents(vae: AutoencoderKL, latents: Tensor, chunk: int, *, upcast: bool = False) -> Tensor:
+def decode_latents(
+    vae: AutoencoderKL, latents: Tensor, chunk: int, *, upcast: bool = False, generator: Any = None
+) -> Tensor:
     """Images (N, 3, H, W) from -1 to 1 of scaled latents (N, C, h, w).
 
     chunk: latents decoded together; fewer take less memory. upcast: whether a float16 autoencoder with
     `force_upcast` in its configuration decodes in float32. SDXL's first one overflows otherwise; stock
-    pipelines do so in SDXL's layout only. vae: the autoencoder.
+    pipelines do so in SDXL's layout only. generator: for decoders that draw noise, one or N of them. vae: the
+    autoencoder.
     """
     with _float32(vae) if upcast else nullcontext():
         unscaled = unscale_latents(vae, latents.to(vae.dtype))
-        return torch.cat([vae.decode(part, return_dict=False)[0] for part in unscaled.split(chunk)])
+        images = []
+        for first in range(0, len(unscaled), chunk):
+            rows = slice(first, first + chunk)
+            own = generator[rows] if isinstance(generator, list) else generator
+            images.append(vae.decode(unscaled[rows], return_dict=False, generator=own)[0])
+        return torch.cat(images)
 
 
 @torch.no_grad()

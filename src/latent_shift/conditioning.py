@@ -103,7 +103,12 @@ def stack_embeds(*parts: PromptEmbeds) -> PromptEmbeds:
 
 
 def repeat_per_frame(
-    embeds: PromptEmbeds, num_frames: int, size: tuple[int, int], *, frame_positions: bool
+    embeds: PromptEmbeds,
+    num_frames: int,
+    size: tuple[int, int],
+    *,
+    frame_positions: bool,
+    size_ids: Sequence[Sequence[int]] | None = None,
 ) -> Conditioning:
     """Conditioning of each frame of B clips, in training and in sampling.
 
@@ -113,6 +118,7 @@ def repeat_per_frame(
         size: height and width in pixels; SDXL's size ids are those of an uncropped original of that size
             (arXiv 2307.01952, section 2.2).
         frame_positions: whether the position of each frame is embedded in its text.
+        size_ids: other size ids, six for all, or six for each half of guidance.
     """
     text = embeds.states.repeat_interleave(num_frames, dim=0)
     if frame_positions:
@@ -120,8 +126,9 @@ def repeat_per_frame(
     if embeds.pooled is None:
         return Conditioning(text)
     pooled = embeds.pooled.repeat_interleave(num_frames, dim=0)
-    ids = torch.tensor([*size, 0, 0, *size], device=text.device, dtype=text.dtype)
-    return Conditioning(text, {"text_embeds": pooled, "time_ids": ids.repeat(len(pooled), 1)})
+    ids = torch.tensor(size_ids or [[*size, 0, 0, *size]], device=text.device, dtype=text.dtype)
+    ids = ids.repeat_interleave(len(pooled) // len(ids), dim=0)
+    return Conditioning(text, {"text_embeds": pooled, "time_ids": ids})
 
 
 def add_frame_positions(text: Tensor, num_frames: int) -> Tensor:

@@ -54,17 +54,21 @@ def preprocess_prompts(
 ) -> tuple[list[str] | None, list[str] | None]:
     """Texts for the text encoder; warns (UserWarning) about truncated and unknown words.
 
-    tokenizer: of the text encoder. vocabulary: closed vocabulary in lower case; empty where it is open.
+    tokenizer: of the text encoder; tokens that were added to it (textual inversion) are known words; None
+    where there is no text. vocabulary: closed vocabulary in lower case; empty where it is open.
     prompts, negatives: one text per prompt; None where there are none. fps: frames per second, appended to
     the prompts; None for models that were not tuned so. Returns prompts and negative prompts without unknown
     words. Raises ValueError for a prompt without a known word; a negative prompt may lose all of its words.
     """
     if fps is not None:
         prompts = prompts and [append_fps(prompt, fps) for prompt in prompts]
+    if tokenizer is None and (prompts or negatives):
+        raise ValueError("this pipeline has no text encoder: pass prompt_embeds in place of texts")
     if vocabulary:
-        check_known(prompts or (), vocabulary)
-        prompts = prompts and [_drop_unknown(prompt, vocabulary) for prompt in prompts]
-        negatives = negatives and [_drop_unknown(negative, vocabulary) for negative in negatives]
+        added = added_tokens(tokenizer)
+        check_known(prompts or (), vocabulary, added)
+        prompts = prompts and [_drop_unknown(prompt, vocabulary, added) for prompt in prompts]
+        negatives = negatives and [_drop_unknown(negative, vocabulary, added) for negative in negatives]
     for text in dict.fromkeys([*(prompts or ()), *(negatives or ())]):
         if cut := truncated_text(tokenizer, text):
             warn(f"the text model reads {tokenizer.model_max_length} tokens: {cut!r} is cut off {text!r}")
@@ -78,31 +82,34 @@ def append_fps(text: str, fps: float) -> str:
     return f"{text}, {fps:g} frames a second"
 
 
-def keep_known_words(prompt: str, vocabulary: Collection[str]) -> tuple[str, list[str]]:
+def keep_known_words(
+    prompt: str, vocabulary: Collection[str], added: Collection[str] = ()
+) -> tuple[str, list[str]]:
     """A prompt without words outside a closed vocabulary (lower case), and those words in order, once each.
 
-    Punctuation falls away unnamed. A prompt of known words is returned unchanged, letter by letter.
+    Punctuation falls away unnamed. A prompt of known words is returned unchanged, letter by letter. added:
+    tokens that are known besides, of any characters.
     """
-    parts = _PARTS.findall(prompt)
-    known = [part for part in parts if part.lower() in vocabulary]
+    parts = _split(prompt, added)
+    known = [part for part in parts if part in added or part.lower() in vocabulary]
     if len(known) == len(parts):
         return prompt, []
     unknown = [part for part in parts if part[0].isalnum() and part.lower() not in vocabulary]
     return " ".join(known), list(dict.fromkeys(unknown))
 
 
-def check_known(prompts: Iterable[str], vocabulary: Collection[str]) -> None:
+def check_known(prompts: Iterable[str], vocabulary: Collection[str], added: Collection[str] = ()) -> None:
     """Raise ValueError for a prompt without any word of a closed vocabulary; an empty one is open."""
     for prompt in prompts:
-        if vocabulary and not keep_known_words(prompt, vocabulary)[0]:
+        if vocabulary and not keep_known_words(prompt, vocabulary, added)[0]:
             raise ValueError(
                 f"the model knows no word of {prompt!r}: its vocabulary is closed, and has {len(vocabulary)}"
                 " words (closed_vocabulary in its latent_shift.json)"
             )
 
 
-def _drop_unknown(prompt: str, vocabulary: Collection[str]) -> str:
-    kept, unknown = keep_known_words(prompt, vocabulary)
+def _drop_unknown(prompt: str, vocabulary: Collection[str], added: Collection[str]) -> str:
+    kept, unknown = keep_known_words(prompt, vocabulary, added)
     if unknown:
         warn(f"the model does not know {', '.join(map(repr, unknown))} of {prompt!r}: ignored")
     return kept
@@ -127,9 +134,21 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     """
     if not has_closed_vocabulary(tokenizer):
         return []
-    words = dict.fromkeys(_PARTS.findall(prompt))
+    added = added_tokens(tokenizer)
+    words = dict.fromkeys(part for part in _split(prompt, added) if part not in added)
     pieces = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
     return [word for word, ids in pieces.items() if len(ids) != 1 or ids[0] in tokenizer.all_special_ids]
+
+
+def added_tokens(tokenizer: Any) -> set[str]:
+    """Tokens that were added to a tokenizer, as textual inversion does; none of its special ones."""
+    return set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens) if tokenizer else set()
+
+
+def _split(prompt: str, added: Collection[str]) -> list[str]:
+    """Words, digits and punctuation of a prompt; added tokens are one part each, the longest first."""
+    whole = [re.escape(token) for token in sorted(added, key=len, reverse=True)]
+    return re.findall("|".join([*whole, _PARTS.pattern]), prompt)
 
 
 def has_closed_vocabulary(tokenizer: Any) -> bool:

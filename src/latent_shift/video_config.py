@@ -88,6 +88,11 @@ class VideoConfig(BaseModel):
             raise ValueError("; ".join(wrong)) from error
 
 
+# Settings of models that were never tuned on clips: the stock pipelines' defaults in each layout.
+UNTUNED = VideoConfig()
+UNTUNED_XL = VideoConfig(guidance_scale=5.0)
+
+
 def read_video_config(path: Path) -> VideoConfig:
     """Read a `latent_shift.json`; one in the keys of the first release with a warning (UserWarning).
 

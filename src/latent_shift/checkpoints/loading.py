@@ -125,7 +125,7 @@ def max_steps(path: Path, scheduler: str | None = None) -> int:
 
     scheduler: one of SCHEDULERS; None: the model's own.
     """
-    from latent_shift.pipeline.base import set_timesteps
+    from latent_shift.pipeline.inputs import set_timesteps
 
     folder = detect_layout(path)[0].config_folder if path.is_file() else path
     config = read_json_mapping(folder / "scheduler" / "scheduler_config.json")

@@ -115,10 +115,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def video_config(path: Path) -> VideoConfig:
     """Defaults of a model in sampling; those of an image model where it was never tuned on clips."""
-    from latent_shift.video_config import FILE_NAME, VideoConfig, read_video_config  # imports torch
+    from latent_shift.video_config import FILE_NAME, UNTUNED, UNTUNED_XL, read_video_config  # imports torch
 
     file = path / FILE_NAME
-    return read_video_config(file) if file.is_file() else VideoConfig()
+    if file.is_file():
+        return read_video_config(file)
+    folder = detect_layout(path)[0].config_folder if path.is_file() else path
+    return UNTUNED_XL if (folder / "text_encoder_2").is_dir() else UNTUNED
 
 
 def pixel_multiple(path: Path) -> int:

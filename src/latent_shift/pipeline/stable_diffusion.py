@@ -10,7 +10,8 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from latent_shift.conditioning import PromptEmbeds
-from latent_shift.pipeline.base import VideoPipelineMixin, read_index
+from latent_shift.pipeline.base import VideoPipelineMixin
+from latent_shift.pipeline.folders import read_index
 from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
 
 
@@ -34,17 +35,15 @@ class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
         prompts: list[str] | None,
         negatives: list[str] | None,
         videos_per_prompt: int,
-        given: dict[str, Tensor | None],
+        given: dict[str, Any],
     ) -> tuple[PromptEmbeds, PromptEmbeds | None]:
-        if any("pooled" in name and embeds is not None for name, embeds in given.items()):
-            raise ValueError("pooled_prompt_embeds are for models of SDXL's layout: this one reads none")
-        given = {name: embeds for name, embeds in given.items() if "pooled" not in name}
+        xl_only = {name: given.pop(name) for name in list(given) if "pooled" in name or name.endswith("_2")}
+        self._refuse_xl(**xl_only)
         guided = self.do_classifier_free_guidance
         text, negative = self.encode_prompt(
             prompts, self._execution_device, videos_per_prompt, guided, negatives, **given
         )
         return PromptEmbeds(text), PromptEmbeds(negative) if guided else None
 
-    def _postprocess(self, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[bool] | None]:
-        images, flagged = self.run_safety_checker(images, images.device, dtype)
-        return images, None if flagged is None else [not flag for flag in flagged]
+    def _check_safety(self, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[bool] | None]:
+        return self.run_safety_checker(images, images.device, dtype)

@@ -152,6 +152,15 @@ def test_bad_outputs_are_refused_without_a_trace(tmp_path, name, message):
     assert leftovers(tmp_path) == ["file", "folder.mp4"]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png"])
+@pytest.mark.parametrize("folder", ["run:1", "http:", "100% #1?", "-o", "pipe:0"])
+def test_folders_of_any_name(tmp_path, frames, suffix, folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = media.write_clip(f"{folder}/clip{suffix}", frames[:1])
+    assert len(media.read_clip(path)[0]) == 1
+    assert leftovers(tmp_path / folder) == [f"clip{suffix}"]
+
+
 def test_a_good_output_leaves_no_trace_either(tmp_path):
     media.check_output(tmp_path / "new" / "folder" / "clip.mp4")
     assert leftovers(tmp_path) == []

@@ -107,7 +107,8 @@ def write_image(
 def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    # As an address of a file: of "run:1/clip.mp4" FFmpeg would take "run" for a protocol.
+    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if comment:
             container.metadata["comment"] = comment
         # crf 12 is visually lossless; a clip of a few frames stays small all the same.

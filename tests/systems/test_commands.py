@@ -18,7 +18,10 @@ def test_from_a_recipe_to_scores(recipe, tmp_path, capsys, system):
     assert "a text-to-video model: a" in card
     assert 'latent-shift generate "..." --model' in card
     sampled = ("--model", model, "--frames", 6, "--steps", 2)
-    status, _, said = run_program(capsys, "generate", "a red circle", "--seed", 1, "-o", clip, *sampled)
+    euler = ("--scheduler", "euler")
+    status, _, said = run_program(
+        capsys, "generate", "a red circle", "--seed", 1, "-o", clip, *sampled, *euler
+    )
     assert (status, said) == (0, "")
     frames, _ = media.read_clip(clip)
     assert frames.shape == (6, 64, 64, 3)

@@ -144,6 +144,12 @@ def test_a_folder_keeps_the_options_and_the_image_model(system, image_model, tmp
         systems.inspect(tmp_path / "saved")
 
 
+def test_a_prefix_makes_clips_of_any_image_model(system, image_model):
+    by_prefix = systems.load(f"first_frame:{image_model}", device="cpu")
+    assert (by_prefix.generate([request()]) == system.generate([request()])).all()
+    assert systems.inspect(f"first_frame:{image_model}", scheduler="euler").frames == 16
+
+
 def test_facts(system):
     counted = system.parameters()
     assert (counted.trained, counted.temporal) == (0, 0)

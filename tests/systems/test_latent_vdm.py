@@ -289,7 +289,7 @@ def test_a_saved_model_makes_the_same_clips(system, tmp_path):
     again = systems.load(tmp_path / "saved", device="cpu")
     assert (again.generate([request()]) == system.generate([request()])).all()
     assert again.info() == system.info()
-    assert systems.inspect(tmp_path / "saved") == system.info().defaults
+    assert systems.inspect(tmp_path / "saved", scheduler="ddim") == system.info().defaults
     half = systems.load(tmp_path / "saved", device="cpu", dtype="bf16", scheduler="euler")
     assert {one.dtype for one in half.pipeline.unet.parameters()} == {torch.bfloat16}
     assert half.generate([request()]).dtype == np.uint8

@@ -7,7 +7,7 @@ in sampling the latents of later frames are moved by a constant flow and noised 
 smoothing of the background, which needs a detector of the foreground. Where a U-Net has attention in its
 middle only, as the small one of Moving Shapes, frames hardly influence each other.
 
-    system = FirstFrame.load(image_model)
+    system = systems.load(f"first_frame:{image_model}")
     system.options = FirstFrameOptions(warp=(12, 0))
     system.save(folder)                                 # a folder that `systems.load` opens
 
@@ -116,10 +116,24 @@ class FirstFrame(LatentShift):
         )
 
     @classmethod
-    def inspect(cls, path: str | Path, *, loras: Sequence[str] = (), **options: Any) -> RequestDefaults:
-        """See `LatentShift.inspect`; an image model makes clips of 16 frames here."""
+    def inspect(
+        cls,
+        path: str | Path,
+        *,
+        loras: Sequence[str] = (),
+        tokenizer: str | Path | None = None,
+        prediction_type: str | None = None,
+        scheduler: str | None = None,
+    ) -> RequestDefaults:
+        """See `LatentShift.inspect`; an image model makes clips of 16 frames here.
+
+        path, loras, tokenizer, prediction_type, scheduler: as of `LatentShift.load`.
+        """
         _read_options(Path(path))
-        return _for_clips(super().inspect(path, loras=loras, **options))
+        own = super().inspect(
+            path, loras=loras, tokenizer=tokenizer, prediction_type=prediction_type, scheduler=scheduler
+        )
+        return _for_clips(own)
 
     @cached_property
     def _defaults(self) -> RequestDefaults:

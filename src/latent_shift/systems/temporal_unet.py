@@ -105,11 +105,24 @@ class TemporalUNet(LatentShift):
         write_json(folder / SYSTEM_FILE, {"system": cls.name, **layers.model_dump()})
 
     @classmethod
-    def inspect(cls, path: str | Path, *, loras: Sequence[str] = (), **options: Any) -> RequestDefaults:
-        """See `LatentShift.inspect`; checks the settings and the file of the layers, too."""
+    def inspect(
+        cls,
+        path: str | Path,
+        *,
+        loras: Sequence[str] = (),
+        tokenizer: str | Path | None = None,
+        prediction_type: str | None = None,
+        scheduler: str | None = None,
+    ) -> RequestDefaults:
+        """See `LatentShift.inspect`; checks the settings and the file of the layers, too.
+
+        path, loras, tokenizer, prediction_type, scheduler: as of `LatentShift.load`.
+        """
         cls.read_layers(Path(path))
         read_safetensors_header(Path(path) / TEMPORAL_FILE)
-        return super().inspect(path, loras=loras, **options)
+        return super().inspect(
+            path, loras=loras, tokenizer=tokenizer, prediction_type=prediction_type, scheduler=scheduler
+        )
 
     @classmethod
     def stages(cls, plan: TrainingPlan) -> list[Stage]:

@@ -17,7 +17,8 @@ from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from huggingface_hub import ModelCard
 from peft import LoraConfig
-from transformers import CLIPConfig, CLIPImageProcessor
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from latent_shift import LatentShiftPipeline, checkpoints
 from latent_shift.pipeline import LatentShiftXLPipeline, base
@@ -147,6 +148,65 @@ def test_an_autoencoder_without_statistics():
     ).eval()}  # fmt: skip
     pipeline, stock = (LAYOUTS["xl"][kind](**{**tiny_xl_components(), **parts}) for kind in (0, 1))
     assert_image_as_in_stock(pipeline, stock)
+
+
+# IP adapters
+
+
+def load_ip_adapter(pipeline):
+    """A random adapter for image embeddings of the width of the text, and its image encoder."""
+    torch.manual_seed(4)
+    unet, layers = pipeline.unet, {}
+    width = unet.config.cross_attention_dim
+    names = [name for name in unet.attn_processors if "attn2" in name]
+    for number, name in enumerate(names):
+        attention = unet.get_submodule(name.removesuffix(".processor"))
+        for part, like in (("k", attention.to_k), ("v", attention.to_v)):
+            layers[f"{2 * number + 1}.to_{part}_ip.weight"] = torch.randn_like(like.weight)
+    sizes = {
+        "proj.weight": (4 * width, 8),
+        "proj.bias": (4 * width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+    projection = {name: torch.randn(size) for name, size in sizes.items()}
+    unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": layers}])
+    config = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=8,
+        patch_size=4, projection_dim=8,
+    )  # fmt: skip
+    pipeline.image_encoder = CLIPVisionModelWithProjection(config).eval()
+    pipeline.feature_extractor = CLIPImageProcessor(
+        size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}
+    )
+
+
+def test_ip_adapters(pipeline, stock):
+    without = clips(pipeline)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8))
+    embeds = [torch.randn(2, 1, 8, generator=seeded(5))]  # for no text, and for text
+    with pytest.raises(ValueError, match="there is none: call load_ip_adapter first"):
+        clips(pipeline, ip_adapter_image=image)
+    for one in (pipeline, stock):
+        load_ip_adapter(one)
+    for given in ({"ip_adapter_image": image}, {"ip_adapter_image_embeds": embeds}):
+        assert_image_as_in_stock(pipeline, stock, **given)
+        pipeline.set_ip_adapter_scale(0.0)
+        torch.testing.assert_close(clips(pipeline, **given), without, rtol=0, atol=1e-5)
+        pipeline.set_ip_adapter_scale(1.0)
+        clip = clips(pipeline, **given)
+        assert not torch.allclose(clip, without, atol=1e-2)
+        both = clips(pipeline, [PROMPT, OTHER], generator=seeded(1, 2), **given)
+        torch.testing.assert_close(both[:1], clip, rtol=0, atol=1e-4)
+
+
+def test_guidance_of_an_ip_adapter_ends(layout, pipeline):
+    load_ip_adapter(pipeline)
+    cutoff = {"sd": SDCFGCutoffCallback, "xl": SDXLCFGCutoffCallback}[layout]
+    callback = cutoff(cutoff_step_ratio=None, cutoff_step_index=0)
+    given = {"ip_adapter_image_embeds": [torch.randn(2, 1, 8, generator=seeded(5))]}
+    assert torch.isfinite(clips(pipeline, callback_on_step_end=callback, **given)).all()
+    assert pipeline.guidance_scale == 0
 
 
 # Callbacks

@@ -243,6 +243,8 @@ class VideoPipelineMixin(FolderMixin):
             tensors["add_text_embeds"] = conditioning.added["text_embeds"]
             tensors["add_time_ids"] = conditioning.added["time_ids"]
         if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
+            if self.unet.config.encoder_hid_dim_type != "ip_image_proj":
+                raise ValueError("an image is for IP adapters, and there is none: call load_ip_adapter first")
             images = self.prepare_ip_adapter_image_embeds(
                 ip_adapter_image, ip_adapter_image_embeds, self._execution_device, videos,
                 self.do_classifier_free_guidance,

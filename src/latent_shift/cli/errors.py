@@ -16,11 +16,16 @@ from contextlib import contextmanager
 
 import typer
 
+from latent_shift.io import is_out_of_memory
+
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run the program on `arguments` (those of the process where None) and return its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as for a service: what is printed goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text, and a terminal no UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -37,6 +42,10 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
         return DONE
     except (ValueError, OSError) as error:
         return _print_error(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _print_error(f"the memory does not hold this: try fewer or smaller clips ({error})")
     if status == INTERRUPTED:  # typer returns this, too
         _print_error("interrupted; finished files are kept")
     return status if isinstance(status, int) else DONE

@@ -94,10 +94,10 @@ def generate(
     files = {
         "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler
     }  # fmt: skip
+    quiet_libraries()
     jobs = generation.plan_jobs(requests, systems.inspect(model, **files), count=count, output=output)
     for job in jobs:
         check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
-    quiet_libraries()
     system = systems.load(model, device=device, dtype=dtype, **files)
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:
         clips = generation.run(

@@ -46,10 +46,10 @@ def print_report(report: Report) -> None:
     table = Table(*table_headers(report), title=report.title)
     for cells in table_rows(report):
         table.add_row(*cells)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # titles and names are shown as they are
     console.print(table)
     for line in (*footnotes(report), *report.notes):
-        console.print(line, style="dim", markup=False)
+        console.print(line, style="dim")
 
 
 def put_block(text: str, name: str, body: str) -> str:

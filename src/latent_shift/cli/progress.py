@@ -35,8 +35,9 @@ def _bar(*texts: str, **options: Any) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), *map(TextColumn, texts), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), **options)
+    name, *rest = (TextColumn(text, markup=False) for text in ("{task.description}", *texts))
+    columns = (name, BarColumn(), MofNCompleteColumn(), *rest, TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), **options)
 
 
 @contextmanager

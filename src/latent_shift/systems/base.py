@@ -12,14 +12,15 @@ import re
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from latent_shift.io import parse_yaml, read_yaml_mapping, write_json
+from latent_shift.io import is_out_of_memory, parse_yaml, read_yaml_mapping, write_json
 from latent_shift.limits import (
     MAX_FPS,
     MAX_FRAMES,
@@ -249,6 +250,19 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for one in value for text in _strings(one)]
     return [value] if isinstance(value, str) else []
+
+
+@contextmanager
+def advice_on_memory(clips: int) -> Iterator[None]:
+    """Turn a lack of memory, while so many clips are made, into a ValueError that says what takes less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        made = "this clip" if clips == 1 else f"a batch of {clips} clips"
+        mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
+        raise ValueError(f"the device's memory does not hold {made}; try {mends}") from error
 
 
 class TextToVideoSystem(ABC):

@@ -27,6 +27,7 @@ from latent_shift.systems.base import (
     SystemInfo,
     TextToVideoSystem,
     TrainingPlan,
+    advice_on_memory,
     model_card_licence,
 )
 
@@ -129,7 +130,6 @@ class DiffusersPipeline(TextToVideoSystem):
         Requests go one by one through a pipeline that takes no list of prompts or of generators.
         """
         import numpy as np
-        import torch
 
         if not requests:
             raise ValueError("a batch needs at least one request")
@@ -138,14 +138,11 @@ class DiffusersPipeline(TextToVideoSystem):
         options = self._options(requests[0])
         size = len(requests) if self._takes_lists else 1
         made = []
-        try:
+        with advice_on_memory(size):
             for start in range(0, len(requests), size):
                 part = requests[start : start + size]
                 listener = self._listener(on_step, start // size, -(-len(requests) // size))
                 made.append(self._call(part, {**options, **listener}))
-        except torch.OutOfMemoryError as error:
-            mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
-            raise ValueError(f"the device's memory does not hold {size} clips; try {mends}") from error
         clips = np.concatenate(made)
         frames, wanted = clips.shape[1], requests[0].frames
         if wanted not in (None, frames, self._defaults.frames):

@@ -24,6 +24,7 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainedOn,
     TrainingPlan,
+    advice_on_memory,
     model_card_licence,
     recipe_stages,
 )
@@ -133,8 +134,6 @@ class LatentShift(TextToVideoSystem):
         self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None = None
     ) -> Clips:
         """Make one clip a request: uint8 (B, F, H, W, 3). See `TextToVideoSystem.generate`."""
-        import torch
-
         from latent_shift.rng import clip_generator
 
         if not requests:
@@ -148,7 +147,7 @@ class LatentShift(TextToVideoSystem):
                 on_step(step + 1, pipeline.num_timesteps)
             return {}
 
-        try:
+        with advice_on_memory(len(requests)):
             clips = self._sample(
                 requests,
                 prompt=[request.prompt for request in requests],
@@ -163,11 +162,7 @@ class LatentShift(TextToVideoSystem):
                 output_type="np",
                 callback_on_step_end=step_ended,
             )
-        except torch.OutOfMemoryError as error:
-            made = "this clip" if len(requests) == 1 else f"a batch of {len(requests)} clips"
-            mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
-            raise ValueError(f"the device's memory does not hold {made}; try {mends}") from error
-        return (clips * 255).round().astype("uint8")
+            return (clips * 255).round().astype("uint8")
 
     def _sample(self, requests: Sequence[GenerationRequest], **call: Any) -> Any:
         """Call the pipeline: floats (B, F, H, W, 3) from 0 to 1. Another system may change the call here."""

@@ -1,0 +1,142 @@
+"""How a command ends and what it shows: odd names, closed output, black frames, too little memory."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPImageProcessor
+
+from latent_shift import media
+from latent_shift.cli import errors, output
+from latent_shift.cli.progress import progress_bar
+from latent_shift.evaluation.report import Report
+from latent_shift.io import is_out_of_memory
+from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.systems.base import advice_on_memory
+from program import run_program
+from tiny import tiny_components, tiny_pipeline_folder
+
+PROGRAM = [sys.executable, "-c", "from latent_shift.cli.main import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png"])
+def test_a_folder_with_a_colon_is_no_address(model, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["a circle", "--model", model, "--seed", 1, "--frames", 2, "-o", f"http:/run:1/{name}"]
+    status, said, _ = run_program(capsys, "generate", *arguments)
+    assert (status, said) == (0, f"http:/run:1/{name}\n")
+    assert media.read_settings(tmp_path / "http:" / "run:1" / name)["seed"] == 1
+
+
+@pytest.mark.slow
+def test_closed_output_is_no_fault(model, tmp_path):
+    file = tmp_path / "a.png"
+    arguments = ["generate", "a circle", "--model", str(model), "--frames", "1", "-o", str(file)]
+    ended = subprocess.run(
+        [*PROGRAM, *arguments], preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert file.is_file()
+
+
+def test_text_in_brackets_is_no_markup(monkeypatch):
+    report = Report(title="before [/after] :smile:", metrics=[], rows=[])
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    output.print_report(report)
+    assert all(part in terminal.getvalue() for part in ("before", "[/after]", ":smile:"))
+
+
+def test_a_name_in_brackets_on_a_progress_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar("clips [/old]", 2) as show:
+        show(2)
+    assert "clips [/old]" in terminal.getvalue()
+
+
+def safety_checker():
+    """Finds fault with every picture."""
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**small, "image_size": 32, "patch_size": 16}
+    config = CLIPConfig(text_config={**small, "vocab_size": 50}, vision_config=vision, projection_dim=16)
+    checker = StableDiffusionSafetyChecker(config)
+    with torch.no_grad():
+        checker.concept_embeds.fill_(1.0)
+        checker.concept_embeds_weights.fill_(-2.0)
+        checker.special_care_embeds_weights.fill_(2.0)
+    return checker
+
+
+def test_frames_that_a_safety_checker_made_black_are_told():
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    parts = {"safety_checker": safety_checker(), "feature_extractor": processor}
+    pipeline = LatentShiftPipeline(**{**tiny_components(), **parts, "requires_safety_checker": True})
+    pipeline.video_config = pipeline.video_config.model_copy(update={"video_tuned": True})
+    pipeline.set_progress_bar_config(disable=True)
+    call = {"num_frames": 3, "num_inference_steps": 2, "num_videos_per_prompt": 2, "output_type": "np"}
+    with pytest.warns(UserWarning, match="the safety checker blackened 6 of 6 frames"):
+        result = pipeline("a circle", **call)
+    assert result.nsfw_content_detected == [[True] * 3] * 2
+    assert result.frames.max() == 0
+    latents = pipeline("a circle", **{**call, "output_type": "latent"})
+    assert latents.nsfw_content_detected is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_a_lack_of_memory_becomes_advice(error, capsys):
+    assert is_out_of_memory(error)
+    with (
+        pytest.raises(ValueError, match="memory does not hold this clip; try fewer frames"),
+        advice_on_memory(1),
+    ):
+        raise error
+
+    def lacking(**_):
+        raise error
+
+    assert errors.run(lacking, []) == errors.MISTAKE
+    assert "the memory does not hold this: try fewer or smaller clips" in capsys.readouterr().err
+
+
+def test_another_fault_keeps_its_traceback():
+    def broken(**_):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        errors.run(broken, [])
+    with pytest.raises(RuntimeError, match="shapes"), advice_on_memory(2):
+        raise RuntimeError("shapes do not match")
+
+
+def test_more_frames_than_a_cpu_holds(model, tmp_path, monkeypatch, capsys):
+    """torch itself lacks the memory: a decoder's output of 256 TB."""
+    from latent_shift.pipeline import base
+
+    monkeypatch.setattr(base, "decode_latents", lambda *_, **__: torch.empty(2**46))
+    status, _, said = run_program(capsys, "generate", "a circle", "--model", model, "-o", tmp_path / "a.webp")
+    assert status == errors.MISTAKE
+    assert "the device's memory does not hold this clip; try fewer frames" in said
+    assert len(said.splitlines()) == 1

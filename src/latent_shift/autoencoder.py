@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 ENCODER_PREFIXES = ("encoder.", "quant_conv.")  # names of the weights that decide the latents
+_STOCK_SCALE = 0.18215  # of Stable Diffusion 1 and 2, and the library's default
 
 
 def to_model_range(frames: Tensor) -> Tensor:
@@ -84,8 +85,11 @@ def unscale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def encoder_hash(vae: AutoencoderKL) -> str:
-    """A short hash of an autoencoder's encoding weights: which latents a store holds."""
+    """A short hash of an autoencoder's encoding weights, and scale: which latents a store holds."""
     digest = hashlib.sha256()
+    scale = [getattr(vae.config, name, None) for name in ("scaling_factor", "latents_mean", "latents_std")]
+    if scale != [_STOCK_SCALE, None, None]:  # that of Stable Diffusion 1 and 2 is no part of older hashes
+        digest.update(repr(scale).encode())
     for name, tensor in sorted(vae.state_dict().items()):
         if name.startswith(ENCODER_PREFIXES):
             digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())

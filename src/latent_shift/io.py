@@ -19,9 +19,16 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # A warning of these rooms and of the packages that call into them points at the line that called them.
 _ROOMS = "io prompts conditioning video_config pipeline checkpoints systems generation"
 _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.", "diffusers.", "contextlib.")
+_END = 64 * 1024  # bytes
+_LOCK = ".lock"  # in a folder that a process holds
 
 
 @dataclass(frozen=True)
@@ -37,16 +44,48 @@ class SafetensorsHeader:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place at the end of the `with` block.
 
-    Where the block raises, the temporary file is removed and an old file stays as it was. Makes the folders
-    above.
+    Where the block raises, the temporary file is removed and an old file stays as it was; an OSError without
+    a name, as of a full disk, gets that of `path`. Makes the folders above.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_process_in(folder: Path, work: str) -> Iterator[None]:
+    """Hold a folder for this process; the lock ends with the process, however that ends.
+
+    Raises ValueError where another process holds it, with its number. work: what it does there, in the third
+    person. Without effect on file systems and platforms that lock no files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            if (
+                fcntl is not None
+            ):  # lockf, not flock: worker processes, which may live longer, do not inherit it
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            lock.seek(0)
+            other = lock.read().strip() or "of unknown number"
+            raise ValueError(
+                f"{folder}: another process ({other}) {work} this folder: wait for it, or end it first"
+            ) from error
+        except OSError:
+            pass
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
@@ -113,6 +152,15 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def ends_hash(path: Path) -> str:
+    """A hash of a file's size, first and last 64 KiB: tells another clip at once, however long they are."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        first = stream.read(_END)
+        stream.seek(max(size - _END, 0))
+        return hashlib.sha256(f"{size} ".encode() + first + stream.read(_END)).hexdigest()
 
 
 def short_hash(path: Path) -> str:
@@ -195,6 +243,15 @@ def warn(message: str) -> None:
         module=frame.f_globals.get("__name__", "<unknown>"),
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice: Python's and numpy's, or torch's on any device."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch has a class for a GPU's memory and none for a CPU's
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and (named or "out of memory" in str(error))
 
 
 def one_line(error: Exception) -> str:

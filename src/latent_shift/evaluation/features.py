@@ -66,7 +66,7 @@ class Provenance(BaseModel):
 
     source: str  # the name of a folder, or of a model
     clips: int
-    stamp: str = ""  # a hash over the names and sizes of the files, where they are files
+    stamp: str = ""  # a hash over the names and contents of the files, where they are files
     seed: int | None = None  # of the random choice of clips
     device: str = "cpu"
     versions: dict[str, str] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -25,11 +26,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn
 from latent_shift.training.logging import Diverged
 from latent_shift.training.optim import new_optimizer
 from latent_shift.training.task import Task
 
+_NAME = re.compile(r"step-[0-9]+")  # of a complete one
 _UNFINISHED = ".unfinished"
+_FILES = ("weights", "ema", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,9 @@ def trained_parameters(task: nn.Module) -> list[nn.Parameter]:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The folders of a run's complete checkpoints, the oldest first."""
-    return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != _UNFINISHED)
+    """The folders of a run's complete checkpoints, the oldest first; all other names are passed over."""
+    found = (run / "checkpoints").glob("step-*")
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -93,7 +98,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def save(state: State, step: int, *, writes: bool = True) -> Path:
-    """Write the checkpoint of a step, and remove the oldest beyond the recipe's limit. Returns its folder.
+    """Write the checkpoint of a step; remove the oldest beyond the recipe's limit, and damaged later ones.
+
+    Returns its folder.
 
     writes: false in all processes but the main one; these help to gather the tensors.
     Raises Diverged, and writes nothing, where a weight is not finite; ValueError where the disk is full or
@@ -108,7 +115,7 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
     entries, numbers = read_optimizer(state.optimizer)
     averages = {str(i): average for i, average in enumerate(state.ema.shadow_params)}
     with _atomic_folder(folder) if writes else nullcontext(folder) as partial:
-        for name, tensors in (("weights", weights), ("ema", averages), ("optimizer", entries)):
+        for name, tensors in zip(_FILES, (weights, averages, entries), strict=True):
             gathered = _gather(tensors.items(), keep=writes)
             if writes:
                 save_file(gathered, partial / f"{name}.safetensors")
@@ -116,8 +123,12 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
             rest = {"step": step, "ema_step": state.ema.optimization_step, "optimizer": numbers}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
-    for old in checkpoints(recipe.output)[: -recipe.checkpoints_total_limit] if writes else ():
-        shutil.rmtree(old, ignore_errors=True)
+    if writes:
+        found = checkpoints(recipe.output)
+        later = [one for one in found if step_of(one) > step]  # were damaged, for `load` passed over them
+        earlier = [one for one in found if step_of(one) <= step]
+        for old in (*later, *earlier[: -recipe.checkpoints_total_limit]):
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -142,14 +153,22 @@ def _atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def load(state: State) -> int:
-    """Restore the newest checkpoint of a run, in place. Returns its step, or 0 where there is none.
+    """Restore the newest whole checkpoint of a run, in place. Returns its step, or 0 where there is none.
 
-    Raises ValueError where the checkpoint is of a model with other trained parameters.
+    Warns (UserWarning) about newer ones that are damaged. Raises ValueError where all are, and where the
+    checkpoint is of a model with other trained parameters.
     """
     found = checkpoints(state.task.recipe.output)
     if not found:
         return 0
+    damaged = []
+    while found and (problem := _damage(found[-1])) is not None:
+        damaged.append(f"{found.pop()} is damaged ({problem})")
+    if not found:
+        raise ValueError(f"{'; '.join(damaged)}: no checkpoint is whole; remove them to begin anew")
     folder = found[-1]
+    if damaged:
+        warn(f"{'; '.join(damaged)}: the run goes on from {folder.name}, which is whole")
     named = dict(_named(state.task))
     with safe_open(folder / "weights.safetensors", framework="pt") as weights:
         shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
@@ -167,6 +186,17 @@ def load(state: State) -> int:
     if state.scaler is not None and "scaler" in rest:
         state.scaler.load_state_dict(rest["scaler"])
     return int(rest["step"])
+
+
+def _damage(folder: Path) -> str | None:
+    """Why a checkpoint cannot be read; None where its files are whole."""
+    try:
+        for name in _FILES:
+            read_safetensors_header(folder / f"{name}.safetensors")
+        missing = {"step", "ema_step", "optimizer"} - read_json_mapping(folder / "state.json").keys()
+    except (ValueError, OSError) as error:
+        return one_line(error)
+    return f"{folder / 'state.json'} has no {', '.join(sorted(missing))}" if missing else None
 
 
 def read_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from accelerate import Accelerator
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from latent_shift.io import write_text
+from latent_shift.io import one_line, warn, write_text
 from latent_shift.training.recipe import Recipe
 
 LOG, SKIPPED = "log.jsonl", "skipped.jsonl"  # in the run's folder
@@ -51,7 +53,12 @@ class TrainingLog:
         if accelerator.is_main_process:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_steps_after(done, self.path)
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
+        begun = False
+        with goes_on_without("the log for TensorBoard"):
+            accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
+            begun = True
+        if not begun:
+            accelerator.trackers = []
         self._begin_window()
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -84,9 +91,11 @@ class TrainingLog:
         means["items_per_second"] = self._count * self.recipe.batch_size / seconds
         means["data_wait"] = self._waited / seconds
         self._begin_window()
-        self.accelerator.log(means, step=step)
+        with goes_on_without("the log for TensorBoard"):
+            self.accelerator.log(means, step=step)
         if self.accelerator.is_main_process:
-            _append(self.path, {"step": step, "time": round(time.time(), 1), **means})
+            with goes_on_without(str(self.path)):
+                _append(self.path, {"step": step, "time": round(time.time(), 1), **means})
             self.report(Progress(step, self.recipe.steps, means))
 
     def _mean(self, value: Tensor | float) -> float:
@@ -116,7 +125,8 @@ class SkippedSteps:
         self.count += 1
         keys = [str(key) for key in batch.get("key", [])]
         if self.writes:
-            _append(self.path, {"step": step, "keys": keys})
+            with goes_on_without(str(self.path)):
+                _append(self.path, {"step": step, "keys": keys})
         if self.count > self.recipe.optimizer.max_skipped_steps or step == self.recipe.steps:
             raise Diverged(
                 f"the loss or its gradient was not finite in {self.count} steps, the last is step {step}"
@@ -125,10 +135,38 @@ class SkippedSteps:
             )
 
 
+@contextmanager
+def goes_on_without(written: str) -> Iterator[None]:
+    """Make a failure to write what only watches a run, as on a full disk, a warning instead of its end."""
+    try:
+        with _no_traceback_of_writers():
+            yield
+    except (OSError, ValueError) as error:  # a clip that cannot be written is a ValueError
+        if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
+            raise
+        warn(f"{written}: could not be written, the run goes on without: {one_line(error)}")
+
+
+@contextmanager
+def _no_traceback_of_writers() -> Iterator[None]:
+    """Within the `with` block threads that cannot write end silently: TensorBoard's keeps its error."""
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        if not issubclass(ended.exc_type, OSError):
+            before(ended)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def show_samples(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Show the samples of a step in TensorBoard: the animation where there is one, else the sheet."""
     for file in (folder / f"step-{step:08d}{suffix}" for suffix in (".gif", ".png")):
-        if file.is_file():
+        if file.is_file() and accelerator.trackers:
             picture = Summary.Image(encoded_image_string=file.read_bytes(), colorspace=3)
             writer = accelerator.get_tracker("tensorboard", unwrap=True)
             writer.file_writer.add_summary(

@@ -21,7 +21,7 @@ FILE_NAME = "recipe.json"
 FREE = frozenset(
     {
         "output", "steps", "log_every", "sample_every", "checkpoint_every", "checkpoints_total_limit",
-        "num_workers", "compile", "mixed_precision", "optimizer.cooldown_steps", "sampling.guidance_scale",
+        "num_workers", "compile", "optimizer.cooldown_steps", "sampling.guidance_scale",
         "sampling.num_inference_steps", "sampling.eta",
     }
 )  # fmt: skip
@@ -30,7 +30,8 @@ FREE = frozenset(
 def is_finished(recipe: Recipe) -> bool:
     """Whether a run took its last step by this very recipe and its model is written.
 
-    Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe.
+    Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
+    where the run has taken more steps than the recipe has now: its model would be said to be of fewer.
     """
     path, found = recipe.output / FILE_NAME, checkpoints(recipe.output)
     if not found:
@@ -41,6 +42,11 @@ def is_finished(recipe: Recipe) -> bool:
         raise ValueError(
             f"{recipe.output} was begun with other settings: {'; '.join(changed)}."
             " Set them back, or train into another output folder"
+        )
+    if step_of(found[-1]) > recipe.steps:
+        raise ValueError(
+            f"{recipe.output}: has taken {step_of(found[-1])} steps already, more than steps {recipe.steps};"
+            f" set steps to {step_of(found[-1])} or more, or train into another output folder"
         )
     return before == now and step_of(found[-1]) >= recipe.steps and (recipe.output / "model").is_dir()
 

@@ -20,18 +20,24 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from latent_shift.io import is_out_of_memory, only_process_in
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.training.checkpoint import State, copy_into, full_tensor, load, save, trained_parameters
 from latent_shift.training.datasets import loader
 from latent_shift.training.distributed import Interrupted, new_accelerator, prepare, reshard, stop_requests
-from latent_shift.training.logging import Report, SkippedSteps, TrainingLog, show_samples
+from latent_shift.training.logging import (
+    Report,
+    SkippedSteps,
+    TrainingLog,
+    goes_on_without,
+    show_samples,
+)
 from latent_shift.training.model_card import write_model_card
 from latent_shift.training.optim import learning_rate, new_optimizer
 from latent_shift.training.recipe import Recipe
 from latent_shift.training.run_config import is_finished, record_recipe
 from latent_shift.training.task import Task
 
-_NO_MEMORY_ON_CPU = "DefaultCPUAllocator"  # torch has no class of its own for a CPU's
 _LESS_MEMORY = (
     "gradient_checkpointing: true", "gradient_accumulation_steps: batch_size", "a smaller batch_size",
     "fewer or smaller frames (clips.frames)", "lora: {}", "optimizer.kind: adamw-8bit (on a GPU)",
@@ -45,15 +51,18 @@ def train(task: Task, report: Report) -> Path:
     A run that is finished is left as it is.
     Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written; Diverged where too many steps
     had no finite gradient, or a weight is not finite, leaving the last good checkpoint; ValueError where the
-    run was begun with another recipe.
+    run was begun with another recipe or has taken more steps, and where another process trains into it.
     """
     if is_finished(task.recipe):
         return task.recipe.output / "model"
     accelerator = new_accelerator(task.recipe)
+    holds = accelerator.is_main_process
     try:
-        return Trainer(task, accelerator, report).run()
+        with only_process_in(task.recipe.output, "trains into") if holds else nullcontext():
+            return Trainer(task, accelerator, report).run()
     finally:
-        accelerator.end_training()
+        with goes_on_without("the log for TensorBoard"):
+            accelerator.end_training()
         AcceleratorState._reset_state()  # else the next run of this process must have the same precision
 
 
@@ -163,8 +172,9 @@ class Trainer:
         with self._ema_task() as task:
             if self.accelerator.is_main_process:
                 folder = self.recipe.output / "samples"
-                task.samples(folder, step)
-                show_samples(self.accelerator, folder, step)
+                with goes_on_without(f"the samples of step {step}"):
+                    task.samples(folder, step)
+                    show_samples(self.accelerator, folder, step)
 
     @contextmanager
     def _ema_task(self) -> Iterator[Task]:
@@ -241,8 +251,8 @@ def _advice_on_memory() -> Iterator[None]:
     """Turn out-of-memory errors into a ValueError that says what takes less."""
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY_ON_CPU not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         advice = "; ".join(_LESS_MEMORY)
         raise ValueError(f"out of memory in a training step; what takes less: {advice}") from error

@@ -1,0 +1,168 @@
+"""What else may be in a run's folder, and who: damage, copies, a second process, a full disk, fewer steps."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from latent_shift.io import atomic_file, ends_hash, only_process_in
+from latent_shift.training import checkpoint, logging
+from latent_shift.training.task import build_task
+from latent_shift.training.trainer import train
+
+FILES = ["weights.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]
+
+
+def ignore(progress):
+    pass
+
+
+def steps_of(output):
+    return [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(output)]
+
+
+@pytest.fixture
+def saved(recipe):
+    """A run with the checkpoints of steps 1 to 3, not yet at its end."""
+    tiny = recipe("autoencoder", checkpoints_total_limit=3)
+    for step in (1, 2, 3):
+        checkpoint.save(checkpoint.State.new(build_task(tiny)), step)
+    return tiny
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(saved, name):
+    file = saved.output / "checkpoints" / "step-00000003" / name
+    file.write_bytes(file.read_bytes()[:-20])
+    state = checkpoint.State.new(build_task(saved))
+    with pytest.warns(UserWarning, match=f"{name}.*goes on from step-00000002, which is whole"):
+        assert checkpoint.load(state) == 2
+    one_kept = checkpoint.State.new(build_task(saved.model_copy(update={"checkpoints_total_limit": 1})))
+    checkpoint.save(one_kept, 2)
+    assert steps_of(saved.output) == [2]  # never the damaged one in the place of a whole one
+
+
+def test_where_no_checkpoint_is_whole_nothing_begins_anew(saved):
+    for file in (saved.output / "checkpoints").glob("*/ema.safetensors"):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step-00000003.*step-00000001 is damaged .*no checkpoint is whole"):
+        checkpoint.load(checkpoint.State.new(build_task(saved)))
+
+
+def test_other_names_among_the_checkpoints_are_passed_over(saved):
+    folder = saved.output / "checkpoints"
+    for name in ("step-00000003-backup", "step-12 (copy)", "step-", "step-x", "step-00000009.damaged"):
+        shutil.copytree(folder / "step-00000002", folder / name)
+    assert steps_of(saved.output) == [1, 2, 3]
+    assert checkpoint.load(checkpoint.State.new(build_task(saved))) == 3
+
+
+def test_fewer_steps_than_were_taken_are_refused(recipe):
+    train(build_task(recipe("autoencoder", steps=3)), ignore)
+    with pytest.raises(ValueError, match=r"has taken 3 steps already, more than steps 2; set steps to 3 or"):
+        train(build_task(recipe("autoencoder", steps=2)), ignore)
+
+
+def test_a_precision_that_changes_the_numbers_may_not_change(recipe):
+    train(build_task(recipe("autoencoder", steps=2)), ignore)
+    with pytest.raises(ValueError, match="mixed_precision was 'fp32', is 'bf16'"):
+        train(build_task(recipe("autoencoder", steps=3, mixed_precision="bf16")), ignore)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from latent_shift.io import only_process_in
+with only_process_in(Path(sys.argv[1]), "trains into"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_killed_one_blocks_nothing(recipe):
+    tiny = recipe("autoencoder", steps=1)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tiny.output], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    message = rf"{tiny.output}: another process \({holder.pid}\) trains into this folder: wait for it, or end"
+    with pytest.raises(ValueError, match=message):
+        train(build_task(tiny), ignore)
+    assert not (tiny.output / "log.jsonl").exists()
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    assert train(build_task(tiny), ignore).is_dir()
+
+
+def test_a_log_that_cannot_be_written_does_not_end_a_run(recipe, monkeypatch):
+    def full(path, line):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logging, "_append", full)
+    tiny = recipe("autoencoder", steps=2)
+    with pytest.warns(UserWarning, match=r"log\.jsonl: could not be written, the run goes on without"):
+        assert train(build_task(tiny), ignore).is_dir()
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_full_disk_under_tensorboard_is_a_line_without_traceback(recipe, monkeypatch, capfd, after):
+    """Its thread writes, at the start or later."""
+    write, calls = RecordWriter.write, []
+
+    def full(self, data):
+        calls.append(data)
+        if len(calls) > after:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    tiny = recipe("autoencoder", steps=3, sample_every=2)
+    with pytest.warns(UserWarning, match="the log for TensorBoard: could not be written"):
+        assert train(build_task(tiny), ignore).is_dir()
+    assert "Traceback" not in capfd.readouterr().err
+    assert len((tiny.output / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_samples_that_cannot_be_written_do_not_end_a_run(recipe):
+    tiny = recipe("autoencoder", steps=2, sample_every=1)
+    tiny.output.mkdir(parents=True)
+    (tiny.output / "samples").write_text("no folder")
+    with pytest.warns(UserWarning, match="the samples of step 1: could not be written"):
+        assert train(build_task(tiny), ignore).is_dir()
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: '.*a.txt'"), atomic_file(tmp_path / "a.txt"):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_lock_of_this_process_alone_is_written_with_its_number(tmp_path):
+    with only_process_in(tmp_path / "run", "trains into"):
+        assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("size", [10, 500_000])
+def test_a_clip_replaced_by_one_of_the_same_size_is_another(tmp_path, size):
+    file = tmp_path / "a.mp4"
+    hashes = set()
+    for content in (b"a" * size, b"a" * (size - 1) + b"b", b"b" + b"a" * (size - 1)):
+        file.write_bytes(content)
+        hashes.add(ends_hash(file))
+    assert len(hashes) == 3
+    file.write_bytes(b"a" * size)
+    assert ends_hash(file) in hashes
+
+
+def test_latents_of_an_autoencoder_of_another_scale_are_refused(recipe, tmp_path, parts):
+    """The same weights, another scaling factor, mean or deviation: other latents."""
+    train(build_task(recipe("video", steps=1)), ignore)
+    model = shutil.copytree(parts / "image-model", tmp_path / "model")
+    config = json.loads((model / "vae" / "config.json").read_text())
+    for changes in ({"scaling_factor": 0.9}, {"latents_mean": [0.1] * 4, "latents_std": [2.0] * 4}):
+        (model / "vae" / "config.json").write_text(json.dumps({**config, **changes}))
+        other = recipe("video", steps=1, pretrained_model=str(model), output=str(tmp_path / "other"))
+        with pytest.raises(ValueError, match="holds latents of other settings"):
+            train(build_task(other), ignore)

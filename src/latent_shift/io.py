@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -259,6 +260,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+_NO_TEXT = (bool, int, float, datetime.date)  # YAML's readings of what may have been meant as a text
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # of a model, of a dataclass
 
 
@@ -282,4 +284,6 @@ def validation_error(
         reason = f"is missing; {owner} needs it" if owner else "is missing"
     else:
         reason = f"{first['msg']}, got {str(first['input'])[:80]!r}"
+        if first["type"] in ("string_type", "path_type") and isinstance(first["input"], _NO_TEXT):
+            reason += "; put it in quotation marks if it is a text"
     return f"{key}: {reason}{more}" if key else f"{reason}{more}"

@@ -1,5 +1,6 @@
 """Recipes are strict: what is wrong is told by file and key, before any work is done."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,29 @@ def test_a_source_without_what_is_tried_is_refused(recipe, monkeypatch):
     other = tiny.model_copy(update={"latents": tiny.latents.model_copy(update={"source": plain})})
     with pytest.raises(ValueError, match="experimental.oversample_motions: sources of format plain do not"):
         _ = other.source
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2026-11-28", "no", "on", "12", "1e3", "0o7", "1:30", "run #2", "~/runs", "a: b", "[a]", "-", "5.0"],
+)
+def test_a_setting_of_a_text_or_path_keeps_what_was_typed(recipe_file, name):
+    path = recipe_file("autoencoder")
+    assert load_recipe(path, [f"output={name}"]).output == Path(name)
+    video = recipe_file("video")
+    loaded = load_recipe(video, [f"pretrained_model={name}", f"latents.folder={name}", "steps=9 # enough"])
+    assert (loaded.pretrained_model, loaded.latents.folder, loaded.steps) == (name, Path(name), 9)
+
+
+@pytest.mark.parametrize("text", ["'a b'", '"a b"', "a b", " a b "])
+def test_quotation_marks_about_a_setting_are_those_of_yaml(recipe_file, text):
+    assert load_recipe(recipe_file("autoencoder"), [f"output={text}"]).output == Path("a b")
+
+
+def test_a_date_in_a_file_says_what_helps(recipe_file):
+    path = recipe_file("autoencoder")
+    path.write_text(re.sub("output: .*", "output: 2026-11-28", path.read_text()))
+    with pytest.raises(ValueError, match=r"output: .*got '2026-11-28'; put it in quotation marks"):
+        load_recipe(path)
+    with pytest.raises(ValueError, match="steps: Input should be a valid integer"):
+        load_recipe(recipe_file("autoencoder"), ["steps=2026-11-28"])

@@ -25,6 +25,7 @@ from latent_shift.training.tasks import TASKS
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+_TEXT_ERRORS = ("string_type", "path_type")  # of pydantic, for values that are no text
 
 
 class Strict(BaseModel):
@@ -168,6 +169,7 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
         layers.append((f"preset {preset}: {path.stem}", _preset_changes(preset, path)))
     layers += [(f"setting {setting!r}", _parse_setting(setting)) for setting in settings]
     content: dict[str, Any] = {}
+    typed = {tuple(name.split(".")): text for name, _, text in (one.partition("=") for one in settings)}
     for layer, changes in layers:
         upgrade(changes, layer)
         _merge(content, changes, layer)
@@ -175,11 +177,41 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
         raise ValueError(f"{where}: task: is missing: one of {', '.join(TASKS.names())}")
     try:
         config: type[Recipe] = TASKS[str(content["task"])].Config
-        return config.model_validate(content)
+        return _validated(config, content, typed)
     except ValidationError as error:
         raise ValueError(f"{where}: {validation_error(error, advice=partial(_advice, config))}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _validated(config: type[Recipe], content: dict[str, Any], typed: dict[tuple[str, ...], str]) -> Recipe:
+    """The recipe of a content. A setting of a text or a path keeps what was typed, whatever it is in YAML.
+
+    typed: the texts of settings by their keys; `2026-11-28`, `no` and `12` are names of folders as well.
+    """
+    try:
+        return config.model_validate(content)
+    except ValidationError as error:
+        texts = [one for one in error.errors() if one["type"] in _TEXT_ERRORS and one["input"] is not None]
+        kept = {path: typed[path] for path in (_keys(one["loc"], content) for one in texts) if path in typed}
+        if not kept:
+            raise
+    for (*above, key), text in kept.items():
+        section = content
+        for part in above:
+            section = section[part]
+        section[key] = text.strip()
+    return config.model_validate(content)
+
+
+def _keys(location: tuple[int | str, ...], content: Any) -> tuple[str, ...]:
+    """The keys of an error's location, which names the kinds of unions between them as well."""
+    keys = []
+    for part in location:
+        if isinstance(content, dict) and part in content:
+            keys.append(str(part))
+            content = content[part]
+    return tuple(keys)
 
 
 class _Whole(dict[str, Any]):
@@ -195,6 +227,8 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"setting {setting!r} has no YAML value: {one_line(error)}") from error
+    if isinstance(value, str) and not text.lstrip().startswith(("'", '"', "|", ">", "!", "&", "*")):
+        value = text.strip()  # also from a # on, which begins a comment in a file
     if isinstance(value, dict):
         value = _Whole(value)
     for part in reversed(name.split(".")):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
-from latent_shift.training.model_setup import cosine_betas, noise_scheduler
+from latent_shift.training.model_setup import AttentionByLength, cosine_betas, noise_scheduler
 
 STOCK = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
@@ -40,3 +41,19 @@ def test_betas_are_those_of_a_falling_signal():
 def test_without_a_centre_the_scheduler_is_the_stock_one():
     plain = {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.01}
     assert torch.equal(noise_scheduler(plain).alphas_cumprod, DDIMScheduler(**plain).alphas_cumprod)
+
+
+@pytest.mark.parametrize("side", [4, 16, 20])
+def test_attention_by_length_is_the_stock_attention(side):
+    """Below 256 places plain, bit for bit; from there on the fused form."""
+    torch.manual_seed(0)
+    attention = Attention(query_dim=16, heads=4, dim_head=4, norm_num_groups=4)
+    for shape in ((2, side * side, 16), (2, 16, side, side)):
+        hidden = torch.randn(shape)
+        outs = []
+        for processor in (AttentionByLength(), AttnProcessor(), AttnProcessor2_0()):
+            attention.set_processor(processor)
+            outs.append(attention(hidden))
+        chosen, plain, fused = outs
+        assert torch.equal(chosen, plain if side < 16 else fused)
+        torch.testing.assert_close(plain, fused)

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from pydantic import Field
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from latent_shift.systems.temporal_unet import (
     TemporalUNetRecipe,
     TemporalUNetTask,
 )
+from latent_shift.training.model_setup import AttentionByLength
 
 
 class MotionModule(TransformerTemporalModel):
@@ -116,4 +116,4 @@ class MotionModuleTask(TemporalUNetTask):
     def __init__(self, recipe: MotionModuleRecipe) -> None:
         super().__init__(recipe)
         if not torch.cuda.is_available():
-            self.unet.set_attn_processor(AttnProcessor())  # twice as fast on a CPU, for sequences this short
+            self.unet.set_attn_processor(AttentionByLength())  # as before the modules were there

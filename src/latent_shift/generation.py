@@ -207,12 +207,16 @@ def plan_jobs(
     """All clips to make, in order; values that requests leave open are the model's `defaults`.
 
     count: clips a request, with the seeds seed, seed + 1, ... output: a file for one clip, or a folder.
-    Raises ValueError for outputs that do not fit, and requests that the model cannot meet.
+    Raises ValueError for outputs that do not fit, and requests that the model cannot meet. Warns
+    (UserWarning) about words of a prompt that the model knows and was not trained on.
     """
+    from latent_shift.prompts import warn_of_untrained
+
     jobs: list[ClipJob] = []
     taken: set[Path] = set()
     for request in requests:
         first = defaults.settle(request, option="--")
+        warn_of_untrained(first.prompt, defaults.untrained_words)
         if first.seed + count - 1 > MAX_SEED:
             raise ValueError(f"--seed {first.seed}: with --count {count} it exceeds {MAX_SEED}")
         folder, file = _target(output, request.output, several=len(requests) * count > 1, count=count)

@@ -108,6 +108,16 @@ def check_known(prompts: Iterable[str], vocabulary: Collection[str], added: Coll
             )
 
 
+def warn_of_untrained(prompt: str, words: Collection[str]) -> None:
+    """Warn (UserWarning) about words of a prompt that no caption of the model's clips had in training."""
+    found = [word for word in dict.fromkeys(_PARTS.findall(prompt.lower())) if word in words]
+    if found:
+        warn(
+            f"the model was trained on no clip with {', '.join(map(repr, found))} in its caption;"
+            f" it may not show all of {prompt!r}"
+        )
+
+
 def _drop_unknown(prompt: str, vocabulary: Collection[str], added: Collection[str]) -> str:
     kept, unknown = keep_known_words(prompt, vocabulary, added)
     if unknown:

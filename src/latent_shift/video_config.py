@@ -62,6 +62,9 @@ class VideoConfig(BaseModel):
     closed_vocabulary: tuple[str, ...] = Field(
         default=(), description="lower-case words that the text encoder was trained on; empty: open"
     )
+    untrained_words: tuple[str, ...] = Field(
+        default=(), description="lower-case words of the vocabulary that no caption of its clips had"
+    )
     num_inference_steps: int = Field(default=50, ge=1, le=MAX_STEPS, description="denoising steps")
     guidance_scale: float = Field(
         default=7.5, ge=0, le=MAX_GUIDANCE, description="classifier-free guidance; none up to 1"

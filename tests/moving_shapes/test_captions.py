@@ -18,6 +18,7 @@ from latent_shift.moving_shapes import (
     vocabulary,
 )
 from latent_shift.moving_shapes.captions import MAX_WORDS
+from latent_shift.moving_shapes.dataset import WorldConfig
 from latent_shift.rng import item_rng
 
 
@@ -127,3 +128,32 @@ def test_images_do_not_tell_motion(scenes: list[Scene]) -> None:
     for index, scene in enumerate(scenes[:500]):
         assert not motions & set(words(image_paraphrase(scene, item_rng(3, index))))
         assert not motions & set(words(image_caption(scene)))
+
+
+def test_the_words_of_level_2_are_those_that_no_caption_of_level_1_has():
+    first, both = (WorldConfig(levels=levels, seed=1, clips=4000) for levels in ([1], [1, 2]))
+    seen = {word for clip in range(12000) for word in _words(first.captioned_clips().paraphrase(clip))}
+    missing = set(first.untrained_words())
+    assert {"digit", "seven", "quickly", "slowly", "while", "with"} <= missing
+    assert not missing & seen
+    assert set(first.vocabulary()) - seen - missing == {"picture"}  # of images only
+    assert both.untrained_words() == ()
+
+
+def _words(text):
+    return re.findall(r"[a-z]+", text)
+
+
+def test_the_built_in_model_says_which_words_it_was_not_trained_on(tmp_path):
+    from latent_shift import generation, systems
+
+    defaults = systems.inspect("moving-shapes")
+    assert defaults.untrained_words == WorldConfig(levels=[1]).untrained_words()
+
+    def plan(prompt):
+        request = generation.parse_request(prompt=prompt, seed=1)
+        return generation.plan_jobs([request], defaults, count=1, output=str(tmp_path))
+
+    with pytest.warns(UserWarning, match="no clip with 'digit', 'seven', 'quickly' in its caption"):
+        plan("a Digit seven moving left quickly on a black background")
+    plan("a red circle growing on a black background")  # a warning would be an error here

@@ -264,6 +264,16 @@ def parse_caption(text: str, *, image: bool = False) -> tuple[list[ObjectWords],
     return objects, background["background"]
 
 
+def words_of_level_2() -> tuple[str, ...]:
+    """Return the words, sorted, that captions of level 1 never have: of digits, speeds and second objects."""
+    digits = {name: words for name, words in _SHAPES.items() if name.startswith("digit ")}
+    others = {name: words for name, words in _SHAPES.items() if name not in digits}
+    texts = [word for table in (digits, _SPEEDS) for words in table.values() for word in words]
+    shared = [word for table in (others, _DIRECTIONS) for words in table.values() for word in words]
+    found = {word for text in (*texts, *_JOINS_ING, *_JOINS_FINITE) for word in re.findall(r"[a-z]+", text)}
+    return tuple(sorted(found - {word for text in shared for word in text.split()}))
+
+
 def vocabulary() -> tuple[str, ...]:
     """Return all words of captions and paraphrases, sorted."""
     texts: list[str] = [

@@ -22,6 +22,7 @@ from latent_shift.moving_shapes.captions import (
     image_paraphrase,
     paraphrase,
     vocabulary,
+    words_of_level_2,
 )
 from latent_shift.moving_shapes.constants import FPS, FRAMES, MOTIONS, SIZE
 from latent_shift.moving_shapes.render import render
@@ -115,6 +116,10 @@ class WorldConfig(GeneratedSource):
     def vocabulary(self) -> tuple[str, ...]:
         """See `GeneratedSource.vocabulary`."""
         return vocabulary()
+
+    def untrained_words(self) -> tuple[str, ...]:
+        """See `GeneratedSource.untrained_words`: those of digits and speeds, without level 2."""
+        return () if 2 in self.levels else words_of_level_2()
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return eight captions of level 1, or 32 of images."""

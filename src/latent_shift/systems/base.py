@@ -93,7 +93,8 @@ class RequestDefaults:
     """A model's own values for a request, and the limits of the requests that it can meet.
 
     height, width: pixels, multiples of `size_multiple`. max_steps: room in the noise schedule. vocabulary:
-    all words that the model knows, in lower case; empty where it is open.
+    all words that the model knows, in lower case; empty where it is open. untrained_words: those of them that
+    no caption of a clip had in its training.
     """
 
     frames: int
@@ -105,6 +106,7 @@ class RequestDefaults:
     size_multiple: int
     max_steps: int = MAX_STEPS
     vocabulary: tuple[str, ...] = ()
+    untrained_words: tuple[str, ...] = ()
 
     def settle(self, request: GenerationRequest, *, option: str = "") -> SettledRequest:
         """Fill in what a request leaves open; a settled one comes back unchanged and unchecked.

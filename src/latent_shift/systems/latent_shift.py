@@ -238,4 +238,5 @@ def _defaults(path: Path, prediction_type: str | None, scheduler: str | None) ->
         size_multiple=checkpoints.pixel_multiple(path),
         max_steps=checkpoints.max_steps(path, scheduler),
         vocabulary=own.closed_vocabulary,
+        untrained_words=own.untrained_words,
     )

@@ -101,6 +101,10 @@ class GeneratedSource(BaseModel, ABC):
     def vocabulary(self) -> tuple[str, ...]:
         """Every word of its captions, in lower case, sorted."""
 
+    def untrained_words(self) -> tuple[str, ...]:
+        """Words of the vocabulary that no caption of this series has, sorted; by default none."""
+        return ()
+
     @abstractmethod
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Captions of a few clips, or of images, that no training sees."""

@@ -19,7 +19,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from pydantic import Field, ValidationError, model_validator
 from torch import Generator, Tensor, nn
 
@@ -38,7 +37,7 @@ from latent_shift.rng import StepRNG
 from latent_shift.shift import ShiftOptions
 from latent_shift.training.datasets import Clips, Latents, data_summary, latent_dataset
 from latent_shift.training.logging import Report
-from latent_shift.training.model_setup import AnyPipeline
+from latent_shift.training.model_setup import AnyPipeline, AttentionByLength
 from latent_shift.training.precompute import model_hashes
 from latent_shift.training.recipe import Count, Holds, Ratio, Recipe, Strict, exactly_one
 from latent_shift.training.task import Task
@@ -190,8 +189,7 @@ class DenoisingTask(Task):
         self.text_encoders = nn.ModuleList(pipeline.text_encoders()).requires_grad_(False)
         self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone(), persistent=False)
         if not torch.cuda.is_available():
-            # On a CPU and on tiny sequences the plain form is twice as fast as the fused one.
-            self.unet.set_attn_processor(AttnProcessor())
+            self.unet.set_attn_processor(AttentionByLength())
         disable_temporal_shift(self.unet)
         self._warned_of_truncation = False
 
@@ -346,12 +344,14 @@ class DenoisingTask(Task):
         recipe = self.recipe
         shift = ShiftOptions() if recipe.single_frames else self.shift
         words = () if recipe.source is None else recipe.source.vocabulary()
+        untrained = () if recipe.source is None else recipe.source.untrained_words()
         self.pipeline.video_config = VideoConfig(
             video_tuned=not recipe.single_frames, **self._clip_shape(), shift=shift,
             shared_noise_ratio=recipe.diffusion.shared_noise_ratio,
             progressive_noise_alpha=recipe.experimental.progressive_noise_alpha,
             append_fps_to_caption=self.append_fps, frame_position_embedding=self.frame_positions,
-            closed_vocabulary=trained_words(self.pipeline.tokenizer, words), **recipe.sampling.model_dump(),
+            closed_vocabulary=trained_words(self.pipeline.tokenizer, words), untrained_words=untrained,
+            **recipe.sampling.model_dump(),
         )  # fmt: skip
 
     def _clip_shape(self) -> dict[str, Any]:

@@ -150,6 +150,26 @@ def test_an_autoencoder_without_statistics():
     assert_image_as_in_stock(pipeline, stock)
 
 
+def test_text_is_encoded_by_a_pipeline_without_the_rest(pipeline, layout):
+    """Text encoders alone encode; a pipeline without them makes of it the clip that a whole one makes."""
+    texts = {name: part for name, part in pipeline.components.items() if "text" in name or "token" in name}
+    parts = pipeline.components
+    encoder = type(pipeline)(**{**dict.fromkeys(parts), **texts})
+    kwargs = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    if layout == "xl":
+        names += ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    embeds = dict(zip(names, encoder.encode_prompt(PROMPT, **kwargs), strict=True))
+    denoiser = type(pipeline)(**{**parts, **dict.fromkeys(texts)})
+    assert torch.equal(clips(denoiser, None, **embeds), clips(pipeline))
+
+
+def test_from_pipe_and_back_keeps_the_configuration(pipeline, stock):
+    back = type(stock).from_pipe(type(pipeline).from_pipe(stock))
+    public = [{k: v for k, v in one.config.items() if not k.startswith("_")} for one in (back, stock)]
+    assert public[0] == public[1]
+
+
 # IP adapters
 
 

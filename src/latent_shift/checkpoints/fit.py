@@ -1,4 +1,4 @@
-"""Whether the parts of a model's folder fit each other and are whole, by their configs and headers alone.
+"""Whether the parts of a model's folder fit each other and are whole, by their configs and headers.
 
 A part made for another task, a scheduler of another family or a weight that is missing would be met in the
 middle of the work, or never: missing weights are drawn at random by the libraries that load them.
@@ -51,7 +51,7 @@ def check_parts(folder: Path) -> None:
 
 
 def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[str, Any]]) -> str | None:
-    """Why a U-Net cannot be called with latents, timestep and text only (in SDXL's layout also sizes)."""
+    """Return why a U-Net cannot be called with latents, timestep and text (SDXL: and sizes) only."""
     kind, channels = unet.get("_class_name"), vae.get("latent_channels", 4)
     if kind not in (None, "UNet2DConditionModel"):
         return f"its U-Net is a {kind}; expected UNet2DConditionModel"

@@ -165,8 +165,6 @@ class VideoPipelineMixin(FolderMixin):
     ) -> LatentShiftPipelineOutput | tuple:
         """Generate clips from prompts, the clips of one prompt adjacent; one frame equals the stock image.
 
-        Keywords that are not listed are as in the stock pipeline, those of SDXL's are for its layout only.
-
         Args:
             prompt, negative_prompt: a text, or one per prompt. Warns (UserWarning) about text that the text
                 encoder truncates or does not know; words outside a closed vocabulary are left out.
@@ -182,6 +180,9 @@ class VideoPipelineMixin(FolderMixin):
             prompt_embeds, negative_prompt_embeds: (prompts, L, D) in place of texts.
             pooled_prompt_embeds, negative_pooled_prompt_embeds: (prompts, P), with them in SDXL's layout.
             ip_adapter_image, ip_adapter_image_embeds: the same for all frames of all clips.
+            denoising_end, original_size, crops_coords_top_left, target_size, negative_original_size,
+                negative_crops_coords_top_left, negative_target_size: as in stock, in SDXL's layout.
+            cross_attention_kwargs, clip_skip: as in the stock pipeline.
             output_type: "pil", "np", "pt" or "latent".
             decode_chunk_size: frames decoded together, by default a clip's; fewer take less memory.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); may return changed tensors,

@@ -1,4 +1,4 @@
-"""What a call of the pipeline takes: checks before any work, and sizes and counts that follow."""
+"""Inputs of a pipeline call: checks before any work, and the sizes and counts that follow."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def set_timesteps(
 ) -> None:
     """Set a scheduler's timesteps. Raises ValueError for more steps than its noise schedule has room for.
 
-    timesteps, sigmas: in place of a number of steps; ValueError for schedulers that do not take them.
+    steps: denoising steps, placed on device. timesteps, sigmas: in their place; ValueError for schedulers that
+    do not take them.
 
     The stock schedulers then leave the schedule, or take two steps at one noise level, which divides by zero.
     """

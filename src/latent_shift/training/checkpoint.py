@@ -189,7 +189,7 @@ def load(state: State) -> int:
 
 
 def _damage(folder: Path) -> str | None:
-    """Why a checkpoint cannot be read; None where its files are whole."""
+    """Return why a checkpoint cannot be read; None where its files are whole."""
     try:
         for name in _FILES:
             read_safetensors_header(folder / f"{name}.safetensors")

@@ -107,7 +107,10 @@ class AttentionByLength:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Attend as stock processors do: (N, length, D), or maps (N, D, h, w) of h*w places."""
+        """Attend as stock processors do: hidden_states (N, length, D), or maps (N, D, h, w) of h*w positions.
+
+        attn, encoder_hidden_states, attention_mask, temb: as in diffusers.
+        """
         shape = hidden_states.shape
         length = shape[1] if len(shape) == 3 else shape[2] * shape[3]
         processor = self.plain if length < _LONG else self.fused

@@ -31,7 +31,7 @@ def is_finished(recipe: Recipe) -> bool:
     """Whether a run took its last step by this very recipe and its model is written.
 
     Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
-    where the run has taken more steps than the recipe has now: its model would be said to be of fewer.
+    where the run has taken more steps than the recipe has now: its model card would name fewer.
     """
     path, found = recipe.output / FILE_NAME, checkpoints(recipe.output)
     if not found:

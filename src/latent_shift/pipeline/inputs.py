@@ -103,8 +103,8 @@ def set_timesteps(
 ) -> None:
     """Set a scheduler's timesteps. Raises ValueError for more steps than its noise schedule has room for.
 
-    steps: denoising steps, placed on device. timesteps, sigmas: in their place; ValueError for schedulers that
-    do not take them.
+    steps: denoising steps, placed on device. timesteps, sigmas: in their place; ValueError for schedulers
+    that do not take them.
 
     The stock schedulers then leave the schedule, or take two steps at one noise level, which divides by zero.
     """

@@ -54,6 +54,7 @@ def test_it_prints_the_model_and_tells_its_steps(run, tmp_path):
     assert [line.split("  ")[:2] for line in err] == [["training", "1/2"], ["training", "2/2"]]
     made = [name for name in everything_in(tmp_path / "run") if not name.startswith("tensorboard/")]
     assert made == [
+        ".lock",  # held by a process while it trains
         "checkpoints/step-00000002/ema.safetensors",
         "checkpoints/step-00000002/optimizer.safetensors",
         "checkpoints/step-00000002/state.json",

@@ -118,7 +118,7 @@ def set_timesteps(
         reason = f": {one_line(error)}"
     else:
         levels = scheduler.sigmas[:-1] if hasattr(scheduler, "sigmas") else scheduler.timesteps
-        if scheduler.timesteps.max() < trained and len(levels.unique()) >= steps:
+        if scheduler.timesteps.max() < trained and len(levels.unique()) >= min(steps, len(levels)):
             return
     raise ValueError(
         f"{steps} steps: are more than {type(scheduler).__name__} can take on this model's schedule of"

@@ -37,6 +37,22 @@ def test_clips_are_those_of_the_scenes() -> None:
     assert len(clips) == 20
 
 
+def test_clips_of_another_size_show_the_same_scenes() -> None:
+    large = world(20, 2).model_copy(update={"size": 128})
+    assert large.shape[2:] == (128, 128)
+    scene = draw_scene(9, 13, level=2)
+    expected = torch.from_numpy(render([scene], size=128)[0])
+    assert torch.equal(MovingShapes(large)[13]["frames"], expected)
+    assert torch.equal(torch.from_numpy(large.captioned_clips().frames([13])[0]), expected)
+    still = MovingShapes(large, images=True)[13]
+    assert still["frames"].shape == (1, 128, 128, 3)
+    assert any(torch.equal(still["frames"][0], frame) for frame in expected)
+    assert large.latent_settings() != world(20, 2).latent_settings()
+    assert "size" not in world(20, 2).latent_settings()  # stores that were made before stay valid
+    with pytest.raises(ValidationError, match="multiple of 8"):
+        WorldConfig(size=60)
+
+
 def test_levels_take_turns() -> None:
     clips = MovingShapes(world(20, 1, 2, 2))
     expected = [draw_scene(9, i // 3, level=(1, 2, 2)[i % 3]) for i in range(9)]

@@ -54,6 +54,7 @@ class WorldConfig(GeneratedSource):
     clips: Annotated[int, Field(ge=1)] = Field(10_000_000, description="length of the series")
     levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="levels, alternating by clip")
     paraphrases: float = Field(0.5, ge=0.0, le=1.0, description="share of captions that are paraphrased")
+    size: int = Field(SIZE, ge=8, multiple_of=8, description="height and width of the clips in pixels")
     oversample_motions: tuple[str, ...] = Field(
         (), validation_alias=_aliases("oversample_motions"), description="motions to show more often"
     )
@@ -88,7 +89,7 @@ class WorldConfig(GeneratedSource):
     @property
     def shape(self) -> ClipShape:
         """See `GeneratedSource.shape`."""
-        return ClipShape(FRAMES, FPS, SIZE, SIZE)
+        return ClipShape(FRAMES, FPS, self.size, self.size)
 
     @property
     def description(self) -> str:
@@ -135,7 +136,7 @@ class WorldConfig(GeneratedSource):
         return {
             _OLD_NAMES.get(name, name): value
             for name, value in settings.items()
-            if name not in _OLD_NAMES or value != defaults[name]
+            if name not in (*_OLD_NAMES, "size") or value != defaults[name]
         }
 
 
@@ -166,8 +167,8 @@ class Scenes:
         )
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
-        """Render the clips of these indices: uint8 (N, 16, 64, 64, 3)."""
-        return render([self[index] for index in indices])
+        """Render the clips of these indices: uint8 (N, 16, S, S, 3)."""
+        return render([self[index] for index in indices], size=self.world.size)
 
     def caption(self, index: int, *, image: bool = False) -> str:
         """Return the canonical caption of an item; of a single frame for `image`."""
@@ -192,7 +193,7 @@ class Scenes:
 
 
 class MovingShapes(Dataset[dict[str, Any]]):
-    """Items {"frames": uint8 (F, 64, 64, 3), "caption", "key"}; F = 16, or 1 for `images`.
+    """Items {"frames": uint8 (F, S, S, 3), "caption", "key"}; F = 16, or 1 for `images`; S the world's size.
 
     crop: side of a random window around an object, for images only: frames are (1, crop, crop, 3).
     hard_negatives: number of captions, "hard_negatives", that are false of a clip in one motion or shape.
@@ -212,13 +213,14 @@ class MovingShapes(Dataset[dict[str, Any]]):
         scene = self.scenes[number]
         words, key = self.scenes.paraphrase(index, image=self.images), f"clip {number}"
         if not self.images:
-            clip = {"frames": from_numpy(render([scene])[0]), "caption": words, "key": key}
+            frames = render([scene], size=self.scenes.world.size)[0]
+            clip = {"frames": from_numpy(frames), "caption": words, "key": key}
             if self.hard_negatives:
                 clip["hard_negatives"] = self.scenes.hard_negatives(index, self.hard_negatives)
             return clip
         rng = item_rng(self.scenes.world.seed, index, _FRAME_STREAM)
         frame = int(rng.random() * FRAMES)
-        pixels = render([scene], [frame])[0]
+        pixels = render([scene], [frame], self.scenes.world.size)[0]
         if self.crop is not None:
             pixels = _crop_around_object(pixels, scene, frame, self.crop, rng)
         return {"frames": from_numpy(pixels), "caption": words, "key": key}

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -70,6 +71,10 @@ class TemporalTransformer2DModel(_EndsInTemporal, Transformer2DModel):
     """A spatial transformer with a temporal layer; `add_temporal_layers` makes it, no constructor."""
 
 
+class TemporalSpatialAttention(_EndsInTemporal, Attention):
+    """A spatial attention with a temporal layer; `add_temporal_layers` makes it, no constructor."""
+
+
 class TemporalConv2d(_EndsInTemporal, nn.Conv2d):
     """A convolution with a temporal layer; `add_temporal_layers` makes it, no constructor."""
 
@@ -77,6 +82,7 @@ class TemporalConv2d(_EndsInTemporal, nn.Conv2d):
 _WITH_TEMPORAL: dict[type[nn.Module], type[_EndsInTemporal]] = {
     ResnetBlock2D: TemporalResnetBlock2D,
     Transformer2DModel: TemporalTransformer2DModel,
+    Attention: TemporalSpatialAttention,
     nn.Conv2d: TemporalConv2d,
 }
 _STOCK = {changed: stock for stock, changed in _WITH_TEMPORAL.items()}
@@ -87,9 +93,9 @@ def add_temporal_layers(unet: nn.Module, make: Make) -> None:
 
     Args:
         unet: a stock `UNet2DConditionModel` or `UNet2DModel`, without the shift.
-        make: called with the path of every ResnetBlock2D, Transformer2DModel and Conv2d, in the order of
-            `unet.named_modules()`, and with the block, of `block.out_channels` channels; returns its layer,
-            or None. A layer gets the device, dtype and mode of the U-Net.
+        make: called with the path of every ResnetBlock2D, Transformer2DModel, Attention and Conv2d, in the
+            order of `unet.named_modules()`, and with the block, of `block.out_channels` channels (Attention:
+            `query_dim`); returns its layer, or None. A layer gets the device, dtype and mode of the U-Net.
 
     Raises:
         ValueError: where the U-Net has temporal layers already, or gets none, and where hooks of accelerate

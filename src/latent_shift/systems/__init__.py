@@ -28,6 +28,7 @@ SYSTEMS = Registry(
         "motion_module": f"{_HERE}.motion_module:MotionModules",
         "first_frame": f"{_HERE}.first_frame:FirstFrame",
         "diffusers_pipeline": f"{_HERE}.diffusers_pipeline:DiffusersPipeline",
+        "make_a_video": f"{_HERE}.make_a_video.system:MakeAVideo",
     },
 )
 

@@ -3,6 +3,7 @@
 from latent_shift.registry import Registry
 
 _HERE = "latent_shift.training.tasks"
+_MAKE_A_VIDEO = "latent_shift.systems.make_a_video"
 TASKS = Registry(
     "task",
     "latent_shift.tasks",
@@ -14,5 +15,11 @@ TASKS = Registry(
         "video": f"{_HERE}.video:VideoTask",
         "latent_vdm": "latent_shift.systems.latent_vdm:LatentVDMTask",
         "motion_module": "latent_shift.systems.motion_module:MotionModuleTask",
+        "make_a_video_prior": f"{_MAKE_A_VIDEO}.prior:PriorTask",
+        "make_a_video_image": f"{_MAKE_A_VIDEO}.text_tasks:ImageStageTask",
+        "make_a_video_video": f"{_MAKE_A_VIDEO}.text_tasks:VideoStageTask",
+        "make_a_video_interpolation": f"{_MAKE_A_VIDEO}.text_tasks:InterpolationTask",
+        "make_a_video_image_sr": f"{_MAKE_A_VIDEO}.super_resolution:ImageSuperResolutionTask",
+        "make_a_video_video_sr": f"{_MAKE_A_VIDEO}.super_resolution:VideoSuperResolutionTask",
     },
 )

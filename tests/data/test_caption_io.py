@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from latent_shift.data.caption_io import (
+    CaptionFiles,
     as_captions,
     as_seconds,
-    caption_files,
-    caption_key,
     caption_lines,
     decode,
     read_text,
@@ -68,11 +67,13 @@ def test_lines_end_at_line_feeds_and_carriage_returns_only():
 
 def test_captions_lie_beside_clips_whatever_the_case_of_their_suffix():
     files = [Path(name) for name in ("a/B.MP4", "a/B.TXT", "a/c.mp4", "a/c.TXT", "a/c.txt", "a/b.txt")]
-    texts = caption_files(files)
-    assert texts[caption_key(Path("a/B.MP4"))] == Path("a/B.TXT")
-    assert texts[caption_key(Path("a/c.mp4"))] == Path("a/c.txt")
+    texts = CaptionFiles(files)
+    assert texts.of(Path("a/B.MP4")) == Path("a/B.TXT")
+    assert texts.of(Path("a/c.mp4")) == Path("a/c.txt")
+    assert texts.of(Path("c.mp4")) is None
     composed, apart = Path("caf\u00e9.mp4"), Path("cafe\u0301.txt")  # as Macs write names
-    assert caption_files([apart])[caption_key(composed)] == apart
+    assert CaptionFiles([apart]).of(composed) == apart
+    assert CaptionFiles([apart, composed.with_suffix(".txt")]).of(composed) == composed.with_suffix(".txt")
 
 
 def test_halves_of_surrogates_and_nuls_in_json_are_no_letters():

@@ -99,14 +99,20 @@ def is_caption_file(file: Path) -> bool:
     return file.suffix.lower() == ".txt"
 
 
-def caption_files(files: Iterable[Path]) -> dict[Path, Path]:
-    """The caption files among `files` by the `caption_key` of the clips beside them; a.txt before a.TXT."""
-    texts = sorted(filter(is_caption_file, files), key=lambda file: file.suffix == ".txt")
-    return {caption_key(file): file for file in texts}
+class CaptionFiles:
+    """The caption files among `files`, by the clips beside them."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        texts = sorted(filter(is_caption_file, files), key=lambda file: file.suffix == ".txt")
+        self._by_name = {file.with_name(file.stem): file for file in texts}  # a.txt before a.TXT
+        self._by_letters = {_composed(file): file for file in texts}
+
+    def of(self, clip: Path) -> Path | None:
+        """The file of the clip's name; else of the same letters with accents composed in another way."""
+        return self._by_name.get(clip.with_name(clip.stem)) or self._by_letters.get(_composed(clip))
 
 
-def caption_key(file: Path) -> Path:
-    """The name without suffix that a clip shares with its captions; accents composed in one way."""
+def _composed(file: Path) -> Path:
     return file.with_name(normalize("NFC", file.stem))
 
 

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_shift.data.caption_io import (
-    caption_files,
-    caption_key,
+    CaptionFiles,
     caption_lines,
     is_caption_file,
     read_text,
@@ -109,12 +108,12 @@ def scan_folder(
     """
     found = FolderScan(folder)
     files, listed = _list(folder, images=read.frames == 1)
-    texts = caption_files(listed.files)
+    texts = CaptionFiles(listed.files)
     for path, reason in listed.unreadable.items():
         if path.is_dir() or is_caption_file(path) or kind_by_name(path.name) is not None:
             found.unreadable[found.name(path)] = f"{path}: {reason}"
     for file in files:
-        name, text = found.name(file), texts.get(caption_key(file))
+        name, text = found.name(file), texts.of(file)
         try:
             size, remarks = _check(file, read)
             if text is not None:

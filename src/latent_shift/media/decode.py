@@ -38,7 +38,8 @@ PICTURE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
 # What FFmpeg may open: plain containers, so that no playlist in a stranger's file makes it fetch other files.
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf"
 MAX_DECODED_BYTES = 4 * 2**30
-_BROKEN = (
+# Whatever FFmpeg and Pillow raise for a file that is not as it should be.
+BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
     ZeroDivisionError, struct.error, zlib.error, Image.DecompressionBombError, av.FFmpegError,
 )  # fmt: skip
@@ -83,7 +84,7 @@ def named_errors(file: File) -> Iterator[None]:
             raise ValueError(f"{file}: {'is not a file' if is_there else 'no such file'}")
     try:
         yield
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         kind = EndsEarlyError if isinstance(error, EndsEarlyError) else ValueError
         raise kind(f"{file}: cannot be read as a clip or image: {reason}") from error

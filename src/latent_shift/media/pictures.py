@@ -13,17 +13,24 @@ from pathlib import PurePath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from latent_shift.limits import MAX_FPS, MIN_FPS
-from latent_shift.media.decode import MAX_DECODED_BYTES, PICTURE_FORMATS, Kind, collect, kind_by_name
+from latent_shift.media.decode import (
+    BROKEN,
+    PICTURE_FORMATS,
+    Kind,
+    collect,
+    kind_by_name,
+)
 from latent_shift.media.pixels import Picture, picture_pixels
 
 SETTINGS_KEY = "latent_shift"  # the JSON in a file is {"latent_shift": {...}}: not just anybody's comment
 CLOCK_KEY = "latent_shift_clock"  # [frames a second, frames] of a clip written as a moving picture
 EXIF_DESCRIPTION = 0x010E
 NO_TIME = 100.0  # milliseconds that a frame of no time is shown
-MAX_TICKS = 100_000  # frames that a picture may become
+MAX_TICKS = 100_000  # frames that a picture may be shown as
 MAY_MOVE = (".gif", ".webp", ".png", ".apng")
 _HEAD = 1 << 16  # bytes, before which a PNG says whether it moves
 
@@ -35,10 +42,18 @@ class Clock(NamedTuple):
     frames: int
 
 
-def read_pictures(opened: BinaryIO, max_frames: int | None) -> tuple[list[Picture], float]:
-    """The frames of a picture, still or moving, on an even clock, and its rate; a still has 1 a second.
+class Pictures(NamedTuple):
+    """The frames stored in a picture, still or moving, and an even clock."""
 
-    The clock is that which `write_clip` put into the file, else that of the shortest frame.
+    stored: list[Picture]
+    ticks: NDArray[np.int64]  # of the clock, that each is shown
+    fps: float  # ticks a second; 1 of a still
+
+
+def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
+    """Decode a picture, `max_frames` stored frames at most.
+
+    Its clock is that which `write_clip` put into the file, else that of the shortest frame.
     """
     durations: list[float] = []  # milliseconds
     with Image.open(opened, formats=PICTURE_FORMATS) as image:
@@ -61,15 +76,13 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> tuple[list[Pictur
         fps = clock.fps if clock is not None and ticks[0] > 1 else 1.0
     else:
         ticks, fps = _ticks(np.array([duration or NO_TIME for duration in durations]), clock)
-    total = int(ticks.sum())
-    if total > MAX_TICKS or total * frames[0].nbytes > MAX_DECODED_BYTES:
-        raise ValueError(f"would be {total} frames of {1000 / fps:g} ms each: more than can be held")
-    even = (frame for frame, times in zip(frames, ticks, strict=True) for _ in range(times))
-    return collect(even, max_frames), fps
+    if ticks.sum() > MAX_TICKS:
+        raise ValueError(f"would be {ticks.sum()} frames of {1000 / fps:g} ms each, over {MAX_TICKS}")
+    return Pictures(frames, ticks, fps)
 
 
 def _ticks(durations: np.ndarray, clock: Clock | None) -> tuple[np.ndarray, float]:
-    """Number of frames that each stored frame becomes, and their rate."""
+    """Number of ticks that each stored frame is shown, and their rate."""
     ends = np.cumsum(durations) / 1000
     if clock is not None:
         ticks = np.diff(np.round(ends * clock.fps).astype(int), prepend=0)
@@ -141,8 +154,8 @@ def kind_of(name: str, read: Callable[[int], bytes]) -> Kind | None:
         return "clip"
     if SETTINGS_KEY.encode() in whole:  # of ours, equal frames may be stored as one
         try:
-            return "clip" if len(read_pictures(io.BytesIO(whole), 2)[0]) > 1 else "image"
-        except (OSError, ValueError, EOFError):
+            return "clip" if read_pictures(io.BytesIO(whole), 2).ticks.sum() > 1 else "image"
+        except BROKEN:
             return "image"
     return "image"
 

@@ -40,7 +40,7 @@ from latent_shift.media.decode import (
     open_video,
     video_stream,
 )
-from latent_shift.media.pictures import parse_settings, picture_settings, read_pictures
+from latent_shift.media.pictures import Pictures, parse_settings, picture_settings, read_pictures
 from latent_shift.media.pixels import Picture, frame_notes, video_pixels
 
 SEEK_FROM = 0.5  # seconds; nearer the front, decoding on is no slower than seeking
@@ -115,7 +115,7 @@ def _open(file: File, max_frames: int | None, threads: int) -> Iterator[Clip]:
             opened = closing.enter_context(open_bytes(file))
             clip: Clip
             if holds_picture(opened):
-                clip = _Pictures(file, *read_pictures(opened, max_frames))
+                clip = _Pictures(file, read_pictures(opened, max_frames))
             else:
                 clip = _Video(file, closing.enter_context(open_video(opened)), threads)
         yield clip
@@ -185,24 +185,26 @@ class Clip:
 class _Pictures(Clip):
     """A GIF, WebP, PNG, JPEG or BMP, which have to be decoded whole."""
 
-    def __init__(self, file: File, pictures: list[Picture], fps: float) -> None:
-        height, width, _ = pictures[0].shape
-        kind: Kind = "clip" if len(pictures) > 1 else "image"
-        duration = len(pictures) / fps if kind == "clip" else 0.0
-        super().__init__(file, Facts(kind, width, height, duration, fps, len(pictures), "picture"))
-        self._pictures = pictures
+    def __init__(self, file: File, pictures: Pictures) -> None:
+        height, width, _ = pictures.stored[0].shape
+        self._stored, self._ends = pictures.stored, np.cumsum(pictures.ticks)
+        count, fps = int(self._ends[-1]), pictures.fps
+        kind: Kind = "clip" if count > 1 else "image"
+        duration = count / fps if kind == "clip" else 0.0
+        super().__init__(file, Facts(kind, width, height, duration, fps, count, "picture"))
 
     def _nearest(self, times: Sequence[float]) -> list[Picture]:
         places = [int(np.ceil(time * self.facts.fps - 0.5 - CLOSE)) for time in times]
-        if places[-1] >= len(self._pictures):
+        if places[-1] >= self._ends[-1]:
             raise EndsEarlyError(f"ends before {times[-1]:.2f} s")
-        return [self._pictures[place] for place in places]
+        return [self._stored[number] for number in np.searchsorted(self._ends, places, "right")]
 
     def _all(self) -> Iterator[Picture]:
-        return iter(self._pictures)
+        ticks = np.diff(self._ends, prepend=0)
+        return (picture for picture, times in zip(self._stored, ticks, strict=True) for _ in range(times))
 
     def _count(self) -> int:
-        return len(self._pictures)
+        return int(self._ends[-1])
 
 
 class _Video(Clip):

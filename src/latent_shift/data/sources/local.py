@@ -22,9 +22,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from latent_shift.data.caption_io import (
+    CaptionFiles,
     as_captions,
-    caption_files,
-    caption_key,
     caption_lines,
     is_caption_file,
     read_text,
@@ -53,16 +52,16 @@ class FolderSource(Source):
         root = require_folder(self.path, "folder")
         files, unreadable, repeated = list_files(root)
         clips = [path for path in files if kind_by_name(path.name) is not None]
-        texts, text_of = [path for path in files if is_caption_file(path)], caption_files(files)
+        texts, captions = [path for path in files if is_caption_file(path)], CaptionFiles(files)
         if not clips:
             raise ValueError(f"folder {root}: holds no clip or image")
         if not texts:
             example = f"{clips[0].stem}.txt for {clips[0].name}"
             raise ValueError(f"folder {root}: no caption anywhere; write a .txt beside each, {example}")
         notes = [f"{path}: leads to a folder that is read already" for path in repeated]
-        found = [self._record(path, text_of.get(caption_key(path)), notes) for path in clips]
+        found = [self._record(path, captions.of(path), notes) for path in clips]
         found += [Problem(self._key(path), reason) for path, reason in sorted(unreadable.items())]
-        used = {text_of.get(caption_key(path)) for path in clips}
+        used = {captions.of(path) for path in clips}
         for text in texts:
             if text not in used:
                 found.append(Problem(self._key(text), "a caption without a clip or image of the same name"))

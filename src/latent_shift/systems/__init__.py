@@ -29,6 +29,7 @@ SYSTEMS = Registry(
         "first_frame": f"{_HERE}.first_frame:FirstFrame",
         "diffusers_pipeline": f"{_HERE}.diffusers_pipeline:DiffusersPipeline",
         "make_a_video": f"{_HERE}.make_a_video.system:MakeAVideo",
+        "cogvideo": f"{_HERE}.cogvideo.system:CogVideo",
     },
 )
 

@@ -156,7 +156,7 @@ def load(state: State) -> int:
     """Restore the newest whole checkpoint of a run, in place. Returns its step, or 0 where there is none.
 
     Warns (UserWarning) about newer ones that are damaged. Raises ValueError where all are, and where the
-    checkpoint is of a model with other trained parameters.
+    checkpoint is of a model with other trained parameters or buffers.
     """
     found = checkpoints(state.task.recipe.output)
     if not found:
@@ -258,6 +258,8 @@ def _gather(named: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Ten
     return kept
 
 
-def _named(task: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The trained parameters by name."""
-    return ((name, value) for name, value in task.named_parameters() if value.requires_grad)
+def _named(task: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The trained parameters by name, and the buffers of modules' states, which a step may change."""
+    yield from ((name, value) for name, value in task.named_parameters() if value.requires_grad)
+    kept = task.state_dict().keys()
+    yield from ((name, value) for name, value in task.named_buffers() if name in kept)

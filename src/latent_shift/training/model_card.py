@@ -32,7 +32,7 @@ def model_card(task: Task, metrics: dict[str, float]) -> str:
     base = getattr(recipe, "pretrained_model", None)
     head = [
         "license: other  # fill in: the base model's licence and that of your data decide",
-        *([f"base_model: {json.dumps(base)}"] if base else []),
+        *([f"base_model: {json.dumps(str(base))}"] if base else []),
         *([f"pipeline_tag: {task.pipeline_tag}"] if task.pipeline_tag else []),
         "tags: [latent-shift]",
     ]

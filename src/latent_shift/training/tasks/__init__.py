@@ -4,6 +4,7 @@ from latent_shift.registry import Registry
 
 _HERE = "latent_shift.training.tasks"
 _MAKE_A_VIDEO = "latent_shift.systems.make_a_video"
+_COGVIDEO = "latent_shift.systems.cogvideo"
 TASKS = Registry(
     "task",
     "latent_shift.tasks",
@@ -21,5 +22,9 @@ TASKS = Registry(
         "make_a_video_interpolation": f"{_MAKE_A_VIDEO}.text_tasks:InterpolationTask",
         "make_a_video_image_sr": f"{_MAKE_A_VIDEO}.super_resolution:ImageSuperResolutionTask",
         "make_a_video_video_sr": f"{_MAKE_A_VIDEO}.super_resolution:VideoSuperResolutionTask",
+        "cogvideo_tokenizer": f"{_COGVIDEO}.tokenizer_task:TokenizerTask",
+        "cogvideo_image": f"{_COGVIDEO}.transformer_tasks:ImageTask",
+        "cogvideo_key_frames": f"{_COGVIDEO}.transformer_tasks:KeyFramesTask",
+        "cogvideo_interpolation": f"{_COGVIDEO}.transformer_tasks:InterpolationTask",
     },
 )

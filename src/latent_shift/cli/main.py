@@ -14,6 +14,7 @@ import typer
 
 from latent_shift import __version__
 from latent_shift.cli import data, errors, generate, train
+from latent_shift.cli.compare import compare
 from latent_shift.cli.evaluate_folders import folders, report, sensitivity
 from latent_shift.cli.evaluate_moving_shapes import moving_shapes, moving_shapes_report
 from latent_shift.cli.evaluate_prompts import msr_vtt, ucf_101
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("info")(generate.info)
 app.command("train")(train.train)
+app.command("compare")(compare)
 app.add_typer(data.app, name="data")
 evaluate = typer.Typer(
     help="Evaluate a model on a protocol, or a folder of clips against another.", no_args_is_help=True,

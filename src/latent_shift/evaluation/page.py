@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: table, plots, and clips side by side that play.
+"""Tables, plots and clips as one HTML file that needs nothing else; the clips play side by side.
 
 Clips are embedded: small ones as animated webp without loss, larger ones as mp4. The page loads nothing from
 anywhere.
@@ -18,6 +18,7 @@ from latent_shift.evaluation.plots import curves
 from latent_shift.evaluation.report import (
     Example,
     Report,
+    Table,
     footnotes,
     format_settings,
     table_headers,
@@ -30,20 +31,33 @@ _LOSSLESS_UP_TO = 128  # pixels high: larger clips are embedded as mp4
 
 def render_html(report: Report) -> str:
     """The page of a report, with curves over the settings in which its rows differ, and its examples."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("latent_shift.evaluation").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    settings = [format_settings(row.settings) for row in report.rows]
-    return environment.from_string(template).render(
-        title=report.title,
-        headers=table_headers(report),
-        rows=list(zip(settings, table_rows(report), strict=True)),
+    table = Table(
+        table_headers(report),
+        table_rows(report),
+        tooltips=[format_settings(row.settings) for row in report.rows],
         notes=[*footnotes(report), *report.notes],
-        plots=curves(report),
-        columns=list(dict.fromkeys(example.column for example in report.examples)),
-        lines=_lines(report.examples),
-        environment=format_settings(report.environment),
+    )
+    environment = format_settings(report.environment)
+    return render_page(report.title, [table], curves(report), report.examples, environment)
+
+
+def render_page(
+    title: str, tables: Sequence[Table], plots: Sequence[str], examples: Sequence[Example], environment: str
+) -> str:
+    """A page of tables, plots and examples.
+
+    title: its heading. plots: SVG texts. examples: players side by side, a line a label. environment: a line
+    about machine and versions, at the end.
+    """
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = files("latent_shift.evaluation").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    return jinja.from_string(template).render(
+        title=title,
+        tables=tables,
+        plots=plots,
+        columns=list(dict.fromkeys(example.column for example in examples)),
+        lines=_lines(examples),
+        environment=environment,
     )
 
 

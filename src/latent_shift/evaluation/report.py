@@ -157,10 +157,25 @@ def differing_settings(metrics: Iterable[MetricInfo]) -> dict[str, list[str]]:
 # ---- the table --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table as text. tooltips: one a row, shown on a page. notes: lines below."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    tooltips: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """Headers and rows as Markdown."""
+        lines = [_line(self.headers), "|" + "---|" * len(self.headers), *map(_line, self.rows)]
+        return "\n".join(lines)
+
+
 def markdown(report: Report) -> str:
     """The table, its footnotes and environment, as Markdown."""
-    lines = [_line(table_headers(report)), "|" + "---|" * (len(report.metrics) + 1)]
-    lines += [_line(cells) for cells in table_rows(report)]
+    lines = [Table(table_headers(report), table_rows(report)).markdown()]
     lines += ["", "± and brackets: 95 % intervals.", "", *(f"- {line}" for line in footnotes(report))]
     lines += [f"- {note}" for note in report.notes]
     if report.environment:

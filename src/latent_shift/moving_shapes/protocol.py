@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ MOTION_KINDS = tuple(dict.fromkeys(map(constants.motion_kind, constants.MOTIONS)
 # Names of the scores; those of DETAILS are parts of others, or less certain.
 SCORES = ("colour right", "shape right", "motion right", "background right", "all right at once")
 DETAILS = ("speed right", *(f"motion right, {kind}" for kind in MOTION_KINDS))
+_REFERENCE_NUMBER = 500_000  # added to a subset's number, for scenes that no subset has
 _FRAME_STREAM = 3  # of the random numbers that choose the frame of an image
 
 
@@ -91,6 +92,11 @@ SUBSETS = {
         Subset("level-2-two", 4, 2, 2, "any"),
     )
 }
+
+
+def other_scenes(subset: Subset) -> Subset:
+    """Return a subset of other scenes of the same kind, for the real clips that distances are from."""
+    return replace(subset, number=subset.number + _REFERENCE_NUMBER)
 
 
 def choose_subsets(names: Sequence[str]) -> list[Subset]:
@@ -195,6 +201,9 @@ class MovingShapesScores(Metric):
     clips. Captions must be canonical, clips 64 x 64; images have no motion.
 
     detailed: add the share of right speed words, and of right motions by kind of the caption's motion.
+
+    Attributes:
+        verdicts: of all objects or clips so far, by the name of the score.
     """
 
     def __init__(
@@ -202,7 +211,7 @@ class MovingShapesScores(Metric):
     ) -> None:
         super().__init__(options, extractor)
         self.detailed = detailed
-        self._verdicts: dict[str, list[bool]] = defaultdict(list)
+        self.verdicts: dict[str, list[bool]] = defaultdict(list)
         self._unusable: str | None = None
 
     def update(self, batch: ClipBatch) -> Sequence[str] | None:
@@ -221,14 +230,14 @@ class MovingShapesScores(Metric):
 
     def _count(self, score: ClipScore, motions: Sequence[str], *, is_clip: bool) -> None:
         for obj, motion in zip(score.objects, motions, strict=True):
-            self._verdicts["colour right"].append(obj.colour)
-            self._verdicts["shape right"].append(obj.shape)
+            self.verdicts["colour right"].append(obj.colour)
+            self.verdicts["shape right"].append(obj.shape)
             if is_clip:
-                self._verdicts["motion right"].append(obj.motion)
-                self._verdicts["speed right"].append(obj.speed)
-                self._verdicts[f"motion right, {constants.motion_kind(motion)}"].append(obj.motion)
-        self._verdicts["background right"].append(score.background)
-        self._verdicts["all right at once"].append(score.all_correct)
+                self.verdicts["motion right"].append(obj.motion)
+                self.verdicts["speed right"].append(obj.speed)
+                self.verdicts[f"motion right, {constants.motion_kind(motion)}"].append(obj.motion)
+        self.verdicts["background right"].append(score.background)
+        self.verdicts["all right at once"].append(score.all_correct)
 
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""
@@ -239,10 +248,10 @@ class MovingShapesScores(Metric):
         return [
             Measurement(
                 MetricInfo(name=name, better="higher", settings=settings, percent=True),
-                proportion(sum(self._verdicts[name]), len(self._verdicts[name])),
+                proportion(sum(self.verdicts[name]), len(self.verdicts[name])),
             )
             for name in names
-            if name in self._verdicts
+            if name in self.verdicts
         ]
 
 

@@ -7,7 +7,6 @@ the ceiling of every score and, measured against other real clips, the baseline 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,11 +23,11 @@ from latent_shift.moving_shapes.protocol import (
     MovingShapesScores,
     Subset,
     SubsetClips,
+    other_scenes,
 )
 
 REAL, RECONSTRUCTED, GENERATED = "real clips", "real, through the autoencoder", "the model"
 BASELINE = "real clips (the baseline)"
-_REFERENCE_NUMBER = 500_000  # added to a subset's number, for scenes that no subset has
 _TITLES = {
     "colour right": "colour",
     "shape right": "shape",
@@ -158,7 +157,7 @@ def moving_shapes_report(
         batch_size=batch_size,
         metric_settings={"subsets": ", ".join(subset.name for subset in subsets)},
     )
-    others = [replace(subset, number=subset.number + _REFERENCE_NUMBER) for subset in subsets]
+    others = [other_scenes(subset) for subset in subsets]
     real = clips(BASELINE, subsets, prompts=prompts, settings={"clips": REAL})
     sources: list[ClipSource] = [real]
     if models:

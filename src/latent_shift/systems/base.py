@@ -8,6 +8,7 @@ Shapes: B clips, F frames, H x W pixels.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -246,6 +247,14 @@ def model_card_licence(card: Path) -> str | None:
     return str(content["license"]) if isinstance(content, dict) and "license" in content else None
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Make a hard link to a file that is never changed in place, or where that cannot be, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _strings(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         value = list(value.values())
@@ -311,13 +320,14 @@ class TextToVideoSystem(ABC):
     def assemble(cls, models: Mapping[str, Path], folder: Path) -> None:
         """Put trained stages together into a new folder that `systems.load` opens as this system.
 
-        By default the last stage's model is copied, and `system.json` written into it.
+        By default the last stage's model is taken, its files linked where the file system can, and
+        `system.json` written beside them.
 
         models: the folders that the stages exported, by the name of the stage, in the order of the stages.
         Those of the stages before the first on clips have to do for a system that makes images (frames = 1).
         """
         *_, last = models.values()
-        shutil.copytree(last, folder)
+        shutil.copytree(last, folder, copy_function=link_or_copy)
         write_json(folder / SYSTEM_FILE, {"system": cls.name})
 
     @abstractmethod

@@ -1,0 +1,167 @@
+"""`latent-shift compare`: all systems on one world with equal budgets; the same command again goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latent_shift.cli.options import split_names
+from latent_shift.cli.output import put_block
+from latent_shift.cli.progress import progress_of_sets, quiet_libraries, training_bar
+from latent_shift.io import write_text
+
+if TYPE_CHECKING:
+    from latent_shift.compare.plan import Comparison
+    from latent_shift.compare.results import Results
+
+PHASES = ("train", "sample", "score", "cost", "page")
+
+
+def compare(
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Preset: smoke, compare-6, compare-16, sizes or gpu.")
+    ] = "compare-6",
+    names: Annotated[
+        str, typer.Option("--systems", metavar="NAME,...", help="Systems, or rows of the preset. [all rows]")
+    ] = "",
+    seeds: Annotated[int | None, typer.Option(help="Most seeds of a row. [the preset's: 3]")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNIT=N",
+            help="Budget of stages on clips: core-seconds=N, clips=N or steps=N. [the preset's]",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Folder of runs and results. [runs/compare/PRESET]"
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="PHASE", help=f"Do one part only: {', '.join(PHASES)}.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print rows, stages and minutes; do nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line per row instead of tables.")
+    ] = False,
+    recipes: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of recipes and presets. [recipes/compare]")
+    ] = None,
+    stills: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take trained stages on stills from this comparison.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Write the tables into this page, too.")
+    ] = None,
+) -> None:
+    """Train, sample and score all systems with equal budgets, and write one table.
+
+    The same command again goes on where it was; finished rows are kept.
+    """
+    if only is not None and only not in PHASES:
+        raise ValueError(f"--only {only}: expected one of {', '.join(PHASES)}")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"--seeds {seeds}: give 1 or more")
+    quiet_libraries()
+    comparison = _comparison(preset, names, seeds, budget, output, recipes, stills)
+    comparison.check()
+    if markdown is not None:
+        from latent_shift.media import check_output
+
+        check_output(markdown, overwrite=True, suffixes=[".md"])
+    if dry_run:
+        from latent_shift.compare.schedule import plan_table
+
+        print(plan_table(comparison).markdown())
+        return
+    comparison.record()
+    _work(comparison, PHASES if only is None else (only,))
+    from latent_shift.compare.results import read_results
+
+    results = read_results(comparison)
+    if only in (None, "page"):
+        _write_pages(results, markdown)
+    from latent_shift.compare.page import json_lines
+    from latent_shift.compare.tables import tables
+
+    if as_json:
+        for line in json_lines(results):
+            print(json.dumps(line))
+    else:
+        for table in tables(results):
+            print(f"{table.title}\n\n{table.markdown()}\n")
+
+
+def _comparison(
+    name: str,
+    names: str,
+    seeds: int | None,
+    budget: str | None,
+    output: Path | None,
+    recipes: Path | None,
+    stills: Path | None,
+) -> Comparison:
+    import torch
+
+    from latent_shift.compare.budget import parse_budget
+    from latent_shift.compare.plan import ROOT, Comparison
+    from latent_shift.compare.preset import default_recipes, load_preset
+
+    folder = recipes or default_recipes()
+    preset = load_preset(name, folder)
+    if preset.needs_gpu and not torch.cuda.is_available():
+        raise ValueError(f"--preset {name}: is for a GPU, and torch finds none; take another preset")
+    if preset.threads is not None:
+        torch.set_num_threads(preset.threads)
+    return Comparison(
+        preset,
+        name,
+        preset.choose_rows(split_names(names)),
+        folder,
+        output or Path(ROOT) / name,
+        seeds=seeds,
+        budget=None if budget is None else parse_budget(budget),
+        stills_from=stills,
+    )
+
+
+def _work(comparison: Comparison, phases: tuple[str, ...]) -> None:
+    """Do the parts of the work that are wanted, for all runs."""
+    from latent_shift.compare import cost
+    from latent_shift.compare.scoring import Scorer
+    from latent_shift.compare.training import train_run
+
+    if "train" in phases:
+        for run in comparison.runs:
+            train_run(comparison, run, training_bar)
+    with progress_of_sets() as on_progress:
+        scorer = Scorer(comparison, on_progress)
+        if "sample" in phases:
+            for run in comparison.runs:
+                scorer.sample(run)
+        if "score" in phases:
+            scorer.score(comparison.runs)
+        if "cost" in phases:
+            cost.measure(comparison, on_progress)
+
+
+def _write_pages(results: Results, page: Path | None) -> None:
+    """Write compare.md and compare.html into the comparison's folder, and a block of another page."""
+    from latent_shift.compare.page import html, markdown
+
+    comparison = results.comparison
+    given = sys.argv[1:] if sys.argv[1:2] == ["compare"] else ["compare", "--preset", comparison.preset_name]
+    command = f"latent-shift {' '.join(given)}"
+    name = f"{comparison.preset_name}, {comparison.budget or comparison.preset.clips}"
+    block = f"## {name}\n\n{markdown(results, command)}"
+    write_text(comparison.folder / "compare.html", html(results, command))
+    for file in (comparison.folder / "compare.md", *([] if page is None else [page])):
+        before = file.read_text(encoding="utf-8") if file.is_file() else "# Systems compared\n"
+        write_text(file, put_block(before, name, block))

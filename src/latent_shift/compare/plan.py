@@ -1,0 +1,299 @@
+"""From a preset to runs: which stages each row has, in which folders, by which recipes.
+
+    DIR/compare.json                        what must not change while the comparison goes on
+    DIR/stills/STAGE/                       stages before the first on clips, shared by rows and seeds
+    DIR/rows/ROW/seed-S/STAGE/              stages on clips: recipe.yaml, spent.json, log, checkpoint, model/
+    DIR/rows/ROW/seed-S/model/              all stages together: a model that `generate` opens
+
+A recipe of a stage is that of the recipes' folder with changes laid over it. The folders of this comparison
+take the place of those that the recipes name: see "Adding things" in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latent_shift.compare.budget import Budget, schedule
+from latent_shift.compare.preset import Changes, Preset, RowConfig, laid_over
+from latent_shift.io import one_line, read_json_mapping, read_yaml_mapping, write_json, write_text
+from latent_shift.systems import SYSTEMS
+from latent_shift.systems.base import Stage, TextToVideoSystem, TrainingPlan
+from latent_shift.training.recipe import Recipe, load_recipe
+from latent_shift.training.run_config import changes as changed_keys
+
+ROOT, ASSETS = "runs/compare", "src/latent_shift/assets"  # in recipes, replaced by folders of this machine
+_SETTINGS = "compare.json"
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage where this comparison trains it.
+
+    label: of the stage for all seeds. changes: laid over its recipe. given: whether another comparison has
+    trained it.
+    """
+
+    stage: Stage
+    label: str
+    folder: Path
+    budget: Budget
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    given: bool = False
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model."""
+        return self.folder / "model"
+
+    @property
+    def on_clips(self) -> bool:
+        """Whether the stage is trained for each seed."""
+        return self.stage.trained_on == "clips"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage is trained."""
+        return self.model.is_dir()
+
+    def recorded(self) -> Recipe | None:
+        """The resolved recipe by which the stage was begun, None before."""
+        file = self.folder / "recipe.yaml"
+        return load_recipe(file) if file.is_file() else None
+
+    @cached_property
+    def recorded_budget(self) -> str | None:
+        """The budget with which the stage was begun, None before."""
+        file = self.folder / "budget.json"
+        return str(read_json_mapping(file)["budget"]) if file.is_file() else None
+
+    def record(self, recipe: Recipe) -> None:
+        """Write the resolved recipe and the budget, before the first step."""
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_json(self.folder / "budget.json", {"budget": str(self.budget)})
+        head = "# The resolved recipe of a stage; `latent-shift train` repeats it.\n"
+        write_text(self.folder / "recipe.yaml", head + text)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row with one seed: its stages in the order of training."""
+
+    row: str
+    seed: int
+    system: type[TextToVideoSystem]
+    folder: Path
+    stages: tuple[StageRun, ...]
+
+    @property
+    def name(self) -> str:
+        """Row and seed."""
+        return f"{self.row}, seed {self.seed}"
+
+    @property
+    def model(self) -> Path:
+        """The folder of the whole system."""
+        return self.folder / "model"
+
+    @property
+    def on_clips(self) -> tuple[StageRun, ...]:
+        """The stages on clips."""
+        return tuple(one for one in self.stages if one.on_clips)
+
+    @property
+    def stills(self) -> tuple[StageRun, ...]:
+        """The stages before the first on clips."""
+        return tuple(one for one in self.stages if not one.on_clips)
+
+    def check_model(self) -> None:
+        """Raise ValueError where another system's model lies in the folder of this one's."""
+        from latent_shift import systems
+
+        if self.model.is_dir() and systems.find(self.model) is not self.system:
+            found = systems.find(self.model).name
+            raise ValueError(
+                f"{self.model}: is a model of {found}, not of {self.system.name}; remove it, or name another"
+                " folder with -o"
+            )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A preset, the rows that are wanted, and the folder where all of it is kept.
+
+    preset_name: for messages and the page. budget: of clips, in place of the preset's. stills_from: a folder
+    of another comparison, that has the stages before the first on clips.
+    """
+
+    preset: Preset
+    preset_name: str
+    rows: Mapping[str, RowConfig]
+    recipes: Path
+    folder: Path
+    seeds: int | None = None
+    budget: Budget | None = None
+    stills_from: Path | None = None
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """All runs, row by row. Raises ValueError for a row that cannot be trained."""
+        return [run for name, row in self.rows.items() for run in self._runs(name, row)]
+
+    def first_runs(self) -> list[Run]:
+        """The first run of each row."""
+        return [run for run in self.runs if run.seed == 0]
+
+    def _runs(self, name: str, row: RowConfig) -> Iterator[Run]:
+        system: type[TextToVideoSystem] = SYSTEMS[row.system]
+        stages = system.stages(TrainingPlan(self.recipes, self.preset.frames))
+        if not stages:
+            raise ValueError(
+                f"row {name}: {row.system} has no stages in {self.recipes}, so it cannot be trained here;"
+                " leave it out"
+            )
+        self._check_names(name, row.changes, stages)
+        count = self.seeds or self.preset.seeds
+        if row.seeds is not None:
+            count = min(count, row.seeds)
+        if not any(stage.trained_on == "clips" for stage in stages):
+            count = 1  # nothing depends on a seed
+        for seed in range(count):
+            folder = self.folder / "rows" / name / f"seed-{seed}"
+            found = tuple(self._stage_run(name, row, stage, stages, folder, seed) for stage in stages)
+            yield Run(name, seed, system, folder, found)
+
+    def _stage_run(
+        self, name: str, row: RowConfig, stage: Stage, stages: list[Stage], folder: Path, seed: int
+    ) -> StageRun:
+        on_clips = stage.trained_on == "clips"
+        own = row.changes.get(stage.name, {})
+        changes = laid_over(dict(stage.settings), self.preset.changes.get("all", {}))
+        for more in (self.preset.changes.get(stage.name, {}), own, {"seed": seed} if on_clips else {}):
+            changes = laid_over(changes, more)
+        alike = [one for one in stages if (one.trained_on == "clips") == on_clips]
+        share = self.preset.shares.get(stage.name, 1 / len(alike))
+        if on_clips:
+            budget = self.budget or self.preset.budget(clips=True)
+            label = f"{name}: {stage.name}"
+            return StageRun(stage, label, folder / stage.name, budget.of_stage(share), changes)
+        budget = self.preset.budget(clips=False).of_stage(share)
+        if own:  # a row with stages on stills of its own
+            place = self.folder / "rows" / name / "stills" / stage.name
+            return StageRun(stage, f"{name}: {stage.name}", place, budget, changes)
+        place = (self.stills_from or self.folder) / "stills" / stage.name
+        return StageRun(stage, stage.name, place, budget, changes, given=self.stills_from is not None)
+
+    @staticmethod
+    def _check_names(name: str, changes: Changes, stages: list[Stage]) -> None:
+        names = [stage.name for stage in stages]
+        for recipe in changes:
+            if recipe not in names:
+                raise ValueError(f"row {name}: changes of {recipe}: it has the stages {', '.join(names)}")
+
+    def resolve(self, run: Run, one: StageRun, steps: int) -> Recipe:
+        """The recipe of a stage with all changes, the folders of this comparison and a number of steps."""
+        changes = laid_over(dict(one.changes), schedule(steps))
+        settings = [f"{key}={json.dumps(value)}" for key, value in _flat(changes)]
+        recipe = load_recipe(one.stage.recipe, settings)
+        folders = {_output(other.stage): str(other.folder) for other in run.stages}
+        folders |= {ROOT: str(self.folder), **_assets()}
+        content = _replaced(recipe.model_dump(mode="json"), folders)
+        return type(recipe).model_validate(content)
+
+    def check_begun(self, run: Run, one: StageRun) -> Recipe | None:
+        """The recipe by which a stage was begun, None before.
+
+        Raises ValueError where it was begun with another budget or other settings, or its files are damaged.
+        """
+        try:
+            before = one.recorded()
+        except ValueError as error:
+            raise ValueError(f"{one.folder}: {one_line(error)}; remove it to begin again") from error
+        if before is None:
+            return None
+        where = f"{one.folder} was begun with"
+        mend = "set them back, or compare in another folder (-o)"
+        if one.recorded_budget != str(one.budget):
+            raise ValueError(f"{where} {one.recorded_budget}, not with {one.budget}; {mend}")
+        now = self.resolve(run, one, before.steps)
+        different = changed_keys(before.model_dump(mode="json"), now.model_dump(mode="json"))
+        if different:
+            raise ValueError(f"{where} other settings: {'; '.join(different)}; {mend}")
+        return before
+
+    def check(self) -> None:
+        """Check everything that is begun, before any work.
+
+        Raises ValueError for a folder that holds another comparison, stages that were begun with other
+        settings, models of other systems, and stills that are to be there and are not.
+        """
+        wanted = json.loads(json.dumps(self._settings()))
+        file = self.folder / _SETTINGS
+        kept = read_json_mapping(file) if file.is_file() else wanted
+        for name in wanted:
+            if kept.get(name) != wanted[name]:
+                raise ValueError(
+                    f"{self.folder}: holds a comparison with {name} {kept.get(name)}, not {wanted[name]};"
+                    " name another folder with -o"
+                )
+        for run in self.runs:
+            run.check_model()
+            for one in run.stages:
+                if not one.given:
+                    self.check_begun(run, one)
+                elif not one.finished:
+                    raise ValueError(f"--stills {self.stills_from}: has no trained {one.stage.name}")
+
+    def record(self) -> None:
+        """Write what must not change while the comparison goes on."""
+        write_json(self.folder / _SETTINGS, self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        preset = self.preset
+        names = ("frames", "prompts", "subsets", "images", "reference", "resamples", "dtype")
+        return {
+            "preset": self.preset_name,
+            "budget of clips": str(self.budget or preset.budget(clips=True)),
+            "budget of stills": preset.stills,
+            **{name: getattr(preset, name) for name in names},
+        }
+
+
+def _output(stage: Stage) -> str:
+    return str(read_yaml_mapping(stage.recipe, "recipe").get("output", stage.name))
+
+
+def _assets() -> dict[str, str]:
+    """The package's folder of parts, for the path that recipes name, where that is not the same."""
+    packaged = Path(str(files("latent_shift"))) / "assets"
+    here = Path(ASSETS)
+    return {} if here.is_dir() and here.resolve() == packaged.resolve() else {ASSETS: str(packaged)}
+
+
+def _flat(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a mapping, by keys such as "a.b"."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{parent}{key}.")
+        else:
+            yield f"{parent}{key}", value
+
+
+def _replaced(value: Any, folders: Mapping[str, str]) -> Any:
+    """A value with the folders that texts begin with replaced, the longest first."""
+    if isinstance(value, dict):
+        return {key: _replaced(one, folders) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_replaced(one, folders) for one in value]
+    if isinstance(value, str):
+        for old in sorted(folders, key=len, reverse=True):
+            if value == old or value.startswith(f"{old}/"):
+                return folders[old] + value.removeprefix(old)
+    return value

@@ -1,0 +1,165 @@
+"""Presets of a comparison: rows, budgets and sizes, one YAML file each beside the recipes.
+
+A preset may extend another: its keys are laid over that one's, and a row of null is left out. Everything that
+names a system stands in these files, not in the code.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from latent_shift.compare.budget import Budget, parse_budget
+from latent_shift.io import read_yaml_mapping, validation_error
+from latent_shift.moving_shapes.protocol import FRAME_STEPS, MAX_PROMPTS
+from latent_shift.systems import SYSTEMS
+from latent_shift.training.recipe import Count, Ratio, Strict
+
+Changes = dict[str, dict[str, Any]]  # of recipes, by their names; those of "all" come first
+
+
+class PaperResult(Strict):
+    """Figures that the paper prints for a system, on MSR-VTT."""
+
+    fid: float | None = None
+    clipsim: float | None = None
+    parameters: str | None = None
+
+
+class RowConfig(Strict):
+    """A row of the table: a system, trained as its recipes say with these changes."""
+
+    system: str = Field("", description="its name; by default the row's")
+    seeds: Count | None = Field(None, description="runs of the stages on clips; by default the preset's")
+    changes: Changes = Field({}, description="of recipes, by name")
+    paper: PaperResult | None = None
+
+
+class Question(Strict):
+    """A question that the table answers by differences between rows."""
+
+    text: str
+    row: str
+    against: list[str] = Field(min_length=1)
+
+
+class Preset(Strict):
+    """A comparison: what is trained, on how much, and how it is scored."""
+
+    frames: int = Field(description="frames of the clips that are scored: 16, 8 or 6")
+    needs_gpu: bool = False
+    threads: Count | None = Field(None, description="threads of the CPU; none: torch's own number")
+    seeds: Count = 3
+    stills: str = Field(description="budget of the stages before the first on clips, once a system")
+    clips: str = Field(description="budget of the stages on clips, for each seed")
+    shares: dict[str, Ratio] = Field({}, description="of the seconds, by recipe; by default equal parts")
+    timed_after: Count = Field(20, description="steps before the timed ones")
+    timed_steps: Count = 30
+    curve: tuple[int, ...] = Field(
+        (1, 2, 4), description="eighths of a run at which the first seed is scored, too"
+    )
+    prompts: int = Field(300, ge=1, le=MAX_PROMPTS, description="of each subset, one clip each")
+    subsets: tuple[str, ...] = ("level-1-seen", "level-1-held-out")
+    images: Count = Field(300, description="single frames, made before and after the stages on clips")
+    reference: Count = Field(1000, description="other real clips, that distances are from")
+    resamples: int = 100
+    batch: Count = Field(32, description="clips made together")
+    dtype: str = "auto"
+    examples: int = Field(16, description="prompts on the page")
+    repeats: Count = Field(7, description="times that a clip is made to find the median of its seconds")
+    unmeasured: int = Field(2, description="times before these")
+    cost_batch: Count = 32
+    changes: Changes = Field({}, description="of recipes, by name or for all")
+    rows: dict[str, RowConfig]
+    questions: tuple[Question, ...] = ()
+    notes: tuple[str, ...] = Field((), description="sentences for the page")
+    comparable: dict[str, float] = Field(
+        {"points": 7.0, "distance": 0.1},
+        description="differences within which rows count as comparable, written down before the runs:"
+        " points of motion, and a share of a distance",
+    )
+
+    @field_validator("frames")
+    @classmethod
+    def _frames_of_the_world(cls, frames: int) -> int:
+        if frames not in FRAME_STEPS:
+            raise ValueError(f"frames {frames}: clips have {', '.join(map(str, FRAME_STEPS))} frames")
+        return frames
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _rows_that_stay(cls, rows: Any) -> Any:
+        if not isinstance(rows, dict):
+            return rows
+        return {name: {"system": name, **row} for name, row in rows.items() if row is not None}
+
+    @field_validator("stills", "clips")
+    @classmethod
+    def _is_budget(cls, text: str) -> str:
+        parse_budget(text)
+        return text
+
+    def budget(self, *, clips: bool) -> Budget:
+        """The budget of all stages on clips of a run, or of all before them."""
+        return parse_budget(self.clips if clips else self.stills)
+
+    def choose_rows(self, names: list[str]) -> dict[str, RowConfig]:
+        """The rows of these names, or of systems of these names; all for none.
+
+        A system that has no row gets one. Raises ValueError for a name that is neither row nor system, and
+        for a row of an unknown system.
+        """
+        chosen: dict[str, RowConfig] = {}
+        for name in names or self.rows:
+            found = {row: config for row, config in self.rows.items() if name in (row, config.system)}
+            if not found and name not in SYSTEMS:
+                known = ", ".join(dict.fromkeys([*self.rows, *SYSTEMS.names()]))
+                raise ValueError(f"--systems {name}: is no row and no system; known are {known}")
+            chosen |= (
+                {name: self.rows[name]} if name in self.rows else found or {name: RowConfig(system=name)}
+            )
+        for config in chosen.values():
+            SYSTEMS.check(config.system)
+        return chosen
+
+
+def default_recipes() -> Path:
+    """The folder of the comparison's recipes: in the package where it is installed, else in the checkout."""
+    packaged = Path(str(files("latent_shift"))) / "assets" / "compare"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "recipes" / "compare"
+
+
+def load_preset(name: str, recipes: Path) -> Preset:
+    """Read a preset of a folder of recipes. Raises ValueError naming what is wrong in which file."""
+    folder = recipes / "presets"
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if not known:
+        raise ValueError(f"{recipes}: has no presets/*.yaml; name the folder of the recipes with --recipes")
+    if name not in known:
+        raise ValueError(f"--preset {name}: expected one of {', '.join(known)}")
+    try:
+        preset = Preset.model_validate(_read(folder, name))
+    except ValidationError as error:
+        raise ValueError(f"{folder / name}.yaml: {validation_error(error)}") from error
+    for recipe in ({*preset.changes} - {"all"}) | {*preset.shares}:
+        if not (recipes / f"{recipe}.yaml").is_file():
+            raise ValueError(f"{folder / name}.yaml: names {recipe}, but {recipes} has no such recipe")
+    return preset
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    content = read_yaml_mapping(folder / f"{name}.yaml", "preset")
+    base = content.pop("extends", None)
+    return content if base is None else laid_over(_read(folder, str(base)), content)
+
+
+def laid_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A mapping with changes laid over it, section by section."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result

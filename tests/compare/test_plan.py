@@ -1,0 +1,190 @@
+"""Runs and stages: folders, resolved recipes, and what stops a comparison before any work."""
+
+import json
+
+import pytest
+import yaml
+
+from latent_shift.compare.budget import parse_budget
+from latent_shift.compare.plan import StageRun
+from latent_shift.compare.schedule import plan_table
+from latent_shift.data.samplers import ShuffledSampler
+from latent_shift.systems.latent_shift import LatentShift
+
+
+def stages(run):
+    return {one.stage.name: one for one in run.stages}
+
+
+def finish(comparison, run, one, steps=10):
+    """Leave a stage as if it were trained."""
+    one.record(comparison.resolve(run, one, steps))
+    one.model.mkdir()
+
+
+def test_rows_have_as_many_runs_as_seeds(compared):
+    def seeds(comparison):
+        found = {}
+        for run in comparison.runs:
+            found.setdefault(run.row, []).append(run.seed)
+        return found
+
+    found = seeds(compared("compare-6"))
+    assert found["latent_shift"] == [0, 1, 2]
+    assert found["shift_off"] == found["first_frame"] == [0]
+    assert seeds(compared("compare-6", seeds=2))["latent_vdm"] == [0, 1]
+
+
+def test_stills_are_shared_and_clips_are_each_seeds(compared, tmp_path):
+    comparison, folder = compared("compare-6"), tmp_path / "runs"
+    first, second = (run for run in comparison.runs if run.row == "latent_shift" and run.seed < 2)
+    other = next(run for run in comparison.runs if run.row == "latent_vdm")
+    image = folder / "stills" / "latent-1-image"
+    assert {stages(run)["latent-1-image"].folder for run in (first, second, other)} == {image}
+    assert first.folder == folder / "rows" / "latent_shift" / "seed-0"
+    clips = stages(second)["latent_shift-2-clips"]
+    assert clips.folder == folder / "rows" / "latent_shift" / "seed-1" / "latent_shift-2-clips"
+    assert (first.system, first.model) == (LatentShift, first.folder / "model")
+    assert [str(one.budget) for one in first.stages] == ["core-seconds=1800", "core-seconds=2400"]
+
+
+def test_a_row_that_changes_its_stills_has_its_own(compared, tmp_path):
+    comparison = compared("sizes")
+    wide = next(run for run in comparison.runs if run.row == "latent_shift-wide")
+    image = stages(wide)["latent-1-image"]
+    assert image.folder == tmp_path / "runs" / "rows" / "latent_shift-wide" / "stills" / "latent-1-image"
+    assert comparison.resolve(wide, image, 10).unet["block_out_channels"] == [96, 160, 160]
+    clips = comparison.resolve(wide, stages(wide)["latent_shift-2-clips"], 10)
+    assert clips.pretrained_model == str(image.model)
+
+
+def test_a_resolved_recipe_has_all_changes_and_the_comparisons_folders(compared, tmp_path):
+    comparison = compared("compare-6")
+    run = next(run for run in comparison.runs if run.row == "latent_shift-no-places")
+    recipe = comparison.resolve(run, stages(run)["latent_shift-2-clips"], 1000)
+    assert recipe.output == run.folder / "latent_shift-2-clips"
+    assert recipe.pretrained_model == str(tmp_path / "runs" / "stills" / "latent-1-image" / "model")
+    assert recipe.latents.folder == tmp_path / "runs" / "latents"
+    assert not recipe.experimental.frame_position_embedding
+    assert (recipe.steps, recipe.ema_decay, recipe.mixed_precision) == (1000, 0.98, "bf16")
+    assert (recipe.optimizer.warmup_steps, recipe.optimizer.cooldown_steps) == (30, 333)
+    third = next(run for run in comparison.runs if run.row == "latent_shift" and run.seed == 2)
+    assert [comparison.resolve(third, one, 100).seed for one in third.stages] == [0, 2]
+    image = comparison.resolve(third, third.stages[0], 100)
+    assert (image.autoencoder / "vae").is_dir()  # the package's, wherever the program is started
+    assert (image.text_encoder_from / "tokenizer").is_dir()
+
+
+def test_a_recorded_recipe_is_read_as_it_was(compared):
+    comparison = compared("smoke", "latent_vdm")
+    (run,) = comparison.runs
+    for one in run.stages:
+        recipe = comparison.resolve(run, one, 10)
+        one.record(recipe)
+        assert one.recorded() == recipe
+        assert comparison.check_begun(run, one) == recipe
+        assert yaml.safe_load((one.folder / "recipe.yaml").read_text())["steps"] == 10
+
+
+def test_every_run_sees_a_prefix_of_one_sequence_of_clips_whatever_its_batches():
+    def seen(batch_size, steps):
+        sampler = ShuffledSampler(100, batch_size, seed=7)
+        return [index for step in range(steps) for index in sampler.indices(step)]
+
+    assert seen(64, 5) == seen(16, 20) == seen(32, 15)[:320]
+
+
+# ---- what stops a comparison ----------------------------------------------------------------------------
+
+
+def test_another_preset_or_budget_in_the_same_folder(compared):
+    compared("smoke").record()
+    compared("smoke").check()
+    compared("smoke", "shift_off", seeds=1).check()  # other rows are welcome
+    with pytest.raises(ValueError, match="holds a comparison with preset smoke, not compare-6; name another"):
+        compared("compare-6").check()
+    with pytest.raises(
+        ValueError, match="budget of clips steps=10, not clips=80; name another folder with -o"
+    ):
+        compared("smoke", budget=parse_budget("clips=80")).check()
+
+
+def test_a_finished_stage_of_other_settings(compared):
+    comparison = compared("smoke", "shift_off")
+    (run,) = comparison.runs
+    one = stages(run)["shift_off-2-clips"]
+    finish(comparison, run, one)
+    comparison.check()
+    assert one.finished
+    file = one.folder / "recipe.yaml"
+    file.write_text(file.read_text().replace("learning_rate: 0.0012", "learning_rate: 0.5"))
+    with pytest.raises(
+        ValueError, match=r"begun with other settings: optimizer.learning_rate was 0.5, is 0.0012;"
+    ):
+        compared("smoke", "shift_off").check()
+    file.write_text("task: video\n")
+    with pytest.raises(ValueError, match="shift_off-2-clips: recipe .*; remove it to begin again"):
+        compared("smoke", "shift_off").check()
+    assert one.finished  # and nothing is lost
+
+
+def test_a_stage_of_another_budget(compared):
+    comparison = compared("smoke", "shift_off")
+    (run,) = comparison.runs
+    finish(comparison, run, run.stages[0])
+    (run.stages[0].folder / "budget.json").write_text('{"budget": "steps=20"}')
+    with pytest.raises(
+        ValueError, match="latent-1-image was begun with steps=20, not with steps=10; set them"
+    ):
+        compared("smoke", "shift_off").check()
+
+
+def test_a_model_of_another_system(compared):
+    comparison = compared("smoke", "latent_vdm")
+    (run,) = comparison.runs
+    run.model.mkdir(parents=True)
+    (run.model / "system.json").write_text(json.dumps({"system": "motion_module"}))
+    with pytest.raises(ValueError, match="is a model of motion_module, not of latent_vdm; remove it"):
+        comparison.check()
+
+
+def test_a_system_that_cannot_be_trained(compared):
+    with pytest.raises(
+        ValueError, match="row diffusers_pipeline: diffusers_pipeline has no stages in .*; leave"
+    ):
+        compared("smoke", "diffusers_pipeline").check()
+
+
+def test_stills_of_another_comparison(compared, tmp_path):
+    other = compared("compare-6", "latent_shift")
+    with pytest.raises(ValueError, match="--stills .*: has no trained latent-1-image"):
+        compared("smoke", "latent_shift", folder=tmp_path / "new", stills_from=other.folder).check()
+    finish(other, other.runs[0], other.runs[0].stages[0])
+    comparison = compared("smoke", "latent_shift", folder=tmp_path / "new", stills_from=other.folder)
+    comparison.check()
+    (run,) = comparison.runs
+    image, clips = run.stages
+    assert isinstance(image, StageRun)
+    assert image.folder == other.folder / "stills" / "latent-1-image"
+    recipe = comparison.resolve(run, clips, 10)
+    assert recipe.pretrained_model == str(image.model)
+    assert recipe.latents.folder == tmp_path / "new" / "latents"
+
+
+# ---- dry run --------------------------------------------------------------------------------------------
+
+
+def test_the_plan_has_a_row_for_every_stage_with_its_minutes(compared, tmp_path):
+    comparison = compared("compare-6", "latent_shift")
+    run = comparison.runs[0]
+    rows = plan_table(comparison).rows
+    assert rows[0][:3] == ["stills", "latent-1-image", "core-seconds=1800"]
+    stages_of = [row[0] for row in rows if row[1] == "latent_shift-2-clips"]
+    assert stages_of == ["latent_shift, seed 0", "latent_shift, seed 1", "latent_shift, seed 2"]
+    assert float(rows[0][5]) > 0
+    finish(comparison, run, run.stages[0])
+    assert plan_table(comparison).rows[0][3:] == ["10", "trained", "0.0"]
+    assert rows[-1][0] == "all that is left"
+    unknown = plan_table(compared("smoke", "latent_shift", folder=tmp_path / "new")).rows
+    assert unknown[0][5] == "?"
+    assert "those not known" in unknown[-1][5]

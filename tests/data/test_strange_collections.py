@@ -1,6 +1,7 @@
 """Collections as people have them: one strange file is one bad entry or a note, never the end of the rest."""
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -259,6 +260,28 @@ def test_quotes_blanks_and_line_ends_of_tables(clip):
     assert table(clip, odd, "t.tsv")[0] == {
         "a.mp4": ('a 5" disk',), "b.mp4": ("a line of one row",), "c.mp4": ("x, y",),
     }  # fmt: skip
+
+
+def test_quotes_that_are_none_are_pointed_at(clip):
+    _, problems = table(clip, "path,caption\na.mp4,“a dog, a cat”\nb.mp4,x\n")
+    advice = 'put a text that holds commas in quotes of this kind: "'
+    assert problems == {"t.csv line 2": f"has 3 cells, the header 2; {advice}"}
+
+
+def test_trees_of_classes_have_suffixes_in_capitals_and_hidden_files(clip):
+    for name in ("v_YoYo_g08_c01.AVI", "._v_YoYo_g08_c01.AVI", "v_YoYo_g09_c01.avi"):
+        put(f"tree/YoYo/{name}", clip)
+    assert keys(detect_source("tree").read()) == ["YoYo/v_YoYo_g08_c01.AVI", "YoYo/v_YoYo_g09_c01.avi"]
+    put("msrvtt/video1.MP4", clip)
+    names = ("video1", "x" * 400)
+    content = {
+        "videos": [{"video_id": name} for name in names],
+        "sentences": [{"video_id": name, "caption": "x"} for name in names],
+    }
+    put("info.json", json.dumps(content).encode("utf-8-sig"))
+    manifest = detect_source("info.json", videos="msrvtt").read()
+    assert keys(manifest) == ["video1"]
+    assert "File name too long" in problems_of(manifest)["x" * 400]
 
 
 def test_json_lines_end_at_line_ends_only(clip):

@@ -11,6 +11,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -152,6 +153,10 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: 
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
         yield from pool.map(work, items, chunksize=min(max(len(items) // (8 * workers), 1), 64))
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process that reads files ended at once, perhaps for a lack of memory; try --workers 1"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from latent_shift.data.caption_io import read_text, text_lines, text_of
+
 SENTENCES, SENTENCES_VERSION = "ucf_101_sentences.csv", 1
 MSR_VTT_TEST_CLIPS = 2990
 Captions = Literal["one", "all"]
@@ -129,19 +131,19 @@ def _json_text(file: Path) -> str:
     if not file.is_file():
         raise ValueError("there is no such file")
     if not zipfile.is_zipfile(file):
-        return file.read_text(encoding="utf-8")
+        return read_text(file)[0]
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if name.endswith(".json")]
         if len(names) != 1:
             raise ValueError(f"the zip holds {len(names)} json files")
-        return archive.read(names[0]).decode("utf-8")
+        return text_of(archive.read(names[0]), names[0])[0]
 
 
 def _class_names(file: Path) -> list[str]:
     """The classes of a classInd.txt: a number and a name a line."""
     if not file.is_file():
         raise ValueError(f"{file}: there is no such list of classes")
-    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in text_lines(read_text(file)[0]) if line.strip()]
     if not lines or any(len(line) != 2 or not line[0].isdigit() for line in lines):
         raise ValueError(f"{file}: expected lines of a number and a class, as in UCF-101's classInd.txt")
     return [name for _, name in lines]

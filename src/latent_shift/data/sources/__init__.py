@@ -117,7 +117,7 @@ def _format_of(name: str) -> str:
         raise ValueError(f"source {name!r}: no such folder; expected {expected}")
     if any((folder / file).exists() for file in ("state.json", "dataset_dict.json")):
         return "huggingface"
-    if any(folder.glob("*/v_*_g[0-9][0-9]_c[0-9][0-9].avi")):
+    if any(folder.glob("*/v_*_g[0-9][0-9]_c[0-9][0-9].[aA][vV][iI]")):
         return "ucf101"
     if any(not path.name.startswith(".") for path in folder.glob("*.tar")):
         raise ValueError(f"source {name!r}: a folder of tars; name them, as in '{folder}/*.tar'")

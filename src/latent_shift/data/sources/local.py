@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -167,6 +168,8 @@ def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int,
             continue
         if cells and len(cells) != len(header):
             mend = "put a text that holds commas in quotes"
+            if re.search("[“”„\u2018\u2019']", lines[first]):
+                mend += ' of this kind: "'
             yield first + 1, f"has {len(cells)} cells, the header {len(header)}; {mend}"
         elif cells:
             yield first + 1, dict(zip(header, cells, strict=True))

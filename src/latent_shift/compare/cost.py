@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from latent_shift import systems
 from latent_shift.compare.memory import peak_memory
@@ -146,7 +147,7 @@ def count_sampling(system: TextToVideoSystem, frames: int) -> tuple[float, int]:
     """Multiply-adds (10^9) of one clip, and how many networks are called for it, layers of layers not."""
     with _counted() as counter, _calls() as calls:
         system.generate(_requests(frames, 1))
-    return counter.get_total_flops() / 2e9, calls[0]
+    return counter.total / 1e9, calls[0]
 
 
 def count_training(recipe: Recipe) -> float:
@@ -157,13 +158,42 @@ def count_training(recipe: Recipe) -> float:
     batches = loader(data, size, recipe.seed, 0, workers=0, rank=0, world_size=1)
     with _counted() as counter:
         task(next(iter(batches)), StepRNG.of(step_seed(recipe.seed, 1), size))["loss"].backward()
-    return counter.get_total_flops() / 2e9 / size
+    return counter.total / 1e9 / size
+
+
+class MultiplyAdds(TorchDispatchMode):
+    """Counts the multiply-adds of convolutions and matrix products, forward and backward, as they run.
+
+    As torch's FlopCounterMode, without its list of modules, which takes longer than many small operations.
+    total: so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self._whole: set[Any] = set()  # operations that are made of no others
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and add what it takes; in inference mode, those that it is made of."""
+        formula, kwargs = flop_registry.get(func.overloadpacket), kwargs or {}
+        if formula is None and func not in self._whole:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+            self._whole.add(func)
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=out) // 2
+        return out
 
 
 @contextmanager
-def _counted() -> Iterator[FlopCounterMode]:
-    """Count operations; attention as the matrix products that it is made of, on every device."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+def _counted() -> Iterator[MultiplyAdds]:
+    """Count multiply-adds; attention as the matrix products that it is made of, on every device."""
+    with sdpa_kernel(SDPBackend.MATH), MultiplyAdds() as counter:
         yield counter
 
 

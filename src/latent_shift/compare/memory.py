@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+import torch
+
 from latent_shift import systems
 from latent_shift.moving_shapes.constants import SIZE
 from latent_shift.systems.base import GenerationRequest
@@ -25,7 +27,8 @@ def peak_memory(models: Sequence[Path], frames: int, dtype: str) -> list[int]:
     On a GPU the bytes that torch had allocated there. Raises ValueError where a model cannot be measured.
     """
     command = [sys.executable, "-m", __name__, str(frames), dtype, *map(str, models)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was ended"])[-1]
         raise ValueError(f"the memory of {', '.join(map(str, models))} cannot be measured: {last}")
@@ -37,8 +40,6 @@ def _measure(model: Path, frames: int, dtype: str) -> int:
     before = _resident()
     request = GenerationRequest(prompt="a red circle", seed=0, frames=frames, height=SIZE, width=SIZE)
     systems.load(model, dtype=dtype).generate([request])
-    import torch
-
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return max(0, _resident() - before)

@@ -130,7 +130,8 @@ def test_the_image_model_may_make_the_first_frame(system, tmp_path):
     file.write_text(json.dumps(content))
     papers = systems.load(tmp_path / "papers", device="cpu")
     clip = papers.generate([request(seed=3, frames=2, fps=8 / 3)])
-    assert (clip[:, :1] == system.generate([request(seed=3, frames=1)])).all()
+    image = system.generate([request(seed=3, frames=1)]).astype(int)
+    assert np.abs(clip[:, :1] - image).max() <= 1  # more frames are decoded by another kernel
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import torch
 
-from latent_shift.rng import StepRNG
+from latent_shift.rng import StepRNG, clip_generator
 
 
 def noise(rng):
@@ -51,3 +51,12 @@ def test_places_are_spread_evenly_over_the_whole_batch():
         StepRNG.of(0, 6).stratified_uniforms(start, frames=4)[2].sort().values
     )  # a clip's frames reach over it
     assert (torch.diff(clip) > 0.2).all()
+
+
+def test_clips_of_all_seeds_differ():
+    """torch's own CPU generator would repeat 0, 1 and 2**32 - 1 from 2**32 on."""
+    seeds = (0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1)
+    drawn = [torch.randn(4, generator=clip_generator(seed)) for seed in seeds]
+    assert len(torch.stack(drawn).unique(dim=0)) == len(seeds)
+    for seed, numbers in zip(seeds[:3], drawn[:3], strict=True):
+        assert torch.equal(numbers, torch.randn(4, generator=torch.Generator().manual_seed(seed)))

@@ -43,8 +43,8 @@ def clip_generator(seed: int | None) -> Generator:
     generator = Generator("cpu")
     if seed is None:
         generator.seed()
-    else:
-        generator.manual_seed(seed)
+    else:  # of a seed torch's CPU generator uses 32 bits: larger ones would give the clips of smaller ones
+        generator.manual_seed(seed if seed < 1 << 32 else step_seed(seed, 0))
     return generator
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,12 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
-CHECK_MODULES = ("cases.files",)  # a module for each group of cases
+CHECK_MODULES = ("cases.files", "cases.models", "cases.runs")  # a module for each group of cases
 CHECKS = {}
+SLOW = set()  # names of cases that start processes of their own, a few seconds each
 ERROR = "latent-shift: error: "
 
 
@@ -55,11 +59,13 @@ class Result(NamedTuple):
         return found[0]
 
 
-def check(name):
+def check(name, slow=False):
     """Register the check of a case."""
 
     def register(function):
         CHECKS[name] = function
+        if slow:
+            SLOW.add(name)
         return function
 
     return register
@@ -108,8 +114,19 @@ class Case:
         return json.loads(self.succeed(*arguments))
 
     def make(self):
-        """Run the folder's make.py."""
-        subprocess.run([sys.executable, "make.py"], cwd=self.folder, check=True)
+        """Run the folder's make.py, in this process: a new one would import torch and diffusers again."""
+        tools = ("clips", "tiny_sd")  # modules in _tools; tests have others of one of these names
+        kept = {name: sys.modules.pop(name) for name in tools if name in sys.modules}
+        path, random_state = list(sys.path), torch.get_rng_state()
+        try:
+            with contextlib.chdir(self.folder), contextlib.redirect_stdout(io.StringIO()):
+                runpy.run_path("make.py", run_name="__main__")
+        finally:
+            for name in tools:
+                sys.modules.pop(name, None)
+            sys.modules.update(kept)
+            sys.path[:] = path
+            torch.set_rng_state(random_state)
 
     def run_without_rights(self, *arguments):
         """Run `latent-shift` as somebody who may not read everything."""

@@ -245,7 +245,7 @@ def evaluate_meets_a_short_clip(case):
     return note
 
 
-@check("caption-that-may-not-be-read")
+@check("caption-that-may-not-be-read", slow=True)
 def caption_that_may_not_be_read(case):
     case.make()
     result = case.run_without_rights("data", "check", "clips", "--json", "--workers", 1)
@@ -272,3 +272,29 @@ def linked_folder(case):
     report = looked_at(case, "all")
     assert (report["clips"], report["bad"]) == (3, []), report
     return "3 clips: the link is followed"
+
+
+# ---- goes well --------------------------------------------------------------------------------------
+
+
+@check("good-few-and-many-frames")
+def good_few_and_many_frames(case):
+    shown = (1, 2, 3, 15, 17)
+    for frames in shown:
+        file = f"f{frames}.webp"
+        case.succeed(
+            "generate", f"a large {RED[2:]}", "--frames", frames, "--steps", 2, "--seed", 1, "-o", file
+        )
+        assert len(read_clip(case.folder / file)[0]) == frames
+    return f"clips of {', '.join(map(str, shown))} frames"
+
+
+@check("good-seeds")
+def good_seeds(case):
+    last = 2**63 - 1
+    for seed in (0, 2**32, last):
+        case.succeed("generate", RED, "--steps", 1, "--frames", 2, "--seed", seed, "-o", f"s{seed}.webp")
+    assert len({read_clip(file)[0].tobytes() for file in case.folder.glob("s*.webp")}) == 3
+    many = case.run("generate", RED, "--steps", 1, "--seed", last, "--count", 2, "-o", "many/").error
+    below = case.run("generate", RED, "--seed", -1, "-o", "x.mp4").error
+    return f"three different clips; {many}; {below}"

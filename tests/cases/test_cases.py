@@ -2,11 +2,15 @@
 
 import pytest
 
-from cases.case import CASES, load_checks, try_case
+from cases.case import CASES, SLOW, load_checks, try_case
+
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(load_checks())
+]
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason=f"the cases are not there: {CASES}")
-@pytest.mark.parametrize("name", sorted(load_checks()))
+@pytest.mark.parametrize("name", NAMES)
 def test_case(name):
     ok, happened = try_case(name)
     if ok is None:

@@ -34,10 +34,10 @@ lint: install
 	$(BIN)/python tools/docstrings.py src
 
 test: lint
-	$(BIN)/pytest --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --durations=15
 
 test-fast: lint
-	$(BIN)/pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 default-model: install
 	recipes/moving-shapes/default-model.sh $(if $(PRESET),--preset recipes/moving-shapes/presets/$(PRESET).yaml)

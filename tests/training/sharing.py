@@ -15,7 +15,7 @@ from latent_shift.training import distributed
 
 class WithFsdp(Accelerator):
     def __init__(self, **options):
-        super().__init__(cpu=True, **options)
+        super().__init__(**{**options, "cpu": True})
         self.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
         self.state.fsdp_plugin = FullyShardedDataParallelPlugin()
 

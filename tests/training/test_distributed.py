@@ -26,9 +26,13 @@ def free_port():
 
 def launch(*arguments):
     """Run the program in two CPU processes, by the configuration that docs/training.md names."""
+    return launch_module("latent_shift", *arguments)
+
+
+def launch_module(module, *arguments):
     configuration = Path(__file__).parents[2] / "recipes" / "accelerate" / "two-processes.yaml"
     options = ["--config_file", str(configuration), "--main_process_port", str(free_port())]
-    program = [sys.executable, "-m", "accelerate.commands.launch", *options, "--module", "latent_shift"]
+    program = [sys.executable, "-m", "accelerate.commands.launch", *options, "--module", module]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [*program, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
@@ -36,6 +40,16 @@ def launch(*arguments):
 
 def log(output):
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_configuration_starts_two_processes(tmp_path, monkeypatch):
+    (tmp_path / "count.py").write_text(
+        "from accelerate import PartialState\nprint('of', PartialState(cpu=True).num_processes)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    done = launch_module("count")
+    assert done.stdout.split() == ["of", "2", "of", "2"], done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -72,6 +72,7 @@ def new_accelerator(recipe: Recipe) -> Accelerator:
     """Accelerate, as it was launched. Raises ValueError where it cannot shard as configured."""
     precision = resolve_precision(recipe.mixed_precision)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else several processes on CPUs do not know of each other
         mixed_precision="no" if precision == "fp32" or _with_fsdp() else precision,
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(recipe.output), logging_dir=str(recipe.output)),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from latent_shift import enable_temporal_shift
+from latent_shift import enable_temporal_shift, shift
 from latent_shift.checkpoints import load
 from latent_shift.shift import shifted_add
 from test_shift import OPTIONS, draw, reference_shift
@@ -13,9 +13,15 @@ from tiny import tiny_unet
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_shifted_addition_is_the_loops_bit_for_bit(dtype, layout):
+@pytest.mark.parametrize("kernel", ["triton", "plain"])
+def test_the_shifted_addition_is_the_loops_bit_for_bit(dtype, layout, kernel, monkeypatch):
+    if kernel == "triton":
+        pytest.importorskip("triton")
+        assert shift._load_kernel(torch.device("cuda", 0)) is not None
+    else:
+        monkeypatch.setattr(shift, "_load_kernel", lambda device: None)
     skip, branch = (
         draw(12, 24, 4, 4, dtype=dtype, seed=seed).cuda().to(memory_format=layout) for seed in (1, 2)
     )
@@ -25,11 +31,12 @@ def test_the_shifted_addition_is_the_loops_bit_for_bit(dtype, layout):
         )
 
 
-def test_its_gradients_are_the_cpus_bit_for_bit():
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_its_gradients_are_the_cpus_bit_for_bit(options):
     found = []
     for device in ("cpu", "cuda"):
         skip, branch = (draw(12, 24, 4, 4, seed=seed).to(device).requires_grad_() for seed in (1, 2))
-        total = shifted_add(skip, branch, 4) * draw(12, 24, 4, 4, seed=3).to(device)
+        total = shifted_add(skip, branch, 4, **options) * draw(12, 24, 4, 4, seed=3).to(device)
         found.append([gradient.cpu() for gradient in torch.autograd.grad(total.sum(), (skip, branch))])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 

@@ -1,10 +1,12 @@
 """The shift against its plain reference: a loop over frames that copies one frame's channels at a time."""
 
 import itertools
+import re
 
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch._inductor.utils import run_and_get_code
 
 from latent_shift import temporal_shift
 from latent_shift.io import validation_error
@@ -195,7 +197,15 @@ def test_compiled_without_a_break(options):
 
 @pytest.mark.slow
 def test_compiled_by_inductor():
-    skip, branch = draw(4, 9, 2, 2, seed=1), draw(4, 9, 2, 2, seed=2)
+    """One kernel forward and one backward, neighbouring operations in it."""
+    skip, branch = draw(4, 9, 2, 2, seed=1), draw(4, 9, 2, 2, seed=2, requires_grad=True)
+    compiled = torch.compile(lambda skip, branch: shifted_add(skip, branch.sin(), 4), fullgraph=True)
+    total, forward = run_and_get_code(compiled, skip, branch)
+    assert torch.allclose(total, skip + reference_shift(branch.sin(), 4))
+    _, backward = run_and_get_code(total.sum().backward)
+    for code in (forward[0], backward[0]):
+        assert len(set(re.findall(r"cpp_fused\w+", code))) == 1
+        assert "extern_kernels." not in code
     compiled = torch.compile(lambda skip, branch: shifted_add(skip, branch, 4), fullgraph=True)
     assert torch.equal(compiled(skip, branch), skip + reference_shift(branch, 4))
 

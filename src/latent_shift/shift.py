@@ -14,7 +14,12 @@ Source: Latent-Shift (arXiv 2304.08477): zeros, both directions, fold 3. The oth
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -91,9 +96,12 @@ def temporal_shift(
     _check_call(hidden, num_frames, stride)
     if num_frames == 1 and options.single_frame == "bypass":
         return hidden
+    call = (num_frames, options, stride)
     if torch.compiler.is_compiling():
-        return _shift_by_cat(hidden, (num_frames, options, stride))
-    return _Shift.apply(hidden, (num_frames, options, stride), False)
+        return _shift_by_cat(hidden, call)
+    if torch.is_grad_enabled() and hidden.requires_grad:
+        return _Shift.apply(hidden, call, False)
+    return _shift(hidden, call, False)
 
 
 def shifted_add(
@@ -118,9 +126,12 @@ def shifted_add(
         raise ValueError(f"skip {tuple(skip.shape)} and branch {tuple(branch.shape)} must have one shape")
     if num_frames == 1 and options.single_frame == "bypass":
         return skip + branch
+    call = (num_frames, options, stride)
     if torch.compiler.is_compiling():
-        return skip + _shift_by_cat(branch, (num_frames, options, stride))
-    return _ShiftedAdd.apply(skip, branch, (num_frames, options, stride))
+        return skip + _shift_by_cat(branch, call)
+    if torch.is_grad_enabled() and (skip.requires_grad or branch.requires_grad):
+        return _ShiftedAdd.apply(skip, branch, call)
+    return _add_shifted(skip, branch, call)
 
 
 class BandCopy(NamedTuple):
@@ -154,18 +165,43 @@ def _clips(tensor: Tensor, call: Call) -> Tensor:
     return tensor.unflatten(0, (-1, call[0]))
 
 
-class _ShiftedAdd(torch.autograd.Function):
+def _add_shifted(skip: Tensor, branch: Tensor, call: Call) -> Tensor:
     """skip + shift(branch), each element of the sum written once, into empty memory."""
+    if (kernel := _kernel_for(skip, branch)) is not None:
+        return kernel.shift_frames(branch, skip=skip, **_kernel_options(call))
+    out = torch.empty_like(skip, dtype=torch.result_type(skip, branch))
+    target, base, source = (_clips(tensor, call) for tensor in (out, skip, branch))
+    for channels, written, read in band_copies(skip.shape[1], call):
+        addend = 0.0 if read is None else source[:, read, channels]
+        torch.add(base[:, written, channels], addend, out=target[:, written, channels])
+    return out
+
+
+def _shift(hidden: Tensor, call: Call, transposed: bool) -> Tensor:
+    """The shift or, `transposed`, the opposite shift, which is its gradient; written into empty memory."""
+    if (kernel := _kernel_for(hidden)) is not None:
+        return kernel.shift_frames(hidden, transposed=transposed, **_kernel_options(call))
+    out = torch.empty_like(hidden)
+    target, source = _clips(out, call), _clips(hidden, call)
+    for number, (channels, written, read) in enumerate(band_copies(hidden.shape[1], call, transposed)):
+        if read is None or (transposed and number >= 3):  # what lies beyond an end has no gradient
+            target[:, written, channels].zero_()
+        else:
+            target[:, written, channels].copy_(source[:, read, channels])
+    if transposed:  # a padded edge gives back what it has read
+        for channels, written, read in band_copies(hidden.shape[1], call)[3:]:
+            if read is not None:
+                target[:, read, channels].add_(source[:, written, channels])
+    return out
+
+
+class _ShiftedAdd(torch.autograd.Function):
+    """`_add_shifted` with its gradients; that of the branch is the opposite shift."""
 
     @staticmethod
     def forward(ctx: Any, skip: Tensor, branch: Tensor, call: Call) -> Tensor:
         ctx.call, ctx.dtypes = call, (skip.dtype, branch.dtype)
-        out = torch.empty_like(skip, dtype=torch.result_type(skip, branch))
-        target, base, source = (_clips(tensor, call) for tensor in (out, skip, branch))
-        for channels, written, read in band_copies(skip.shape[1], call):
-            addend = 0.0 if read is None else source[:, read, channels]
-            torch.add(base[:, written, channels], addend, out=target[:, written, channels])
-        return out
+        return _add_shifted(skip, branch, call)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -176,27 +212,52 @@ class _ShiftedAdd(torch.autograd.Function):
 
 
 class _Shift(torch.autograd.Function):
-    """The shift or, `transposed`, the opposite shift, which is its gradient; written into empty memory."""
+    """`_shift` with its gradient, the shift the other way."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, call: Call, transposed: bool) -> Tensor:
         ctx.call, ctx.transposed = call, transposed
-        out = torch.empty_like(hidden)
-        target, source = _clips(out, call), _clips(hidden, call)
-        for number, (channels, written, read) in enumerate(band_copies(hidden.shape[1], call, transposed)):
-            if read is None or (transposed and number >= 3):  # what lies beyond an end has no gradient
-                target[:, written, channels].zero_()
-            else:
-                target[:, written, channels].copy_(source[:, read, channels])
-        if transposed:  # a padded edge gives back what it has read
-            for channels, written, read in band_copies(hidden.shape[1], call)[3:]:
-                if read is not None:
-                    target[:, read, channels].add_(source[:, written, channels])
-        return out
+        return _shift(hidden, call, transposed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return _Shift.apply(grads[0], ctx.call, not ctx.transposed), None, None
+
+
+def _kernel_for(*tensors: Tensor) -> Any:
+    """The module of the one kernel that does all this on a GPU, or None where it does not take the tensors.
+
+    Under `torch.compile` there is no need for it: the compiler makes one kernel of `_shift_by_cat`.
+    """
+    if not (tensors[0].is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+        return None
+    kernel = _load_kernel(tensors[0].device)
+    return kernel if kernel is not None and kernel.serves(*tensors) else None
+
+
+@cache
+def _load_kernel(device: torch.device) -> Any:
+    """`shift_kernel.py`, or None where Triton is not installed or, with a warning, cannot work."""
+    if find_spec("triton") is None:
+        return None
+    try:
+        kernel = import_module("latent_shift.shift_kernel")
+        kernel.shift_frames(torch.zeros(1, 3, 1, 1, device=device), **_kernel_options((1, PAPER, 1)))
+    except Exception as error:  # of many kinds: no compiler, another version, a GPU that it does not know
+        warnings.warn(
+            f"Triton does not work here, so the shift takes five kernels a block in place of one: {error}",
+            stacklevel=2,
+        )
+        return None
+    return kernel
+
+
+def _kernel_options(call: Call) -> dict[str, Any]:
+    num_frames, options, stride = call
+    return {
+        "num_frames": num_frames, "fold": options.fold, "padding": options.padding,
+        "causal": options.direction == "causal", "stride": stride,
+    }  # fmt: skip
 
 
 def _shift_by_cat(hidden: Tensor, call: Call) -> Tensor:

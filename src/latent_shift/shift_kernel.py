@@ -5,7 +5,7 @@ than their work. Here each element of the sum reads its skip and, by its channel
 before, after or its own. The same kernel is the shift without an addition, and the opposite shift, its
 gradient. Equal to the plain form bit for bit; `shift.py` asks `serves` and has the plain form for the rest.
 
-Layout: a frame is a matrix of `rows` x `columns` elements in memory, whose column tells the band: one row of
+Layout: a frame is a matrix of `rows` x `columns` elements in memory; the column tells the band. One row of
 C*H*W elements where channels come first, H*W rows of C where they come last. Clip after clip, F frames each.
 """
 
@@ -75,7 +75,7 @@ def shift_frames(
 
 
 @triton.jit
-def _shift_kernel(
+def _shift_kernel(  # type: ignore[no-untyped-def]
     out, skip, source, num_frames, rows, columns, first_end, last_start, stride, tiles, column_tiles,
     PADDING: tl.constexpr, CAUSAL: tl.constexpr, TRANSPOSED: tl.constexpr, ADD: tl.constexpr,
     COMPUTE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -24,7 +24,6 @@ from latent_shift.training.trainer import train
 
 BEFORE = "before"  # folder of a row's model before its stages on clips, in that of its first run
 EIGHTHS = 8
-_TIMINGS = "timings.json"  # of the comparison: by the label of the stage
 StageReport = Callable[[str, int], AbstractContextManager[Report]]  # label and steps of a stage
 
 
@@ -71,17 +70,19 @@ def _steps(comparison: Comparison, run: Run, one: StageRun) -> tuple[int, float]
     if timing is None:
         timing = time_steps(trial, preset.timed_after, preset.timed_steps)
         preparation = timing.preparation
-        file = comparison.folder / _TIMINGS
-        known = read_json_mapping(file) if file.is_file() else {}
-        write_json(file, {**known, one.label: [timing.step, timing.preparation]})
+        write_json(_timing_file(comparison, one), {"step": timing.step, "preparation": timing.preparation})
     return one.budget.steps(trial, timing.step), preparation
 
 
 def stored_timing(comparison: Comparison, one: StageRun) -> Timing | None:
     """The seconds of a stage's step, where they were measured."""
-    file = comparison.folder / _TIMINGS
-    found = read_json_mapping(file).get(one.label) if file.is_file() else None
-    return None if found is None else Timing(*found)
+    file = _timing_file(comparison, one)
+    return Timing(**read_json_mapping(file)) if file.is_file() else None
+
+
+def _timing_file(comparison: Comparison, one: StageRun) -> Path:
+    """Seconds of a stage's step: a file each, since rows may be trained side by side."""
+    return comparison.folder / "timings" / f"{one.label.replace(': ', '-')}.json"
 
 
 def part_folder(run: Run, eighths: int) -> Path:

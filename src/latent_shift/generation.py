@@ -127,11 +127,12 @@ def _batches(
 ) -> Iterator[list[SettledRequest]]:
     for _, group in groupby(requests, key=lambda request: request.shape):
         alike = list(group)
-        size = _default_batch(alike[0], device) if max_batch is None else max_batch
+        size = default_batch(alike[0], device) if max_batch is None else max_batch
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
-def _default_batch(request: SettledRequest, device: str) -> int:
+def default_batch(request: SettledRequest, device: str) -> int:
+    """Number of clips like this one that `run` makes together where it is not given."""
     images = request.frames * (2 if request.guidance > 1 else 1)
     if device == "cpu" and images < _SAME_KERNELS:
         return 1

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli.options import split_names
 from latent_shift.cli.output import put_block
-from latent_shift.cli.progress import progress_of_sets, quiet_libraries, training_bar
+from latent_shift.cli.progress import progress_of_sets, training_bar
 from latent_shift.io import write_text
 
 if TYPE_CHECKING:

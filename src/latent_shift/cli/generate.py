@@ -14,8 +14,9 @@ import typer
 
 from latent_shift import generation, systems
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTION_TYPES, SCHEDULERS
+from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
-from latent_shift.cli.progress import progress_bar, quiet_libraries
+from latent_shift.cli.progress import progress_bar
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
 from latent_shift.limits import MAX_COUNT
 

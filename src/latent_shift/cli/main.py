@@ -19,6 +19,7 @@ from latent_shift.cli.evaluate_folders import folders, report, sensitivity
 from latent_shift.cli.evaluate_moving_shapes import moving_shapes, moving_shapes_report
 from latent_shift.cli.evaluate_prompts import msr_vtt, ucf_101
 from latent_shift.cli.options import EvaluateCommand
+from latent_shift.cli.serve import serve
 
 app = typer.Typer(
     help="Text to video from a text-to-image latent diffusion model, without new parameters.",
@@ -30,6 +31,7 @@ app.command("generate")(generate.generate)
 app.command("info")(generate.info)
 app.command("train")(train.train)
 app.command("compare")(compare)
+app.command("serve")(serve)
 app.add_typer(data.app, name="data")
 evaluate = typer.Typer(
     help="Evaluate a model on a protocol, or a folder of clips against another.", no_args_is_help=True,

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
-from latent_shift.cli.progress import quiet_libraries
+from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.limits import MAX_GUIDANCE, MAX_STEPS
 
 if TYPE_CHECKING:

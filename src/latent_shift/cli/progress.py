@@ -1,11 +1,10 @@
 """Progress on standard error: bars on a terminal, else lines of training's metrics and nothing of sampling.
 
-The libraries' own bars and log lines are switched off: `quiet_libraries`.
+The libraries' own bars and log lines are switched off: `quiet_libraries` of `checkpoints.quiet`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,17 +16,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from latent_shift.training.logging import Progress as TrainingProgress
-
-
-def quiet_libraries() -> None:
-    """Switch off the progress bars and log lines of diffusers and transformers; imports both."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when they are imported
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
 
 
 def _bar(*texts: str, **options: Any) -> Progress:

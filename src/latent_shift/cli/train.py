@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from latent_shift.cli.progress import quiet_libraries, training_bar
+from latent_shift.checkpoints.quiet import quiet_libraries
+from latent_shift.cli.progress import training_bar
 
 
 def train(

@@ -29,7 +29,15 @@ from latent_shift.media.decode import (
 )
 from latent_shift.media.pictures import kind_of
 from latent_shift.media.read import Clip, Facts, open_clip, probe, read_clip, read_settings
-from latent_shift.media.write import MAX_RATES, WRITERS, check_output, contact_sheet, write_clip, write_image
+from latent_shift.media.write import (
+    MAX_RATES,
+    WRITERS,
+    check_output,
+    contact_sheet,
+    encode_image,
+    write_clip,
+    write_image,
+)
 
 __all__ = [
     "CLIP_SUFFIXES",
@@ -45,6 +53,7 @@ __all__ = [
     "Kind",
     "check_output",
     "contact_sheet",
+    "encode_image",
     "kind_by_name",
     "kind_of",
     "open_clip",

@@ -64,10 +64,9 @@ def read_clip(path: StrPath, *, max_frames: int | None = None) -> tuple[Frames, 
         return clip.all_frames(max_frames), clip.facts.fps
 
 
-def read_settings(path: StrPath) -> dict[str, Any]:
+def read_settings(file: File) -> dict[str, Any]:
     """Settings that `write_clip` embedded. Raises ValueError naming a file that is unreadable or has none."""
-    path = Path(path)
-    with named_errors(path), open_bytes(path) as opened:
+    with named_errors(file), open_bytes(file) as opened:
         if holds_picture(opened):
             with Image.open(opened, formats=PICTURE_FORMATS) as image:
                 settings = picture_settings(image)
@@ -75,7 +74,7 @@ def read_settings(path: StrPath) -> dict[str, Any]:
             with open_video(opened) as container:
                 settings = parse_settings(container.metadata.get("comment", ""))
     if settings is None:
-        raise ValueError(f"{path}: carries no settings; only files made by latent-shift do")
+        raise ValueError(f"{file}: carries no settings; only files made by latent-shift do")
     return settings
 
 

@@ -6,6 +6,7 @@ out before any work whether a file could be written. Reading is in `read.py`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -102,6 +103,20 @@ def write_image(
 ) -> Path:
     """Write one image (H, W, 3) uint8 to `path`; settings, overwrite and errors as in `write_clip`."""
     return write_clip(path, image[None], settings=settings, overwrite=overwrite)
+
+
+def encode_image(image: Picture, kind: Literal["webp", "jpeg"], *, max_side: int | None = None) -> bytes:
+    """An image (H, W, 3) uint8 as the bytes of a small file, lossy, without settings.
+
+    kind: format. max_side: pixels that neither side exceeds afterwards, None: as it is.
+    """
+    _check_frames(image[None])
+    picture = Image.fromarray(image)
+    if max_side is not None:
+        picture.thumbnail((max_side, max_side))
+    content = io.BytesIO()
+    picture.save(content, kind.upper(), quality=85)
+    return content.getvalue()
 
 
 def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:

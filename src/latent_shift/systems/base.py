@@ -350,6 +350,13 @@ class TextToVideoSystem(ABC):
                 finite, and too little memory.
         """
 
+    def preview(self) -> Clips | None:
+        """One frame of each clip under way, as far as it is denoised: uint8 (B, H, W, 3).
+
+        To be called from `on_step`. None where the system has no picture of unfinished clips.
+        """
+        return None
+
     @abstractmethod
     def reconstruct(self, clips: Clips) -> Clips | None:
         """Encode and decode clips (B, F, H, W, 3) by the last stage; None where it cannot.

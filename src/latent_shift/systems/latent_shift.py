@@ -30,6 +30,8 @@ from latent_shift.systems.base import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
     from latent_shift.systems.base import Clips
 
@@ -60,6 +62,7 @@ class LatentShift(TextToVideoSystem):
         """Wrap a pipeline loaded from `path`; all else: what it was loaded with."""
         self.pipeline, self._path, self._loras = pipeline, path, loras
         self._prediction_type, self._scheduler = prediction_type, scheduler
+        self._under_way: tuple[Tensor, int] | None = None  # latents (B*F, C, h, w) and F, within `on_step`
         pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -144,7 +147,11 @@ class LatentShift(TextToVideoSystem):
 
         def step_ended(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
-                on_step(step + 1, pipeline.num_timesteps)
+                self._under_way = tensors["latents"], first.frames or self._defaults.frames
+                try:
+                    on_step(step + 1, pipeline.num_timesteps)
+                finally:
+                    self._under_way = None
             return {}
 
         with advice_on_memory(len(requests)):
@@ -163,6 +170,17 @@ class LatentShift(TextToVideoSystem):
                 callback_on_step_end=step_ended,
             )
             return (clips * 255).round().astype("uint8")
+
+    def preview(self) -> Clips | None:
+        """The middle frame of each clip under way, decoded with its noise: uint8 (B, H, W, 3)."""
+        from latent_shift.autoencoder import decode_latents, to_uint8
+
+        if self._under_way is None:
+            return None
+        latents, frames = self._under_way
+        upcast = self.pipeline._upcast_decoding
+        images = decode_latents(self.pipeline.vae, latents[frames // 2 :: frames], 1, upcast=upcast)
+        return to_uint8(images).cpu().numpy()
 
     def _sample(self, requests: Sequence[GenerationRequest], **call: Any) -> Any:
         """Call the pipeline: floats (B, F, H, W, 3) from 0 to 1. Another system may change the call here."""

@@ -1,0 +1,159 @@
+"""`latent-shift serve`: the HTTP API, the page and the worker, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
+from latent_shift.checkpoints.quiet import quiet_libraries
+from latent_shift.cli import options as opt
+
+KEY_VARIABLE = "LATENT_SHIFT_API_KEY"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CLOSE_WITHIN = 1  # seconds that open answers have to end when the server stops
+_DAY, _MEGABYTE, _GIGABYTE = 86_400.0, 10**6, 10**9
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="[ID=]NAME",
+            help="Model as of `generate`, and the id that requests name it by; repeatable, the first is the"
+            f" default. [{DEFAULT_MODEL}]",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of jobs and clips.")] = Path("out/serve"),
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-key-file", metavar="FILE", help=f"API keys, one a line. [one in ${KEY_VARIABLE}, or none]"
+        ),
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Listen on another address than loopback without a key.")
+    ] = False,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="Name that the server is called by; repeatable."),
+    ] = None,
+    max_queued: Annotated[int, typer.Option(help="Jobs that may wait; more are refused.")] = 256,
+    max_queued_per_key: Annotated[int, typer.Option(help="Jobs of one API key that may wait.")] = 256,
+    max_prompt_chars: Annotated[int, typer.Option(help="Characters of a prompt.")] = 2000,
+    max_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 128,
+    max_pixels: Annotated[int, typer.Option(help="Pixels of a frame.")] = 1024 * 1024,
+    max_steps: Annotated[int, typer.Option(help="Denoising steps.")] = 200,
+    max_work: Annotated[int, typer.Option(help="Pixels x frames x steps of a clip.")] = 4 * 10**9,
+    max_upload: Annotated[int, typer.Option(help="Megabytes of a file to read settings from.")] = 32,
+    keep_days: Annotated[float, typer.Option(help="Days after which a clip expires.")] = 7.0,
+    keep_gigabytes: Annotated[
+        float, typer.Option(help="Size of all clips, from which the oldest expire.")
+    ] = 10.0,
+    min_free: Annotated[int, typer.Option(help="Megabytes of the disk to leave free.")] = 200,
+    job_timeout: Annotated[float, typer.Option(help="Seconds that the making of a clip may take.")] = 3600.0,
+    max_attempts: Annotated[int, typer.Option(help="Times that a job may lose its worker.")] = 3,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+) -> None:
+    """Serve an HTTP API (/v1/videos) and a page to generate clips with."""
+    opt.check_choice(DEVICES, device=device)
+    opt.check_choice(DTYPES, dtype=dtype)
+    opt.check_range(0, 65535, port=port)
+    opt.check_range(1, 1000, max_attempts=max_attempts)
+    opt.check_range(0.001, 36_500, keep_days=keep_days)
+    opt.check_range(0, 10**6, keep_gigabytes=keep_gigabytes, min_free=min_free)
+    opt.check_range(1, 10**7, job_timeout=job_timeout)
+    keys = _api_keys(key_file)
+    if host not in _LOOPBACK and not keys and not no_auth:
+        raise ValueError(
+            f"--host {host}: others could use this server; set ${KEY_VARIABLE}, --api-key-file or --no-auth"
+        )
+    try:
+        import uvicorn
+
+        from latent_shift.server.app import create_app, security_of
+        from latent_shift.server.config import Limits, ServerConfig
+        from latent_shift.server.security import LOOPBACK
+    except ImportError as error:
+        raise ValueError(
+            f"serve needs more packages ({error.name}): pip install 'latent-shift[serve]'"
+        ) from error
+    from latent_shift.io import only_process_in
+
+    config = ServerConfig(
+        data=data,
+        models=_named(models or [DEFAULT_MODEL]),
+        device=device,
+        dtype=dtype,
+        limits=Limits(
+            prompt_chars=max_prompt_chars, frames=max_frames, pixels=max_pixels, steps=max_steps,
+            work=max_work, queued=max_queued, queued_per_key=max_queued_per_key,
+            upload_bytes=max_upload * _MEGABYTE,
+        ),
+        max_attempts=max_attempts,
+        job_timeout=job_timeout,
+        keep=keep_days * _DAY,
+        keep_bytes=int(keep_gigabytes * _GIGABYTE),
+        min_free_bytes=min_free * _MEGABYTE,
+    )  # fmt: skip
+    quiet_libraries()
+    hosts = (*LOOPBACK, *((host,) if host not in _LOOPBACK else ()), *(allowed_hosts or ()))
+    with only_process_in(data, "serves"), _listening(host, port) as listener:
+        app = create_app(config, security_of(config, hosts=tuple(map(str.lower, hosts)), api_keys=keys))
+        settings = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_CLOSE_WITHIN,
+            server_header=False,
+        )  # fmt: skip
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving http://{shown}:{listener.getsockname()[1]}", flush=True)
+        gc.freeze()  # all that the libraries hold: looking through it again took seconds of the exit
+        try:
+            uvicorn.Server(settings).run(sockets=[listener])
+        except KeyboardInterrupt:  # raised again by uvicorn when all has ended
+            return
+
+
+def _named(models: list[str]) -> dict[str, str]:
+    """Names of models by their ids. Raises ValueError for an id that is given twice."""
+    named: dict[str, str] = {}
+    for text in models:
+        id, equals, name = text.partition("=")
+        if id in named:
+            raise ValueError(f"--model {text}: the id {id!r} is taken; give another: ID=NAME")
+        named[id] = name if equals else id
+    return named
+
+
+def _api_keys(file: Path | None) -> tuple[str, ...]:
+    if file is None:
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        return (key,) if key else ()
+    try:
+        keys = tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--api-key-file {file}: cannot be read: {error}") from error
+    if not keys:
+        raise ValueError(f"--api-key-file {file}: holds no key")
+    return keys
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ValueError where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    return listener

@@ -1,0 +1,123 @@
+"""Clips on disk: written whole or not at all, named by job and claim, found again by name only.
+
+A clip is `<id>.<fence>.mp4` (.png for one frame), so that two claims of a job never write the same file.
+What is derived from it (a gif, a thumbnail) is `<id>.<fence>.<what>`, made when first requested. Previews
+of running jobs lie in a folder of their own and may vanish at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latent_shift.io import atomic_file
+from latent_shift.media import write_clip
+from latent_shift.server.faults import fault
+
+if TYPE_CHECKING:
+    from latent_shift.generation import GeneratedClip
+    from latent_shift.server.store import Job
+
+_WATCHED = 5.0  # seconds that a preview counts as watched after its last look
+_ORPHAN = 600.0  # seconds; a file of no job is younger only while it is being written
+
+
+class ClipFiles:
+    """Files of the jobs in a server's folder."""
+
+    def __init__(self, data: Path) -> None:
+        self.clips, self._previews = data / "clips", data / "previews"
+        self.clips.mkdir(parents=True, exist_ok=True)
+        self._previews.mkdir(parents=True, exist_ok=True)
+
+    def path(self, name: str) -> Path:
+        """Path of a file that a row names."""
+        return self.clips / name
+
+    def write(self, job: Job, made: GeneratedClip, settings: dict[str, Any]) -> tuple[str, int]:
+        """Write a clip with its settings; its file's name and size, when it is durable."""
+        suffix = ".png" if len(made.clip) == 1 else ".mp4"
+        name = f"{job.id}.{job.fence}{suffix}"
+        path = self.clips / name
+        write_clip(path, made.clip, made.request.fps, settings, overwrite=True)
+        for place in (path, self.clips):
+            _sync(place)
+        fault("written")
+        return name, path.stat().st_size
+
+    def derived(self, job: Job, what: str, make: Callable[[Path, Path], None]) -> Path:
+        """The file made of a job's clip, as "thumbnail.webp": made by make(clip, target) if it is not there.
+
+        what: end of its name. job: a completed one. Raises FileNotFoundError where the clip has gone.
+        """
+        clip = self.clips / str(job.file)
+        target = clip.with_suffix(f".{what}")
+        if not target.is_file():
+            if not clip.is_file():
+                raise FileNotFoundError(str(clip))
+            partial = target.with_name(f".{os.getpid()}-{time.monotonic_ns()}-{target.name}")
+            try:
+                make(clip, partial)
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
+        return target
+
+    def remove(self, id: str) -> None:
+        """Remove all files of a job."""
+        for path in self.clips.glob(f"{id}.*"):
+            path.unlink(missing_ok=True)
+        for path in self._previews.glob(f"{id}.*"):
+            path.unlink(missing_ok=True)
+
+    def sweep(self, known: Collection[str], age: float = _ORPHAN) -> None:
+        """Remove files of no job that are older than `age` seconds. known: names of the clips of all jobs."""
+        claims = {Path(name).stem for name in known}  # <id>.<fence>
+        oldest = time.time() - age
+        for path in [*self.clips.iterdir(), *self._previews.iterdir()]:
+            claim = ".".join(path.name.split(".")[:2])
+            try:
+                if claim not in claims and path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue
+
+    def free_bytes(self) -> int:
+        """Free space of the disk."""
+        return shutil.disk_usage(self.clips).free
+
+    def watch(self, id: str) -> None:
+        """Note that somebody looks at the previews of a job."""
+        (self._previews / f"{id}.watched").touch()
+
+    def is_watched(self, id: str) -> bool:
+        """Whether somebody has looked at the previews of a job lately."""
+        try:
+            return (self._previews / f"{id}.watched").stat().st_mtime > time.time() - _WATCHED
+        except FileNotFoundError:
+            return False
+
+    def write_preview(self, id: str, content: bytes) -> None:
+        """Replace the preview of a job, a WebP image."""
+        with atomic_file(self._previews / f"{id}.webp") as partial:
+            partial.write_bytes(content)
+
+    def read_preview(self, id: str) -> bytes | None:
+        """The newest preview of a job; None where there is none."""
+        try:
+            return (self._previews / f"{id}.webp").read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,493 @@
+"""Jobs in SQLite: the row is the job, and every change of its state is one transaction.
+
+A worker claims queued jobs of one shape at once under a lease. Each claim raises the job's fence, and every
+write of a worker names the fence of its claim: one that was thought dead cannot overwrite its successor.
+Jobs run at least once, and their result becomes visible exactly once; the seed is settled when a job is
+added, so that a repeat makes the same clip.
+
+States: queued -> in_progress -> completed | failed; in_progress -> queued where a worker is lost or stops.
+
+Leases are times of the machine's monotonic clock, which all its processes share and nobody sets back; the
+folder must not lie on a network file system, for SQLite's write-ahead log and this clock.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sql
+from sqlalchemy import JSON, Boolean, Column, Connection, Float, Index, Integer, String, Table, event
+
+from latent_shift.server.faults import fault
+
+Status = Literal["queued", "in_progress", "completed", "failed"]
+VERSION = 1  # of the table, kept in the file
+FILE_NAME = "jobs.sqlite"
+WORKER_DIED, CANCELLED = "worker_died", "cancelled"
+MAX_PROGRESS = 99  # percent, until the file is durable
+_BUSY = 30.0  # seconds to wait for another process's transaction
+
+_metadata = sql.MetaData()
+videos = Table(
+    "videos",
+    _metadata,
+    Column("seq", Integer, primary_key=True),  # order of the queue and of lists
+    Column("id", String, nullable=False, unique=True),
+    Column("owner", String, nullable=False, default=""),  # a hash of the API key, "" without keys
+    Column("idempotency_key", String),
+    Column("body_hash", String),  # of the request that came with the key
+    Column("model", String, nullable=False),
+    Column("request", JSON, nullable=False),  # settled values by their names in GenerationRequest
+    Column("shape", String, nullable=False),  # equal for jobs that one batch may hold
+    Column("warnings", JSON, nullable=False),
+    Column("remixed_from", String),
+    Column("status", String, nullable=False, default="queued"),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("preview_step", Integer, nullable=False, default=0),
+    Column("error_code", String),
+    Column("error_message", String),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("completed_at", Float),
+    Column("expires_at", Float),
+    Column("expired", Boolean, nullable=False, default=False),  # its files are gone
+    Column("worker", String),
+    Column("lease_until", Float),  # both of the monotonic clock
+    Column("running_since", Float),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("fence", Integer, nullable=False, default=0),
+    Column("solo", Boolean, nullable=False, default=False),  # to be made in a batch of its own
+    Column("batch", Integer, nullable=False, default=0),  # size of the batch that it was last claimed in
+    Column("file", String),
+    Column("bytes", Integer, nullable=False, default=0),
+    Column("inference_s", Float),
+    Column("peak_memory_mb", Float),
+    Column("observed", Boolean, nullable=False, default=False),  # counted by the metrics
+    Index("of_status", "status", "seq"),
+    Index("of_owner", "owner", "seq"),
+    Index("of_idempotency_key", "owner", "idempotency_key", unique=True),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row, as it was when it was read."""
+
+    seq: int
+    id: str
+    owner: str
+    idempotency_key: str | None
+    body_hash: str | None
+    model: str
+    request: Mapping[str, Any]
+    shape: str
+    warnings: Sequence[str]
+    remixed_from: str | None
+    status: Status
+    progress: int
+    preview_step: int
+    error_code: str | None
+    error_message: str | None
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    expires_at: float | None
+    expired: bool
+    worker: str | None
+    lease_until: float | None
+    running_since: float | None
+    attempts: int
+    fence: int
+    solo: bool
+    batch: int
+    file: str | None
+    bytes: int
+    inference_s: float | None
+    peak_memory_mb: float | None
+    observed: bool
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its state is final."""
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job to add. request: settled values, as JSON can hold them."""
+
+    model: str
+    request: Mapping[str, Any]
+    shape: str
+    owner: str = ""
+    warnings: Sequence[str] = ()
+    remixed_from: str | None = None
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+
+class QueueFullError(Exception):
+    """More jobs wait than may."""
+
+
+class StoreFullError(Exception):
+    """The disk has no room for another transaction."""
+
+
+_COLUMNS = [videos.c[field.name] for field in fields(Job)]
+_queued = videos.c.status == "queued"
+_running = videos.c.status == "in_progress"
+
+
+class JobStore:
+    """The jobs of one folder. Safe to use from threads, and from several processes at once.
+
+    Raises ValueError for a file of another version. max_attempts: times that a job may lose its worker.
+    """
+
+    def __init__(self, folder: Path, *, max_attempts: int = 3) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._max_attempts = max_attempts
+        # One writer of this process at a time: SQLite's own waiting is by sleeping, and is not fair.
+        self._lock = threading.Lock()
+        self._engine = sql.create_engine(f"sqlite:///{folder / FILE_NAME}", pool_size=8, max_overflow=64)
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        self._writer = self._engine.execution_options(immediate=True)
+        with self._write() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if version not in (0, VERSION):
+                raise ValueError(
+                    f"{folder / FILE_NAME}: is of version {version}, not {VERSION}; name another --data"
+                )
+            _metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """A transaction that holds SQLite's write lock from its beginning."""
+        try:
+            with self._lock, self._writer.begin() as connection:
+                yield connection
+        except sql.exc.OperationalError as error:
+            if "disk is full" in str(error) or "disk I/O error" in str(error):
+                raise StoreFullError(str(error.orig)) from error
+            raise
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    # ---- the server's side -----------------------------------------------------------------------------
+
+    def add(self, new: NewJob, *, max_queued: int, max_queued_per_owner: int) -> tuple[Job, bool]:
+        """Add a job; the one that already has the idempotency key is returned in its place.
+
+        Args:
+            new: the job.
+            max_queued: jobs that may wait in all.
+            max_queued_per_owner: jobs of its owner that may wait.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            QueueFullError: where so many wait. StoreFullError: on a full disk.
+        """
+        values = {**vars(new), "request": dict(new.request), "warnings": list(new.warnings)}
+        with self._write() as connection:
+            if new.idempotency_key is not None:
+                same = videos.c.idempotency_key == new.idempotency_key
+                found = _one(connection, same & (videos.c.owner == new.owner))
+                if found is not None:
+                    return found, False
+            waiting = _count(connection, _queued)
+            own = _count(connection, _queued & (videos.c.owner == new.owner))
+            if waiting >= max_queued or own >= max_queued_per_owner:
+                raise QueueFullError
+            id = f"video_{secrets.token_hex(16)}"
+            insert = videos.insert().values(id=id, created_at=time.time(), **values).returning(*_COLUMNS)
+            job = Job(**connection.execute(insert).mappings().one())
+        fault("inserted")
+        return job, True
+
+    def get(self, id: str, owner: str = "") -> Job | None:
+        """The job of that id and owner."""
+        with self._read() as connection:
+            return _one(connection, (videos.c.id == id) & (videos.c.owner == owner))
+
+    def page(
+        self, owner: str, *, after: Job | None, limit: int, newest_first: bool
+    ) -> tuple[list[Job], bool]:
+        """Jobs of an owner in the order of their submission, and whether there are more.
+
+        owner: of the jobs. after: the job before the first. limit: jobs at most. newest_first: order.
+        """
+        query = sql.select(*_COLUMNS).where(videos.c.owner == owner).limit(limit + 1)
+        seq = videos.c.seq
+        query = query.order_by(seq.desc() if newest_first else seq.asc())
+        if after is not None:
+            query = query.where(seq < after.seq if newest_first else seq > after.seq)
+        with self._read() as connection:
+            jobs = [Job(**row) for row in connection.execute(query).mappings()]
+        return jobs[:limit], len(jobs) > limit
+
+    def positions(self) -> dict[str, int]:
+        """Place in the queue of all jobs that wait, from 1, by id."""
+        query = sql.select(videos.c.id).where(_queued).order_by(videos.c.seq)
+        with self._read() as connection:
+            return {id: place for place, id in enumerate(connection.scalars(query), 1)}
+
+    def cancel(self, id: str, owner: str = "") -> Job | None:
+        """Fail a job that waits or runs as cancelled; others are left. None: there is no such job."""
+        where = (videos.c.id == id) & (videos.c.owner == owner)
+        with self._write() as connection:
+            open_ = where & (_queued | _running)
+            connection.execute(_failure(CANCELLED, "the job was cancelled").where(open_))
+            return _one(connection, where)
+
+    def delete(self, id: str, owner: str = "") -> bool:
+        """Remove a job in any state; a worker that has it stops at its next step."""
+        where = (videos.c.id == id) & (videos.c.owner == owner)
+        with self._write() as connection:
+            return connection.execute(videos.delete().where(where)).rowcount > 0
+
+    # ---- the worker's side -----------------------------------------------------------------------------
+
+    def claim(self, worker: str, lease: float, size: Callable[[Job], int]) -> list[Job]:
+        """Claim the job that waits longest, and others of its shape.
+
+        worker: name of the claimant. lease: seconds. size: how many jobs of that one's shape a batch takes.
+        """
+        with self._read() as connection:  # most calls find nothing, and need no lock
+            if _count(connection, _queued) == 0:
+                return []
+        with self._write() as connection:
+            waiting = sql.select(*_COLUMNS).where(_queued).order_by(videos.c.seq).limit(1)
+            row = connection.execute(waiting).mappings().one_or_none()
+            if row is None:
+                return []
+            first = Job(**row)
+            where = videos.c.seq == first.seq
+            if not first.solo:
+                alike = _queued & (videos.c.shape == first.shape) & ~videos.c.solo
+                chosen = sql.select(videos.c.seq).where(alike).order_by(videos.c.seq).limit(size(first))
+                where = videos.c.seq.in_(list(connection.scalars(chosen)))
+            now = time.monotonic()
+            values = {
+                "status": "in_progress", "worker": worker, "lease_until": now + lease, "running_since": now,
+                "attempts": videos.c.attempts + 1, "fence": videos.c.fence + 1, "started_at": time.time(),
+            }  # fmt: skip
+            connection.execute(videos.update().where(where).values(**values))
+            claimed = _all(connection, where)
+            connection.execute(videos.update().where(where).values(batch=len(claimed)))
+        fault("claimed")
+        return claimed
+
+    def extend(self, worker: str, lease: float) -> bool:
+        """Extend the leases of a worker's jobs that have not run out; whether it holds any."""
+        now = time.monotonic()
+        mine = _running & (videos.c.worker == worker) & (videos.c.lease_until > now)
+        with self._write() as connection:
+            extended = connection.execute(videos.update().where(mine).values(lease_until=now + lease))
+            return extended.rowcount > 0
+
+    def report(self, jobs: Collection[Job], progress: int, preview_step: int | None = None) -> set[str]:
+        """Record the progress of claimed jobs in percent, which never falls; ids of those still held.
+
+        preview_step: number of the newest preview. Returns without those that were cancelled or deleted.
+        """
+        values: dict[str, Any] = {"progress": sql.func.max(videos.c.progress, min(progress, MAX_PROGRESS))}
+        if preview_step is not None:
+            values["preview_step"] = preview_step
+        with self._write() as connection:
+            held = {job.id for job in jobs if connection.execute(_held(job).values(**values)).rowcount}
+        fault("step")
+        return held
+
+    def finish(
+        self, job: Job, *, file: str, bytes: int, inference_s: float, peak_memory_mb: float, keep: float
+    ) -> bool:
+        """Complete a claimed job, with its durable file; whether the claim still held.
+
+        job: as claimed. file: its name. bytes: its size. inference_s: seconds of sampling. peak_memory_mb: of
+        the worker. keep: seconds until it expires.
+        """
+        now = time.time()
+        values = {
+            "status": "completed", "progress": 100, "file": file, "bytes": bytes, "worker": None,
+            "inference_s": inference_s, "peak_memory_mb": peak_memory_mb, "completed_at": now,
+            "expires_at": now + keep, "lease_until": None,
+        }  # fmt: skip
+        with self._write() as connection:
+            done = connection.execute(_held(job).values(**values)).rowcount > 0
+        fault("completed")
+        return done
+
+    def fail(self, job: Job, code: str, message: str) -> bool:
+        """Fail a claimed job; whether the claim still held."""
+        with self._write() as connection:
+            failure = _failure(code, message)
+            return connection.execute(failure.where(_is_held(job))).rowcount > 0
+
+    def give_back(self, jobs: Collection[Job], *, solo: bool = False) -> None:
+        """Return claimed jobs to their places in the queue, uncounted: the worker lives.
+
+        solo: whether each is to be made in a batch of its own.
+        """
+        values: dict[str, Any] = {"attempts": videos.c.attempts - 1, **_WAITING}
+        if solo:
+            values["solo"] = True
+        with self._write() as connection:
+            for job in jobs:
+                connection.execute(_held(job).values(**values))
+        fault("requeued")
+
+    # ---- the supervisor's side ------------------------------------------------------------------------
+
+    def requeue_lost(self, *, worker: str | None = None, expired: bool = False) -> list[Job]:
+        """Return jobs of lost workers to the queue; those that lost too many fail as `worker_died`.
+
+        A job that was lost together with others is next made solo, so that it cannot take them along again.
+
+        worker: of that worker, None: of any. expired: only jobs with leases that ran out. Returns the jobs as
+        they were.
+        """
+        where = _running
+        if worker is not None:
+            where &= videos.c.worker == worker
+        if expired:
+            where &= videos.c.lease_until < time.monotonic()
+        with self._write() as connection:
+            lost = _all(connection, where)
+            for job in lost:
+                this = videos.c.seq == job.seq
+                if job.attempts >= self._max_attempts:
+                    message = f"its worker died {job.attempts} times while making this clip"
+                    connection.execute(_failure(WORKER_DIED, message).where(this))
+                else:
+                    values = {**_WAITING, "solo": job.solo or job.batch > 1}
+                    connection.execute(videos.update().where(this).values(**values))
+        if lost:
+            fault("requeued")
+        return lost
+
+    def overdue(self, seconds: float) -> list[Job]:
+        """Jobs that have been in progress for longer."""
+        with self._read() as connection:
+            return _all(connection, _running & (videos.c.running_since < time.monotonic() - seconds))
+
+    def unobserved(self) -> list[Job]:
+        """Finished jobs that were not returned here before, so that each is counted once."""
+        where = videos.c.status.in_(("completed", "failed")) & ~videos.c.observed
+        with self._read() as connection:  # most calls find nothing, and need no lock
+            if _count(connection, where) == 0:
+                return []
+        with self._write() as connection:
+            finished = _all(connection, where)
+            connection.execute(videos.update().where(where).values(observed=True))
+        return finished
+
+    def expire(self, keep: float, keep_bytes: int) -> list[Job]:
+        """Mark finished jobs of a greater age, and the oldest while all clips take more space, as expired.
+
+        keep: seconds. keep_bytes: of all clips. Rows of jobs that expired as long ago are removed. Returns
+        the jobs of which the files are to be removed.
+        """
+        now = time.time()
+        finished = videos.c.status.in_(("completed", "failed"))
+        with self._write() as connection:
+            removed = finished & videos.c.expired & (videos.c.completed_at < now - 2 * keep)
+            connection.execute(videos.delete().where(removed))
+            old = _all(connection, finished & ~videos.c.expired & (videos.c.completed_at < now - keep))
+            kept = _all(
+                connection, (videos.c.bytes > 0) & ~videos.c.expired & (videos.c.completed_at >= now - keep)
+            )
+            total = sum(job.bytes for job in kept)
+            for job in kept:
+                if total <= keep_bytes:
+                    break
+                total -= job.bytes
+                old.append(job)
+            for job in old:
+                connection.execute(videos.update().where(videos.c.seq == job.seq).values(expired=True))
+        return old
+
+    def files(self) -> set[str]:
+        """Names of the files of all jobs that have one."""
+        query = sql.select(videos.c.file).where(videos.c.file.is_not(None) & ~videos.c.expired)
+        with self._read() as connection:
+            return set(connection.scalars(query))
+
+    def counts(self) -> dict[str, int]:
+        """Number of jobs by status."""
+        query = sql.select(videos.c.status, sql.func.count()).group_by(videos.c.status)
+        with self._read() as connection:
+            return {status: number for status, number in connection.execute(query)}
+
+    def stored_bytes(self) -> int:
+        """Size of all clips."""
+        query = sql.select(sql.func.coalesce(sql.func.sum(videos.c.bytes), 0)).where(~videos.c.expired)
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+
+_WAITING: dict[str, Any] = {"status": "queued", "worker": None, "lease_until": None}
+
+
+def _failure(code: str, message: str) -> sql.Update:
+    return videos.update().values(
+        status="failed", error_code=code, error_message=message, completed_at=time.time(), worker=None,
+        lease_until=None,
+    )  # fmt: skip
+
+
+def _is_held(job: Job) -> sql.ColumnElement[bool]:
+    """Whether a claim holds still: nobody cancelled, deleted or claimed the job since."""
+    return (
+        (videos.c.seq == job.seq) & (videos.c.fence == job.fence) & (videos.c.worker == job.worker) & _running
+    )
+
+
+def _held(job: Job) -> sql.Update:
+    return videos.update().where(_is_held(job))
+
+
+def _one(connection: Connection, where: sql.ColumnElement[bool]) -> Job | None:
+    row = connection.execute(sql.select(*_COLUMNS).where(where)).mappings().one_or_none()
+    return None if row is None else Job(**row)
+
+
+def _all(connection: Connection, where: sql.ColumnElement[bool]) -> list[Job]:
+    query = sql.select(*_COLUMNS).where(where).order_by(videos.c.seq)
+    return [Job(**row) for row in connection.execute(query).mappings()]
+
+
+def _count(connection: Connection, where: sql.ColumnElement[bool]) -> int:
+    return int(connection.execute(sql.select(sql.func.count()).select_from(videos).where(where)).scalar_one())
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    """Settings of a new connection; transactions are begun by `_begin`, not by the driver."""
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a job that was answered survives a loss of power
+
+
+def _begin(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,103 @@
+"""Contents of a finished job: the clip, a still, a sheet of its frames, and other formats of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from latent_shift.generation import slug
+from latent_shift.media import contact_sheet, encode_image, read_clip, read_settings, write_clip
+from latent_shift.server.errors import ApiError, error_response
+from latent_shift.server.files import ClipFiles
+from latent_shift.server.store import Job
+
+Variant = Literal["video", "thumbnail", "spritesheet"]
+Format = Literal["mp4", "gif", "webp", "png"]
+TYPES = {
+    ".mp4": "video/mp4", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp",
+    ".jpeg": "image/jpeg",
+}  # fmt: skip
+_THUMBNAIL_SIDE = 320  # pixels at most
+_SHEET_COLUMNS = 4
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)|bytes=-\d+")  # one part; a header of another form is passed over
+
+
+def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None) -> ClipResponse:
+    """The answer with a variant of a completed job's clip.
+
+    files: of the server. job: of any state. variant: of the content. format: of the variant "video"; None: as
+    it is stored. Raises ApiError for a job that is not completed, a clip that has expired, and a format that
+    does not fit.
+    """
+    if job.status == "failed":
+        raise ApiError(400, str(job.error_code), f"the video failed: {job.error_message}")
+    if job.status != "completed":
+        raise ApiError(400, "video_not_ready", f"the video is {job.status}, {job.progress} % done")
+    gone = ApiError(404, "expired", "the clip has been removed for its age or the disk's space")
+    if job.expired or job.file is None:
+        raise gone
+    stored = Path(job.file).suffix
+    is_image = stored == ".png"
+    try:
+        if variant == "thumbnail":
+            path = files.derived(job, "thumbnail.webp", _thumbnail)
+        elif variant == "spritesheet":
+            path = files.derived(job, "spritesheet.jpeg", _spritesheet)
+        elif format is None or f".{format}" == stored:
+            path = files.path(job.file)
+        elif format == ("mp4" if is_image else "png"):
+            have = "an image: png, webp or gif" if is_image else "a clip: mp4, webp or gif"
+            raise ApiError(400, "invalid_format", f"format {format}: this is {have}", param="format")
+        else:
+            path = files.derived(job, f"copy.{format}", _copy)
+    except FileNotFoundError as error:
+        raise gone from error
+    except ValueError as error:  # the rate is beyond a gif's
+        raise ApiError(400, "invalid_format", str(error).partition(": ")[2], param="format") from error
+    name = f"{slug(job.request['prompt'])}-{job.request['seed']}{path.suffix}"
+    return ClipResponse(path, media_type=TYPES[path.suffix], filename=name, content_disposition_type="inline")
+
+
+class ClipResponse(FileResponse):
+    """A file with ETag and ranges; ranges that cannot be served are errors in the API's shape."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or an error where it has just been removed."""
+        try:
+            size = Path(self.path).stat().st_size
+        except FileNotFoundError:
+            await error_response(404, "expired", "the clip has just been removed")(scope, receive, send)
+            return
+        wanted = Headers(scope=scope).get("range", "")
+        match = _RANGE.fullmatch(wanted)
+        if match is None:
+            headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            scope = {**scope, "headers": headers}
+        elif match[1] and int(match[1][:20]) >= size:
+            sized = {"Content-Range": f"bytes */{size}"}
+            refused = error_response(416, "invalid_range", f"the file has {size} bytes", headers=sized)
+            await refused(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
+def _thumbnail(clip: Path, target: Path) -> None:
+    frames, _ = read_clip(clip)
+    target.write_bytes(encode_image(frames[len(frames) // 2], "webp", max_side=_THUMBNAIL_SIDE))
+
+
+def _spritesheet(clip: Path, target: Path) -> None:
+    frames, _ = read_clip(clip)
+    target.write_bytes(
+        encode_image(contact_sheet([frames], columns=min(len(frames), _SHEET_COLUMNS)), "jpeg")
+    )
+
+
+def _copy(clip: Path, target: Path) -> None:
+    frames, fps = read_clip(clip)
+    write_clip(target, frames, fps, read_settings(clip))

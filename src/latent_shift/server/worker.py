@@ -1,0 +1,284 @@
+"""The process that makes clips: claims jobs of one shape, generates them as one batch, writes their files.
+
+    python -m latent_shift.server.worker '{"name": ..., "config": {...}}'     # started by the supervisor
+
+It knows the server by the store, and by two pipes: its standard input (a line "wake": there may be work; a
+line "stop SECONDS": finish or return the batch within that time; the end: the server is gone, stop at the
+next step) and its standard output (a line of JSON when the first model is loaded). A crash, or the system's
+out-of-memory killer, ends this process only; the supervisor returns its jobs to the queue.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from latent_shift import generation, systems
+from latent_shift.checkpoints.quiet import quiet_libraries
+from latent_shift.generation import GeneratedClip
+from latent_shift.io import is_out_of_memory, one_line
+from latent_shift.media import encode_image
+from latent_shift.server.config import ServerConfig
+from latent_shift.server.files import ClipFiles
+from latent_shift.server.store import Job, JobStore, StoreFullError
+from latent_shift.systems.base import SettledRequest, TextToVideoSystem
+
+OUT_OF_MEMORY = 3  # exit status: the jobs are settled, and a new process has its memory back
+_IDLE = 1.0  # seconds after which the queue is looked at without being woken
+_REPORT_EVERY = 0.25  # seconds between two reports of progress
+_PREVIEW_SHARE = 0.05  # of a batch's time that previews may take
+_PREVIEW_SIDE = 256  # pixels at most
+
+
+class _Stopped(Exception):
+    """The batch is to be returned to the queue: the worker has to end."""
+
+
+class _Lost(Exception):
+    """No job of the batch is this worker's any more: cancelled, deleted, or the lease ran out."""
+
+
+class _TimedOut(Exception):
+    """The batch takes longer than it may."""
+
+
+@dataclass
+class _Orders:
+    """Orders of the server, which a thread reads from standard input."""
+
+    wake: threading.Event
+    stop_at: float | None = None  # monotonic time
+
+    def listen(self, source: IO[str]) -> None:
+        """Read orders until the server is gone."""
+        for line in source:
+            word, _, seconds = line.strip().partition(" ")
+            if word == "stop":
+                self.stop_at = time.monotonic() + float(seconds)
+            self.wake.set()
+        self.stop_at = time.monotonic()
+        self.wake.set()
+
+
+class Worker:
+    """A maker of the jobs of a store, one batch after the other, until it is stopped."""
+
+    def __init__(self, name: str, config: ServerConfig) -> None:
+        self.name, self.config = name, config
+        self.store = JobStore(config.data, max_attempts=config.max_attempts)
+        self.files = ClipFiles(config.data)
+        self.orders = _Orders(threading.Event())
+        self._systems: dict[str, TextToVideoSystem] = {}
+        self._lease_until = 0.0
+
+    def run(self) -> int:
+        """Work until stopped; the exit status."""
+        threading.Thread(target=self._keep_leases, daemon=True).start()
+        while self.orders.stop_at is None:
+            self.orders.wake.clear()
+            try:
+                batch = self.store.claim(self.name, self.config.lease, self._batch_size)
+            except StoreFullError:
+                batch = []
+            if not batch:
+                self.orders.wake.wait(_IDLE)
+            elif not self._work(batch):
+                return OUT_OF_MEMORY
+        return 0
+
+    def load(self, model: str) -> TextToVideoSystem:
+        """The system of a model's id, loaded once."""
+        if model not in self._systems:
+            name = self.config.models[model]
+            self._systems[model] = systems.load(name, device=self.config.device, dtype=self.config.dtype)
+        return self._systems[model]
+
+    def _batch_size(self, job: Job) -> int:
+        """Clips made together, so many that each is the same, bit for bit, as made by itself on a CPU."""
+        system = self._systems.get(job.model)
+        device = "cpu" if system is None else system.info().device
+        return generation.default_batch(SettledRequest(**job.request), device)
+
+    def _keep_leases(self) -> None:
+        while True:
+            time.sleep(self.config.lease / 4)
+            now = time.monotonic()
+            try:
+                if self.store.extend(self.name, self.config.lease):
+                    self._lease_until = now + self.config.lease
+            except StoreFullError:  # the lease runs on; there may be room before it ends
+                pass
+
+    def _work(self, batch: list[Job]) -> bool:
+        """Make a batch and settle each of its jobs; False where this process should end for its memory."""
+        self._lease_until = time.monotonic() + self.config.lease
+        left = {job.id: job for job in batch}
+        try:
+            self._make(batch, left)
+        except _Stopped:
+            self.store.give_back(left.values())
+        except _Lost:
+            pass
+        except _TimedOut:
+            for job in left.values():
+                self.store.fail(job, "timeout", f"it took longer than {self.config.job_timeout:g} s")
+        except Exception as error:
+            if not isinstance(error, ValueError):
+                traceback.print_exc()
+            out_of_memory = _is_memory(error)
+            self._settle_failure(list(left.values()), error, out_of_memory)
+            return not out_of_memory
+        return True
+
+    def _settle_failure(self, jobs: Sequence[Job], error: Exception, out_of_memory: bool) -> None:
+        """Fail the one job that raised an error; of several, which may be innocent, try each by itself."""
+        try:
+            if len(jobs) > 1:
+                self.store.give_back(jobs, solo=True)
+                return
+            code = "out_of_memory" if out_of_memory else _code(error)
+            message = one_line(error) if isinstance(error, ValueError) else "the program failed; see its log"
+            for job in jobs:
+                self.store.fail(job, code, message or type(error).__name__)
+        except StoreFullError:  # the lease runs out, and the job is made again when there is room
+            traceback.print_exc()
+
+    def _make(self, batch: list[Job], left: dict[str, Job]) -> None:
+        """Generate a batch and write its clips; `left` loses the jobs that are done with."""
+        try:
+            system = self.load(batch[0].model)
+        except (ValueError, OSError) as error:
+            if _is_memory(error):
+                raise
+            raise _NoModelError(f"the model cannot be loaded: {one_line(error)}") from error
+        steps = _Steps(self, system, batch, left)
+        requests = [SettledRequest(**job.request) for job in batch]
+        made = generation.run(system, requests, max_batch=len(batch), on_progress=steps)
+        for job, clip in zip(batch, made, strict=True):
+            if job.id in left:
+                self._save(job, clip, system)
+                left.pop(job.id, None)
+
+    def _save(self, job: Job, made: GeneratedClip, system: TextToVideoSystem) -> None:
+        self._check_lease()
+        if not self.store.report([job], 99):
+            return
+        settings = generation.clip_settings(made, job.model, system.info())
+        name, size = self.files.write(job, made, settings)
+        finished = self.store.finish(
+            job, file=name, bytes=size, inference_s=made.seconds, peak_memory_mb=_peak_memory(),
+            keep=self.config.keep,
+        )  # fmt: skip
+        if not finished:
+            self.files.path(name).unlink(missing_ok=True)
+
+    def _check_lease(self) -> None:
+        if time.monotonic() > self._lease_until:
+            raise _Lost
+
+
+class _NoModelError(ValueError):
+    """A model that cannot be loaded."""
+
+
+class _Steps:
+    """Listener of a batch's steps: stops it where it has to, reports progress and writes previews."""
+
+    def __init__(
+        self, worker: Worker, system: TextToVideoSystem, batch: list[Job], left: dict[str, Job]
+    ) -> None:
+        self._worker, self._system, self._batch, self._left = worker, system, batch, left
+        self._began = self._reported = time.monotonic()
+        self._previewing = 0.0  # seconds
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that `done` of `total` steps, summed over clips, are done."""
+        worker, now = self._worker, time.monotonic()
+        worker._check_lease()
+        if worker.orders.stop_at is not None and now > worker.orders.stop_at:
+            raise _Stopped
+        if now - self._began > worker.config.job_timeout:
+            raise _TimedOut
+        if now - self._reported < _REPORT_EVERY and done > len(self._batch):
+            return
+        self._reported = now
+        number = done // len(self._batch) if self._preview(now) else None
+        held = worker.store.report(self._batch, 100 * done // total, number)
+        for job in self._batch:
+            if job.id not in held:
+                self._left.pop(job.id, None)
+        if not self._left:
+            raise _Lost
+
+    def _preview(self, now: float) -> bool:
+        """Write previews of the jobs that somebody watches, while they take little of the batch's time."""
+        watched = [n for n, job in enumerate(self._batch) if self._worker.files.is_watched(job.id)]
+        if not watched or self._previewing > _PREVIEW_SHARE * (now - self._began) + 0.1:
+            return False
+        images = self._system.preview()
+        if images is not None:
+            for number in watched:
+                content = encode_image(images[number], "webp", max_side=_PREVIEW_SIDE)
+                self._worker.files.write_preview(self._batch[number].id, content)
+        self._previewing += time.monotonic() - now
+        return images is not None
+
+
+def _code(error: Exception) -> str:
+    from latent_shift.pipeline.base import NonFiniteError
+
+    if isinstance(error, _NoModelError):
+        return "model_unavailable"
+    if isinstance(error, NonFiniteError):
+        return "invalid_output"
+    causes = (error, error.__cause__)
+    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes):
+        return "storage_full"
+    return "generation_failed" if isinstance(error, ValueError) else "internal_error"
+
+
+def _is_memory(error: BaseException) -> bool:
+    return is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+
+
+def _peak_memory() -> float:
+    """Peak memory in MB: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def main(text: str) -> int:
+    """Run a worker by its settings in JSON; the exit status."""
+    orders = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print does not get among the answers
+    given = json.loads(text)
+    worker = Worker(given["name"], ServerConfig.from_json(given["config"]))
+    threading.Thread(target=worker.orders.listen, args=(orders,), daemon=True).start()
+    quiet_libraries()
+    state = {"state": "ready"}
+    try:
+        worker.load(worker.config.default_model)
+    except Exception as error:  # its jobs will fail one by one, and those of other models may not
+        state = {"state": "no_model", "message": one_line(error)}
+    print(json.dumps(state), file=answers, flush=True)
+    return worker.run()
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1])
+    sys.stderr.flush()
+    os._exit(status)  # without waiting for the thread that reads orders

@@ -1,0 +1,427 @@
+"""The routes of videos and models, without a worker: jobs are claimed and finished by the test itself."""
+
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from latent_shift.generation import GeneratedClip
+from latent_shift.media import write_clip
+from latent_shift.server.app import create_app
+from latent_shift.server.config import Limits, ServerConfig
+from latent_shift.systems.base import SettledRequest
+
+JSON = {"content-type": "application/json"}
+PROMPT = "a red circle"
+UNKNOWN = "video_" + "0" * 32
+
+
+def client_of(config, **options):
+    return TestClient(
+        create_app(config, **options), base_url="http://127.0.0.1", raise_server_exceptions=False
+    )
+
+
+@pytest.fixture
+def config(model, tmp_path):
+    limits = Limits(prompt_chars=100, frames=64, pixels=128 * 128, steps=10, work=10**6, queued=4)
+    return ServerConfig(data=tmp_path / "data", models={"tiny": str(model)}, limits=limits)
+
+
+@pytest.fixture
+def client(config):
+    return client_of(config)
+
+
+@pytest.fixture
+def service(client):
+    return client.app.state.service
+
+
+def create(client, **fields):
+    answer = client.post("/v1/videos", json={"prompt": PROMPT, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def finish(service, id, frames=4):
+    """Complete the job that waits longest with a clip of noise."""
+    (job,) = service.store.claim("test", 60, lambda job: 1)
+    assert job.id == id
+    clip = np.random.default_rng(0).integers(0, 255, (frames, 32, 32, 3), np.uint8)
+    request = SettledRequest(**job.request)
+    name, size = service.files.write(
+        job, GeneratedClip(clip, request, 0.5), {"seed": request.seed, "prompt": "p"}
+    )
+    service.store.finish(job, file=name, bytes=size, inference_s=0.5, peak_memory_mb=1.0, keep=100)
+    return clip
+
+
+def error_of(answer, status=400):
+    assert answer.status_code == status, answer.text
+    (error,) = answer.json().values()
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] in ("invalid_request_error", "rate_limit_error", "server_error")
+    return error
+
+
+# ---- bodies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["json", "data", "files"])
+def test_a_body_may_be_json_a_form_or_multipart(client, kind):
+    fields = {
+        "prompt": PROMPT, "seed": 7, "num_frames": 8, "fps": 4.5, "num_inference_steps": 2,
+        "guidance_scale": 2.5, "negative_prompt": "blue", "size": "64x32",
+    }  # fmt: skip
+    if kind == "json":
+        answer = client.post("/v1/videos", json=fields)
+    elif kind == "data":
+        answer = client.post("/v1/videos", data={name: str(value) for name, value in fields.items()})
+    else:
+        answer = client.post("/v1/videos", files={name: (None, str(value)) for name, value in fields.items()})
+    assert answer.status_code == 200, answer.text
+    video = answer.json()
+    assert {name: video[name] for name in fields} == fields
+    assert video["seconds"] == "1.77778"
+    assert (video["object"], video["status"], video["progress"]) == ("video", "queued", 0)
+    assert (video["queue_position"], video["url"], video["error"]) == (1, None, None)
+    assert 100 <= int(answer.headers["openai-poll-after-ms"]) <= 1000
+
+
+def test_what_is_left_open_is_the_models_own_and_the_seed_is_shown(client):
+    video = create(client)
+    assert (video["num_frames"], video["fps"], video["size"], video["model"]) == (4, 8, "32x32", "tiny")
+    assert create(client)["seed"] != video["seed"]
+    assert client.get(f"/v1/videos/{video['id']}").json()["seed"] == video["seed"]
+
+
+def test_frames_come_before_seconds_and_size_before_width(client):
+    assert create(client, seconds="2", fps=4)["num_frames"] == 8
+    assert create(client, seconds=1.5)["num_frames"] == 12
+    assert create(client, seconds="2", num_frames=3)["num_frames"] == 3
+    assert create(client, size="64x32", width=32, height=64)["size"] == "64x32"
+
+
+def test_unknown_fields_are_named_or_refused(client):
+    assert create(client, quality="hd", n=1)["ignored"] == ["n", "quality"]
+    error = error_of(client.post("/v1/videos?strict=1", json={"prompt": PROMPT, "quality": "hd"}))
+    assert (error["param"], error["code"]) == ("quality", "unknown_field")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "  "}, "prompt"),
+        ({"prompt": "x" * 101}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"prompt": "a \ud800"}, "prompt"),
+        ({"num_frames": 0}, "num_frames"),
+        ({"num_frames": "8"}, "num_frames"),
+        ({"num_frames": 65}, "num_frames"),
+        ({"num_frames": True}, "num_frames"),
+        ({"seconds": "60"}, "seconds"),
+        ({"seconds": "long"}, "seconds"),
+        ({"seconds": "0"}, "seconds"),
+        ({"size": "64"}, "size"),
+        ({"size": "33x32"}, "size"),
+        ({"size": "256x256"}, "size"),
+        ({"width": 33}, "width"),
+        ({"num_inference_steps": 11}, "num_inference_steps"),
+        ({"num_frames": 64, "size": "128x128"}, "num_frames"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"fps": 0}, "fps"),
+        ({"guidance_scale": 101}, "guidance_scale"),
+        ({"input_reference": "/etc/passwd"}, "input_reference"),
+        ({"input_reference[image_url]": "http://127.0.0.1/"}, "input_reference[image_url]"),
+    ],
+)
+def test_a_value_that_cannot_be_met_is_named(client, service, fields, param):
+    body = json.dumps({"prompt": PROMPT, **fields})
+    error = error_of(client.post("/v1/videos", content=body, headers=JSON))
+    assert error["param"] == param
+    assert error["message"]
+    assert service.store.counts() == {}
+
+
+def test_texts_of_a_form_that_are_no_numbers_are_refused(client):
+    for fields in ({"num_frames": "many"}, {"seed": "1.5"}, {"fps": "nan"}, {"guidance_scale": "inf"}):
+        error = error_of(client.post("/v1/videos", data={"prompt": PROMPT, **fields}))
+        assert [error["param"]] == list(fields)
+    twice = {"prompt": [PROMPT, "a blue square"]}
+    assert error_of(client.post("/v1/videos", data=twice))["message"] == "prompt: is given twice"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "code"),
+    [
+        (b"{", "application/json", 400, "invalid_json"),
+        (b"[" * 100_000, "application/json", 400, "invalid_json"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "application/json", 400, "invalid_json"),
+        (b"[1]", "application/json", 400, "invalid_request"),
+        (b'{"prompt": "x", "fps": NaN}', "application/json", 400, "invalid_request"),
+        (b'{"prompt": "x"}', "text/plain", 415, "unsupported_media_type"),
+        (b"", "", 415, "unsupported_media_type"),
+        (b"--x\r\nbroken", "multipart/form-data; boundary=x", 400, "invalid_request"),
+        (b"a", "multipart/form-data", 400, "invalid_request"),
+    ],
+)
+def test_a_damaged_body_is_refused(client, body, kind, status, code):
+    answer = client.post("/v1/videos", content=body, headers={"content-type": kind})
+    assert error_of(answer, status)["code"] == code
+
+
+def test_an_unknown_model_is_not_found(client):
+    error = error_of(client.post("/v1/videos", json={"prompt": PROMPT, "model": "sora-2"}), 404)
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert error_of(client.get("/v1/models/sora-2"), 404)["code"] == "model_not_found"
+
+
+def test_models_tell_their_defaults_limits_and_examples(client):
+    (model,) = client.get("/v1/models").json()["data"]
+    assert client.get("/v1/models/tiny").json() == model
+    assert (model["id"], model["object"]) == ("tiny", "model")
+    assert model["defaults"]["num_frames"] == 4
+    assert model["limits"]["frames"] == 64
+    assert len(model["examples"]) > 1
+
+
+# ---- jobs --------------------------------------------------------------------------------------------
+
+
+def test_places_in_the_queue_and_a_full_queue(client):
+    videos = [create(client) for _ in range(4)]
+    assert [video["queue_position"] for video in videos] == [1, 2, 3, 4]
+    answer = client.post("/v1/videos", json={"prompt": PROMPT})
+    assert error_of(answer, 429)["code"] == "queue_full"
+    assert 1 <= int(answer.headers["retry-after"]) <= 120
+    client.delete(f"/v1/videos/{videos[0]['id']}")
+    assert client.get(f"/v1/videos/{videos[3]['id']}").json()["queue_position"] == 3
+
+
+def test_a_full_disk_is_refused(config, tmp_path):
+    client = client_of(ServerConfig(**{**vars(config), "min_free_bytes": 10**18}))
+    answer = client.post("/v1/videos", json={"prompt": PROMPT})
+    assert error_of(answer, 429)["code"] == "storage_full"
+    assert answer.headers["retry-after"] == "60"
+    assert client.get("/v1/videos").json()["data"] == []
+
+
+def test_a_repeat_with_the_same_key_is_the_same_video(client):
+    body, headers = {"prompt": PROMPT}, {"Idempotency-Key": "k1"}
+    first = client.post("/v1/videos", json=body, headers=headers).json()
+    assert client.post("/v1/videos", json=body, headers=headers).json()["id"] == first["id"]
+    other = client.post("/v1/videos", json={"prompt": "another"}, headers=headers)
+    assert error_of(other)["code"] == "idempotency_mismatch"
+    assert create(client)["id"] != first["id"]
+
+
+def test_lists_have_pages(client):
+    ids = [create(client)["id"] for _ in range(3)]
+    page = client.get("/v1/videos", params={"limit": 2}).json()
+    assert [video["id"] for video in page["data"]] == ids[:0:-1]
+    assert (page["object"], page["has_more"], page["first_id"], page["last_id"]) == (
+        "list",
+        True,
+        ids[2],
+        ids[1],
+    )
+    last = client.get("/v1/videos", params={"limit": 2, "after": page["last_id"]}).json()
+    assert [video["id"] for video in last["data"]] == ids[:1]
+    assert not last["has_more"]
+    upwards = client.get("/v1/videos", params={"order": "asc"}).json()
+    assert [video["id"] for video in upwards["data"]] == ids
+    assert error_of(client.get("/v1/videos", params={"after": "x"}))["param"] == "after"
+    assert error_of(client.get("/v1/videos", params={"limit": 101}))["param"] == "limit"
+    assert error_of(client.get("/v1/videos", params={"order": "up"}))["param"] == "order"
+
+
+def test_cancelling_fails_a_job_and_leaves_a_finished_one(client, service):
+    video = create(client)
+    cancelled = client.post(f"/v1/videos/{video['id']}/cancel")
+    assert cancelled.status_code == 200
+    assert cancelled.json()["status"] == "failed"
+    looked = client.get(f"/v1/videos/{video['id']}")
+    assert looked.status_code == 200
+    assert looked.json()["error"] == {"code": "cancelled", "message": "the job was cancelled"}
+    assert error_of(client.get(f"/v1/videos/{video['id']}/content"))["code"] == "cancelled"
+    done = create(client)
+    finish(service, done["id"])
+    assert client.post(f"/v1/videos/{done['id']}/cancel").json()["status"] == "completed"
+
+
+def test_deleting_removes_job_and_files(client, service, config):
+    video = create(client)
+    finish(service, video["id"])
+    client.get(f"/v1/videos/{video['id']}/content?variant=thumbnail")
+    assert len(list(service.files.clips.iterdir())) == 2
+    answer = client.delete(f"/v1/videos/{video['id']}")
+    assert answer.json() == {"id": video["id"], "deleted": True, "object": "video.deleted"}
+    assert list(service.files.clips.iterdir()) == []
+    for call in (client.get, client.delete):
+        assert error_of(call(f"/v1/videos/{video['id']}"), 404)["code"] == "video_not_found"
+
+
+def test_ids_are_matched_by_their_pattern(client):
+    for id in ("x", "video_", "..%2f..%2fetc%2fpasswd", "video_" + "g" * 32):
+        assert client.get(f"/v1/videos/{id}").status_code in (400, 404)
+    for call, path in (("post", "cancel"), ("post", "remix"), ("get", "content"), ("get", "events")):
+        options = {"json": {"prompt": PROMPT}} if path == "remix" else {}
+        answer = getattr(client, call)(f"/v1/videos/{UNKNOWN}/{path}", **options)
+        assert error_of(answer, 404)["code"] == "video_not_found"
+
+
+def test_a_remix_keeps_all_but_the_prompt(client):
+    video = create(client, seed=5, num_frames=8, size="64x64", negative_prompt="red", guidance_scale=2.0)
+    answer = client.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "a green square"})
+    assert answer.status_code == 200
+    remix = answer.json()
+    kept = ("seed", "num_frames", "size", "negative_prompt", "guidance_scale", "fps", "model")
+    assert {name: remix[name] for name in kept} == {name: video[name] for name in kept}
+    assert (remix["prompt"], remix["remixed_from_video_id"]) == ("a green square", video["id"])
+    assert error_of(client.post(f"/v1/videos/{video['id']}/remix", json={}))["param"] == "prompt"
+
+
+def test_what_these_models_cannot_do_is_said(client):
+    for path in ("edits", "extensions", "characters"):
+        assert error_of(client.post(f"/v1/videos/{path}", json={}))["code"] == "unsupported"
+    assert error_of(client.get("/v1/videos/characters/c1"))["code"] == "unsupported"
+
+
+# ---- contents ----------------------------------------------------------------------------------------
+
+
+def test_contents_of_a_clip(client, service):
+    video = create(client)
+    url = f"/v1/videos/{video['id']}/content"
+    assert error_of(client.get(url))["code"] == "video_not_ready"
+    finish(service, video["id"])
+    assert client.get(f"/v1/videos/{video['id']}").json()["progress"] == 100
+    clip = client.get(url)
+    assert (clip.status_code, clip.headers["content-type"]) == (200, "video/mp4")
+    assert clip.headers["content-disposition"] == f'inline; filename="a-red-circle-{video["seed"]}.mp4"'
+    assert client.get(url, params={"variant": "video", "format": "mp4"}).content == clip.content
+    for variant, kind, size in (("thumbnail", "webp", (32, 32)), ("spritesheet", "jpeg", (138, 36))):
+        answer = client.get(url, params={"variant": variant})
+        assert answer.headers["content-type"] == f"image/{kind}"
+        assert Image.open(BytesIO(answer.content)).size == size
+    for kind in ("gif", "webp"):
+        answer = client.get(url, params={"format": kind})
+        assert answer.headers["content-type"] == f"image/{kind}"
+        assert Image.open(BytesIO(answer.content)).n_frames == 4
+    assert error_of(client.get(url, params={"format": "png"}))["param"] == "format"
+    assert error_of(client.get(url, params={"variant": "sound"}))["param"] == "variant"
+
+
+def test_one_frame_is_an_image(client, service):
+    video = create(client, num_frames=1)
+    url = f"/v1/videos/{video['id']}/content"
+    made = finish(service, video["id"], frames=1)
+    answer = client.get(url)
+    assert answer.headers["content-type"] == "image/png"
+    assert (np.array(Image.open(BytesIO(answer.content))) == made[0]).all()
+    assert client.get(url, params={"format": "webp"}).headers["content-type"] == "image/webp"
+    assert error_of(client.get(url, params={"format": "mp4"}))["param"] == "format"
+
+
+def test_ranges_of_a_clip(client, service):
+    video = create(client)
+    url = f"/v1/videos/{video['id']}/content"
+    finish(service, video["id"])
+    whole = client.get(url).content
+    part = client.get(url, headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(whole)}"
+    beyond = client.get(url, headers={"range": f"bytes={len(whole)}-"})
+    assert error_of(beyond, 416)["code"] == "invalid_range"
+    assert client.get(url, headers={"range": "pages=1"}).content == whole
+
+
+def test_an_expired_clip_is_not_found_and_its_job_still_is(client, service):
+    video = create(client)
+    finish(service, video["id"])
+    for job in service.store.expire(0, 0):
+        service.files.remove(job.id)
+    assert error_of(client.get(f"/v1/videos/{video['id']}/content"), 404)["code"] == "expired"
+    assert client.get(f"/v1/videos/{video['id']}").json()["expired"]
+
+
+def test_a_clip_that_has_vanished_is_not_found(client, service):
+    video = create(client)
+    finish(service, video["id"])
+    service.files.remove(video["id"])
+    for variant in ("video", "thumbnail"):
+        answer = client.get(f"/v1/videos/{video['id']}/content", params={"variant": variant})
+        assert error_of(answer, 404)["code"] == "expired"
+
+
+def test_events_of_a_job_until_its_end(client, service):
+    video = create(client)
+    finish(service, video["id"])
+    answer = client.get(f"/v1/videos/{video['id']}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    name, data = answer.text.strip().split("\n")
+    assert name == "event: status"
+    assert json.loads(data.removeprefix("data: "))["status"] == "completed"
+
+
+def test_settings_of_a_file_are_read_in_another_process(client, tmp_path):
+    clip = np.zeros((3, 16, 16, 3), np.uint8)
+    for suffix in (".mp4", ".gif", ".webp", ".png"):
+        made = write_clip(tmp_path / f"clip{suffix}", clip, settings={"prompt": "é", "seed": 2**60})
+        answer = client.post("/v1/videos/inspect", files={"file": ("../x", made.read_bytes())})
+        assert answer.json() == {"settings": {"prompt": "é", "seed": 2**60}}, suffix
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a clip", b"\x00\x00\x00\x18ftypmp42", b"#EXTM3U\nfile:///etc/passwd\n"]
+)
+def test_a_file_without_settings_is_refused(client, content):
+    answer = client.post("/v1/videos/inspect", files={"file": ("clip.mp4", content)})
+    assert error_of(answer)["code"] == "unreadable_file"
+    assert error_of(client.post("/v1/videos/inspect", json={}), 415)
+    assert error_of(client.post("/v1/videos/inspect", files={"other": ("a", b"b")}))["param"] == "file"
+
+
+# ---- the rest ----------------------------------------------------------------------------------------
+
+
+def test_health_and_metrics(client, service):
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200
+    health = client.get("/health")
+    assert (health.status_code, health.json()["worker"]) == (503, "dead")
+    video = create(client)
+    create(client)
+    finish(service, video["id"])
+    service.metrics.observe(service.store.get(video["id"]))
+    lines = client.get("/metrics").text.splitlines()
+    assert "latent_shift_requests_waiting 1.0" in lines
+    assert 'latent_shift_requests_total{status="completed"} 1.0' in lines
+    assert "latent_shift_frames_total 4.0" in lines
+    assert not any(PROMPT in line or "video_" in line for line in lines)
+
+
+def test_methods_and_paths_that_there_are_not(client):
+    answer = client.put("/v1/videos")
+    assert error_of(answer, 405)["code"] == "method_not_allowed"
+    assert answer.headers["allow"] == "GET, POST"
+    assert client.post(f"/v1/videos/{UNKNOWN}").headers["allow"] == "DELETE, GET"
+    assert error_of(client.get("/v2"), 404)["code"] == "not_found"
+
+
+def test_the_document_has_no_422_and_every_route_its_errors(client):
+    document = client.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert "422" not in operation["responses"], (path, method)
+            assert "4XX" in operation["responses"], (path, method)
+    body = document["paths"]["/v1/videos"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "multipart/form-data", "application/x-www-form-urlencoded"}
+    assert len({json.dumps(kind) for kind in body.values()}) == 1

@@ -1,0 +1,251 @@
+"""The store of jobs: claims, leases, fences, and what becomes of jobs of lost workers."""
+
+import json
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from latent_shift.server.store import FILE_NAME, JobStore, NewJob, QueueFullError
+
+LEASE = 30.0
+MANY = {"max_queued": 100, "max_queued_per_owner": 100}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = JobStore(tmp_path, max_attempts=3)
+    yield store
+    store.close()
+
+
+def add(store, *, steps=1, **values):
+    new = NewJob(model="m", request={"prompt": "x", "frames": 4, "steps": steps}, shape=f"s{steps}", **values)
+    return store.add(new, **MANY)[0]
+
+
+def claim(store, worker="a", lease=LEASE, size=8):
+    return store.claim(worker, lease, lambda job: size)
+
+
+def finish(store, job, file="f.mp4"):
+    return store.finish(job, file=file, bytes=10, inference_s=1.0, peak_memory_mb=5.0, keep=100.0)
+
+
+def test_a_job_goes_from_queued_over_in_progress_to_completed(store):
+    job = add(store)
+    assert (job.status, job.progress, job.attempts, job.fence) == ("queued", 0, 0, 0)
+    (claimed,) = claim(store)
+    assert (claimed.id, claimed.status, claimed.worker) == (job.id, "in_progress", "a")
+    assert store.report([claimed], 40) == {job.id}
+    assert store.get(job.id).progress == 40
+    assert finish(store, claimed)
+    done = store.get(job.id)
+    assert (done.status, done.progress, done.file, done.worker) == ("completed", 100, "f.mp4", None)
+    assert done.expires_at == pytest.approx(done.completed_at + 100)
+
+
+def test_a_claim_takes_jobs_of_the_oldest_ones_shape_in_order_and_no_more_than_fit(store):
+    jobs = [add(store, steps=steps) for steps in (2, 3, 2, 2, 3)]
+    sizes = []
+    first = store.claim("a", LEASE, lambda job: sizes.append(job.id) or 2)
+    assert [job.id for job in first] == [jobs[0].id, jobs[2].id]
+    assert sizes == [jobs[0].id]
+    assert [job.id for job in claim(store)] == [jobs[1].id, jobs[4].id]
+    assert [job.id for job in claim(store)] == [jobs[3].id]
+    assert claim(store) == []
+
+
+def test_two_workers_never_get_the_same_job(store, tmp_path):
+    ids = {add(store).id for _ in range(40)}
+    claimed = []
+
+    def work(name):
+        own = JobStore(tmp_path)
+        while batch := own.claim(name, LEASE, lambda job: 3):
+            claimed.extend(job.id for job in batch)
+        own.close()
+
+    threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 40
+    assert set(claimed) == ids
+
+
+def test_progress_never_falls_and_stays_below_100_until_the_file_is_there(store):
+    add(store)
+    (job,) = claim(store)
+    for given, shown in ((50, 50), (30, 50), (100, 99)):
+        store.report([job], given)
+        assert store.get(job.id).progress == shown
+    store.requeue_lost(worker="a")
+    assert (store.get(job.id).status, store.get(job.id).progress) == ("queued", 99)
+    (again,) = claim(store, "b")
+    store.report([again], 10)
+    assert store.get(job.id).progress == 99
+
+
+def test_a_worker_whose_lease_ran_out_can_write_nothing(store):
+    add(store)
+    (old,) = claim(store, "paused", lease=0.02)
+    time.sleep(0.05)
+    assert not store.extend("paused", LEASE)
+    assert [job.id for job in store.requeue_lost(expired=True)] == [old.id]
+    (new,) = claim(store, "next")
+    assert new.fence == old.fence + 1
+    assert store.report([old], 90) == set()
+    assert not finish(store, old, "old.mp4")
+    assert not store.fail(old, "timeout", "too long")
+    store.give_back([old])
+    assert store.get(old.id).status == "in_progress"
+    assert store.get(old.id).progress == 0
+    assert finish(store, new, "new.mp4")
+    assert store.get(new.id).file == "new.mp4"
+    assert not finish(store, new, "twice.mp4")
+
+
+def test_a_lease_that_is_extended_does_not_run_out(store):
+    add(store)
+    claim(store, lease=0.2)
+    assert store.extend("a", LEASE)
+    time.sleep(0.25)
+    assert store.requeue_lost(expired=True) == []
+    assert not store.extend("another", LEASE)
+
+
+def test_a_job_that_loses_its_worker_too_often_fails(store):
+    job = add(store)
+    for attempt in range(3):
+        assert store.get(job.id).status == "queued", attempt
+        claim(store)
+        store.requeue_lost(worker="a")
+    failed = store.get(job.id)
+    assert (failed.status, failed.error_code) == ("failed", "worker_died")
+    assert "3 times" in failed.error_message
+
+
+def test_jobs_that_were_lost_together_are_next_made_one_by_one(store):
+    for _ in range(3):
+        add(store)
+    assert len(claim(store)) == 3
+    store.requeue_lost(worker="a")
+    assert [len(claim(store, "b")) for _ in range(3)] == [1, 1, 1]
+
+
+def test_jobs_given_back_keep_their_place_and_their_attempts(store):
+    jobs = [add(store) for _ in range(3)]
+    store.give_back(claim(store))
+    assert store.positions() == {job.id: place for place, job in enumerate(jobs, 1)}
+    assert {store.get(job.id).attempts for job in jobs} == {0}
+    store.give_back(claim(store, size=3), solo=True)
+    assert len(claim(store)) == 1
+
+
+def test_cancelled_and_deleted_jobs_are_no_longer_held(store):
+    first, second = add(store), add(store)
+    batch = claim(store)
+    assert store.cancel(first.id).error_code == "cancelled"
+    assert store.delete(second.id)
+    assert store.report(batch, 50) == set()
+    assert not any(finish(store, job) for job in batch)
+    assert store.get(first.id).status == "failed"
+    assert store.get(second.id) is None
+    assert not store.delete(second.id)
+    assert store.cancel(second.id) is None
+
+
+def test_a_finished_job_cannot_be_cancelled(store):
+    add(store)
+    (job,) = claim(store)
+    finish(store, job)
+    assert store.cancel(job.id).status == "completed"
+
+
+def test_the_queue_is_bounded_in_all_and_by_owner(store):
+    new = NewJob(model="m", request={}, shape="s", owner="a")
+    other = NewJob(model="m", request={}, shape="s", owner="b")
+    bounds = {"max_queued": 3, "max_queued_per_owner": 2}
+    for _ in range(2):
+        store.add(new, **bounds)
+    with pytest.raises(QueueFullError):
+        store.add(new, **bounds)
+    store.add(other, **bounds)
+    with pytest.raises(QueueFullError):
+        store.add(other, **bounds)
+    claim(store)
+    store.add(other, **bounds)
+
+
+def test_an_idempotency_key_gives_the_same_job_to_its_owner(store):
+    new = NewJob(model="m", request={}, shape="s", owner="a", idempotency_key="k", body_hash="h")
+    job, is_new = store.add(new, **MANY)
+    assert is_new
+    assert store.add(new, **MANY) == (job, False)
+    assert store.add(NewJob(**{**vars(new), "owner": "b"}), **MANY)[1]
+
+
+def test_owners_see_their_own_jobs_only(store):
+    job = add(store, owner="a")
+    assert store.get(job.id, "b") is None
+    assert store.cancel(job.id, "b") is None
+    assert not store.delete(job.id, "b")
+    assert store.page("b", after=None, limit=10, newest_first=True) == ([], False)
+
+
+def test_pages_in_both_orders(store):
+    jobs = [add(store) for _ in range(5)]
+    ids = [job.id for job in jobs]
+    page, more = store.page("", after=None, limit=2, newest_first=True)
+    assert ([job.id for job in page], more) == (ids[:2:-1], True)
+    page, more = store.page("", after=page[-1], limit=3, newest_first=True)
+    assert ([job.id for job in page], more) == (ids[2::-1], False)
+    page, more = store.page("", after=jobs[1], limit=3, newest_first=False)
+    assert ([job.id for job in page], more) == (ids[2:], False)
+
+
+def test_clips_expire_by_age_and_by_the_size_of_all(store):
+    jobs = [add(store) for _ in range(4)]
+    for job in claim(store):
+        finish(store, job, f"{job.id}.mp4")
+    assert store.expire(100, 1000) == []
+    assert [job.id for job in store.expire(100, 25)] == [jobs[0].id, jobs[1].id]
+    assert store.get(jobs[0].id).expired
+    assert store.stored_bytes() == 20
+    assert store.files() == {f"{job.id}.mp4" for job in jobs[2:]}
+    time.sleep(0.03)
+    assert [job.id for job in store.expire(0.02, 1000)] == [jobs[2].id, jobs[3].id]
+    time.sleep(0.03)
+    store.expire(0.02, 1000)
+    assert store.get(jobs[0].id) is None
+
+
+def test_finished_jobs_are_observed_once(store):
+    job = add(store)
+    assert store.unobserved() == []
+    store.cancel(job.id)
+    assert [one.id for one in store.unobserved()] == [job.id]
+    assert store.unobserved() == []
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    JobStore(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    with pytest.raises(ValueError, match=r"is of version 9, not 1; name another --data"):
+        JobStore(tmp_path)
+
+
+def test_every_transaction_is_durable_and_readers_do_not_block_writers(store, tmp_path):
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM videos").fetchone()
+    job = add(store)
+    connection.rollback()
+    rows = connection.execute("SELECT request FROM videos WHERE id = ?", (job.id,)).fetchall()
+    assert [json.loads(row[0])["prompt"] for row in rows] == ["x"]
+    connection.close()

@@ -109,13 +109,36 @@ def check_known(prompts: Iterable[str], vocabulary: Collection[str], added: Coll
 
 
 def warn_of_untrained(prompt: str, words: Collection[str]) -> None:
-    """Warn (UserWarning) about words of a prompt that no caption of the model's clips had in training."""
-    found = [word for word in dict.fromkeys(_PARTS.findall(prompt.lower())) if word in words]
-    if found:
+    """Warn (UserWarning) about words of a prompt that no caption of the model's clips had in training.
+
+    words: entries of `VideoConfig.untrained_words`.
+    """
+    parts = _PARTS.findall(prompt.lower())
+    found = dict.fromkeys(part for part in parts if part in words)
+    named = [repr(word) for word in found]
+    for entry in (word for word in words if "+" in word or "|" in word or " " in word):
+        groups = [[tuple(text.split()) for text in group.split("|")] for group in entry.split("+")]
+        phrases = _find_apart(parts, groups)
+        if phrases:
+            named.append(" and ".join(map(repr, phrases)) + (" together" if len(phrases) > 1 else ""))
+    if named:
         warn(
-            f"the model was trained on no clip with {', '.join(map(repr, found))} in its caption;"
+            f"the model was trained on no clip with {', '.join(dict.fromkeys(named))} in its caption;"
             f" it may not show all of {prompt!r}"
         )
+
+
+def _find_apart(
+    parts: list[str], groups: list[list[tuple[str, ...]]], taken: frozenset[int] = frozenset()
+) -> list[str]:
+    """One phrase of each group in a prompt's parts, each at a place of its own; [] where there are none."""
+    for place in (place for place in range(len(parts)) if groups and place not in taken):
+        for phrase in groups[0]:
+            if phrase and tuple(parts[place : place + len(phrase)]) == phrase:
+                rest = _find_apart(parts, groups[1:], taken | {place})
+                if rest or len(groups) == 1:
+                    return [" ".join(phrase), *rest]
+    return []
 
 
 def _drop_unknown(prompt: str, vocabulary: Collection[str], added: Collection[str]) -> str:

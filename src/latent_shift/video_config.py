@@ -63,7 +63,9 @@ class VideoConfig(BaseModel):
         default=(), description="lower-case words that the text encoder was trained on; empty: open"
     )
     untrained_words: tuple[str, ...] = Field(
-        default=(), description="lower-case words of the vocabulary that no caption of its clips had"
+        default=(),
+        description="lower-case words or phrases that no caption of its clips had; 'small|large + grows':"
+        " one of each side of a + together",
     )
     num_inference_steps: int = Field(default=50, ge=1, le=MAX_STEPS, description="denoising steps")
     guidance_scale: float = Field(

@@ -40,7 +40,7 @@ def webp_above_100_fps(case):
     frames, fps = read_clip(case.folder / "a.webp")
     assert (len(frames), fps) == (16, 240), (len(frames), fps)
     result = case.run("evaluate", "folders", ".", ".", *EVALUATE, "--frames", 17)
-    assert "has 16 frames, 17 are asked for" in result.error
+    assert "has 16 frames, 17 are requested" in result.error
     return "16 frames at 240 a second come back"
 
 

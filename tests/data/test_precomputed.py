@@ -77,7 +77,7 @@ def test_several_processes_write_the_same_bytes(clips, model, tmp_path):
     [
         ({"height": 40}, "is of height 32, not 40: pack it anew"),
         ({"fps": 4}, "is of fps 8.0, not 4"),
-        ({"num_frames": 9}, "is too short: 4 frames of the 9 asked for"),
+        ({"num_frames": 9}, "is too short: 4 frames of the 9 requested"),
     ],
 )
 def test_files_that_do_not_fit_are_an_error_before_any_work(clips, model, tmp_path, change, error):
@@ -94,7 +94,7 @@ def test_a_clip_too_slow_for_the_rate_is_left_out_and_named(clips, model, tmp_pa
     encoder = LatentEncoder(PrecomputeOptions(model=str(model), **SEEN))
     shards = list(pack(detect_source(str(clips)).read(), tmp_path / "shards", per_shard=9, encoder=encoder))
     assert list(shards[0].left_out) == ["2.mp4"]
-    assert "has 4 frames a second, 8 are asked for" in shards[0].left_out["2.mp4"]
+    assert "has 4 frames a second, 8 are requested" in shards[0].left_out["2.mp4"]
 
 
 def test_latents_of_another_model_are_refused(clips, model, tmp_path):

@@ -143,7 +143,7 @@ def test_too_many_bad_files_end_the_run_with_one_line_that_names_one(folder):
     short = videos(folder, *FIVE, num_frames=64)
     with pytest.raises(TooManyBadClips, match=r"too short: 30 frames of the 64 at 8 frames a second"):
         short[0]
-    with pytest.raises(TooManyBadClips, match=r"has 8 frames a second, 24 are asked for"):
+    with pytest.raises(TooManyBadClips, match=r"has 8 frames a second, 24 are requested"):
         videos(folder, *FIVE, fps=24)[0]
     with pytest.raises(
         TooManyBadClips, match=r"^source: 1 of 2 entries cannot be used; the first: t\.csv line 3: bad"

@@ -79,7 +79,7 @@ def test_short_clips_are_listed_and_refused_unless_allowed(folder):
     assert len(found.clips) == 3
     with pytest.raises(ValueError, match=r"ends at 1\.50 s, 1\.50 s are|ends at"):
         scan_folder(folder, ClipReadOptions(frames=8, fps=4))
-    with pytest.raises(ValueError, match=r"has 8 frames a second, 30 are asked for"):
+    with pytest.raises(ValueError, match=r"has 8 frames a second, 30 are requested"):
         scan_folder(folder, ClipReadOptions(frames=8, fps=30))
     with pytest.raises(ValueError, match="holds no clip that can be used"):
         scan_folder(folder, ClipReadOptions(frames=99), allow_short=True)
@@ -122,7 +122,7 @@ def test_clips_are_chosen_by_seed(folder):
     assert choose_clips(files, None, 0) == files
     assert choose_clips(files, 2, 1) == choose_clips(files, 2, 1)
     assert {tuple(choose_clips(files, 2, seed)) for seed in range(9)} > {tuple(choose_clips(files, 2, 1))}
-    with pytest.raises(ValueError, match="5 clips are asked for, there are 4"):
+    with pytest.raises(ValueError, match="5 clips are requested, there are 4"):
         choose_clips(files, 5, 0)
 
 

@@ -105,7 +105,7 @@ def test_results_stand_side_by_side_on_one_page(run, tmp_path):
         (("real", "other", "--extractor", ","), "name one or more"),
         (("real", "other", "--frames", 17), "are too short"),
         (("real", "other", "--fit", "pad"), "fit is 'pad'"),
-        (("real", "other", "--clips", 7), "7 clips are asked for, there are 6"),
+        (("real", "other", "--clips", 7), "7 clips are requested, there are 6"),
         (("real", "other", "--baseline", 13), "cannot be held out"),
         (("real", "other", "other"), "is the name of two folders"),
         (("real", "other", "--batch", 0), "--batch 0"),
@@ -152,6 +152,8 @@ def test_metrics_are_chosen_by_name(run):
     for metric, message in (
         ("fad", "metric 'fad': expected one of fid, kid"),
         ("fid", "other: FID needs a reference and an extractor of features of each frame"),
+        ("kid", "with rows kept, such as inception-v3 or moving-shapes-frames; moving-shapes-eyes gives"),
+        ("fvd@clip", "other: FVD@clip: clip is none of the extractors given"),
         ("clipsim", "other: CLIPSIM needs an extractor that embeds texts"),
     ):
         status, _, err = run(*order, "moving-shapes-eyes", "--metrics", metric)

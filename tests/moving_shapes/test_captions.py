@@ -19,6 +19,7 @@ from latent_shift.moving_shapes import (
 )
 from latent_shift.moving_shapes.captions import MAX_WORDS
 from latent_shift.moving_shapes.dataset import WorldConfig
+from latent_shift.prompts import warn_of_untrained
 from latent_shift.rng import item_rng
 
 
@@ -130,14 +131,39 @@ def test_images_do_not_tell_motion(scenes: list[Scene]) -> None:
         assert not motions & set(words(image_caption(scene)))
 
 
-def test_the_words_of_level_2_are_those_that_no_caption_of_level_1_has():
+def test_words_beyond_level_1_are_those_that_no_caption_of_it_has():
     first, both = (WorldConfig(levels=levels, seed=1, clips=4000) for levels in ([1], [1, 2]))
-    seen = {word for clip in range(12000) for word in _words(first.captioned_clips().paraphrase(clip))}
-    missing = set(first.untrained_words())
+    texts = [first.captioned_clips().paraphrase(clip) for clip in range(12000)]
+    seen = {word for text in texts for word in _words(text)}
+    missing = {word for word in first.untrained_words() if word.isalpha()}
     assert {"digit", "seven", "quickly", "slowly", "while", "with"} <= missing
     assert not missing & seen
     assert set(first.vocabulary()) - seen - missing == {"picture"}  # of images only
     assert both.untrained_words() == ()
+    for text in texts[:1500]:
+        warn_of_untrained(text, first.untrained_words())  # a warning would be an error here
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("a large square shrinking on a black background", "'large' and 'shrinking' together"),
+        ("a small heart growing on a black background", "'small' and 'growing' together"),
+        ("the tiny star gets bigger", "'tiny' and 'gets bigger' together"),
+        ("a red circle moving left and a blue square moving up", "'red' and 'blue' together"),
+        ("a red circle, a red square", "'red' and 'red' together"),
+        ("a circle and a square", "'circle and'"),
+        ("a hoop, a box", "'hoop' and 'box' together"),
+        ("a Circle moving left and growing", "'moving' and 'growing' together"),
+        ("a red five moving left", "'five moving'"),
+        ("a disc rotating clockwise", "'disc' and 'rotating' together"),
+        ("a crimson circle on a red background", "'crimson' and 'red' together"),
+        ("a green circle on a teal background", "'green' and 'teal' together"),
+    ],
+)
+def test_sentences_beyond_level_1_are_warned_about(prompt, named):
+    with pytest.warns(UserWarning, match=f"no clip with (.*, )?{named}"):
+        warn_of_untrained(prompt, WorldConfig(levels=[1]).untrained_words())
 
 
 def _words(text):
@@ -156,4 +182,6 @@ def test_the_built_in_model_says_which_words_it_was_not_trained_on(tmp_path):
 
     with pytest.warns(UserWarning, match="no clip with 'digit', 'seven', 'quickly' in its caption"):
         plan("a Digit seven moving left quickly on a black background")
+    with pytest.warns(UserWarning, match="no clip with 'large' and 'shrinking' together in its caption"):
+        plan("a large square shrinking")
     plan("a red circle growing on a black background")  # a warning would be an error here

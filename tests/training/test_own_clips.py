@@ -197,7 +197,7 @@ def test_a_wrong_choice_of_data_is_told(recipe, own, changes, error):
         ),
         (
             {"frames": {**FRAMES, "fps": 500}, "pretrained_model": "nowhere"},
-            "frames a second, 500 are asked for",
+            "frames a second, 500 are requested",
         ),
     ],
 )

@@ -99,7 +99,7 @@ class PrecomputedLatentDataset(VideoDataset):
         frames = 1 if record.kind == "image" else self.settings.num_frames
         room = len(latents) - frames
         if room < 0:
-            raise ValueError(f"{record.file}: is too short: {len(latents)} frames of the {frames} asked for")
+            raise ValueError(f"{record.file}: is too short: {len(latents)} frames of the {frames} requested")
         start = int(rng.random() * (room + 1))
         return latents[start : start + frames]
 

@@ -152,9 +152,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
             frames = from_numpy(clip.frames(times))
             for note in clip.notes:
                 if note not in self._told:
-                    warnings.warn(
-                        f"{record.file}: {note} (the same of other files is not told)", stacklevel=1
-                    )
+                    warnings.warn(f"{record.file}: {note} (only the first such file is named)", stacklevel=1)
                 self._told.add(note)
         if size is None and self.settings.buckets is not None:
             size = self.settings.buckets.sizes[self.settings.buckets.nearest(*frames.shape[1:3])]
@@ -201,7 +199,7 @@ def clip_bounds(facts: Facts, record: ClipRecord, fps: float) -> tuple[float, fl
     Raises ValueError for a clip that is too slow for `fps` frames a second.
     """
     if fps > facts.fps * MAX_SLOWDOWN:
-        raise ValueError(f"{record.file}: has {facts.fps:.3g} frames a second, {fps:.3g} are asked for")
+        raise ValueError(f"{record.file}: has {facts.fps:.3g} frames a second, {fps:.3g} are requested")
     last = facts.last_time if record.end is None else min(facts.last_time, record.end - 1 / facts.fps)
     return record.start or 0.0, last, 0.1 / facts.fps
 
@@ -220,7 +218,7 @@ def sample_frame_times(
     if room < -slack:
         held = max(int((last - first + slack) * fps) + 1, 0) if last >= first - slack else 0
         requested = f"{settings.num_frames} at {fps:.3g} frames a second"
-        raise ValueError(f"{record.file}: is too short: {held} frames of the {requested} that are asked for")
+        raise ValueError(f"{record.file}: is too short: {held} frames of the {requested} that are requested")
     start = first + rng.random() * max(room, 0.0)
     if settings.stride:  # on one of the clip's frames
         start = first + int(rng.random() * (int((max(room, 0.0) + slack) * facts.fps) + 1)) / facts.fps

@@ -174,7 +174,7 @@ def choose_clips(clips: Sequence[Path], count: int | None, seed: int) -> list[Pa
     if count is None:
         return list(clips)
     if not 1 <= count <= len(clips):
-        raise ValueError(f"{count} clips are asked for, there are {len(clips)}; give 1 to {len(clips)}")
+        raise ValueError(f"{count} clips are requested, there are {len(clips)}; give 1 to {len(clips)}")
     chosen = np.random.default_rng(seed).permutation(len(clips))[:count]
     return [clips[number] for number in sorted(chosen)]
 
@@ -215,7 +215,7 @@ def read_frames(file: Path, read: ClipReadOptions) -> Frames:
     if read.fps is None:
         frames, _ = read_clip(file, max_frames=read.frames)
         if len(frames) < read.frames:
-            raise TooShortError(f"{file}: has {len(frames)} frames, {read.frames} are asked for")
+            raise TooShortError(f"{file}: has {len(frames)} frames, {read.frames} are requested")
     else:
         _check(file, read)
         try:
@@ -238,15 +238,15 @@ def _check(file: Path, read: ClipReadOptions) -> tuple[tuple[int, int], tuple[st
     if read.fps is None:
         frames = header.frames if header.frames is not None else round(header.duration * header.fps)
         if header.kind == "clip" and frames < read.frames:
-            raise TooShortError(f"{file}: has {frames} frames, {read.frames} are asked for")
+            raise TooShortError(f"{file}: has {frames} frames, {read.frames} are requested")
     elif read.frames > 1:
         if header.fps < read.fps * (1 - _FPS_TOLERANCE):
-            raise TooShortError(f"{file}: has {header.fps:g} frames a second, {read.fps:g} are asked for")
+            raise TooShortError(f"{file}: has {header.fps:g} frames a second, {read.fps:g} are requested")
         needed = (read.frames - 1) / read.fps
         if header.last_time + 0.5 / header.fps < needed:
-            raise TooShortError(f"{file}: ends at {header.duration:.2f} s, {needed:.2f} s are asked for")
+            raise TooShortError(f"{file}: ends at {header.duration:.2f} s, {needed:.2f} s are requested")
     if header.kind == "image" and read.frames > 1:
-        raise TooShortError(f"{file}: is a single image, {read.frames} frames are asked for")
+        raise TooShortError(f"{file}: is a single image, {read.frames} frames are requested")
     return (header.height, header.width), remarks
 
 

@@ -84,7 +84,12 @@ def evaluate(
         if names.count(name) > 1:
             raise ValueError(f"{name}: is the name of two folders; rename one, so that a table can tell them")
     for spec in metrics or ():  # before any work
-        _make_metric(spec, options)
+        metric = _make_metric(spec, options)
+        try:
+            metric.check([extractor.info for extractor in extractors], reference is not None)
+        except NotAvailable as error:
+            if strict:
+                raise NotAvailable(f"{', '.join(names)}: {error}") from error
     notes: list[str] = []
     run = partial(
         extract,

@@ -8,7 +8,7 @@ the motion out. Paraphrases are always true of the scene, and some leave the bac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -264,14 +264,50 @@ def parse_caption(text: str, *, image: bool = False) -> tuple[list[ObjectWords],
     return objects, background["background"]
 
 
-def words_of_level_2() -> tuple[str, ...]:
-    """Return the words, sorted, that captions of level 1 never have: of digits, speeds and second objects."""
-    digits = {name: words for name, words in _SHAPES.items() if name.startswith("digit ")}
-    others = {name: words for name, words in _SHAPES.items() if name not in digits}
-    texts = [word for table in (digits, _SPEEDS) for words in table.values() for word in words]
-    shared = [word for table in (others, _DIRECTIONS) for words in table.values() for word in words]
-    found = {word for text in (*texts, *_JOINS_ING, *_JOINS_FINITE) for word in re.findall(r"[a-z]+", text)}
-    return tuple(sorted(found - {word for text in shared for word in text.split()}))
+def beyond_level_1() -> tuple[str, ...]:
+    """Return what captions of level 1 never have: words, sorted, then words together (`VideoConfig`).
+
+    Digits, speeds, a second object or motion, a size with growth, spins and colours that cannot be seen.
+    """
+    digits = {name: words for name, words in _SHAPES.items() if name in constants.DIGITS}
+    drawn = {name: words for name, words in _SHAPES.items() if name not in digits}
+    words = _words(digits, _SPEEDS) | set(re.findall("[a-z]+", "".join((*_JOINS_ING, *_JOINS_FINITE))))
+    forms = {kind: [form for pair in pairs for form in pair] for kind, pairs in _VERBS.items()}
+    verbs = sorted(
+        {re.sub("^(not|does not) ", "", form).split()[0] for each in forms.values() for form in each}
+    )
+    shapes = {
+        name: [text.split()[-1] for text in _SHAPES.get(name, (name,))] for name in constants.DRAWN_SHAPES
+    }
+    nouns = sorted({noun for each in shapes.values() for noun in each})
+    colours = sorted(_words(_COLOURS) | set(constants.COLOURS))
+    growth = [form for motion in ("growing", "shrinking") for form in forms[_VERBS_BY_MOTION[motion]]]
+    groups = [
+        (colours, colours),
+        [[f"{noun} and" for noun in nouns]],
+        [[noun for noun in nouns if noun != "circle"]] * 2,  # a ball may be going around in a circle
+        [[f"five {word}" for word in (*verbs, "on", "in", "against")]],  # a digit; stars are five pointed
+        (verbs, verbs),
+        (
+            [noun for name in constants.ROTATION_INVARIANT for noun in shapes[name]],
+            [form for form in forms["spin"]],
+        ),
+        *(
+            (_COLOURS.get(colour, (colour,)), _BACKGROUNDS.get(background, (background,)))
+            for colour in constants.COLOURS
+            for background in constants.BACKGROUNDS
+            if not constants.stands_out(colour, background)
+        ),
+    ]
+    if not constants.takes_size("growing"):
+        groups.append((sorted(_words(_SIZES)), growth))
+    together = [" + ".join("|".join(dict.fromkeys(group)) for group in each) for each in groups]
+    return *sorted(words - _words(drawn, _DIRECTIONS)), *together
+
+
+def _words(*tables: Mapping[str, tuple[str, ...]]) -> set[str]:
+    texts = (text for table in tables for texts in table.values() for text in texts)
+    return {word for text in texts for word in re.findall("[a-z]+", text)}
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -17,12 +17,12 @@ from torch.utils.data import Dataset
 
 from latent_shift.data.sources.base import ClipShape, GeneratedSource
 from latent_shift.moving_shapes.captions import (
+    beyond_level_1,
     caption,
     image_caption,
     image_paraphrase,
     paraphrase,
     vocabulary,
-    words_of_level_2,
 )
 from latent_shift.moving_shapes.constants import FPS, FRAMES, MOTIONS, SIZE
 from latent_shift.moving_shapes.render import render
@@ -119,8 +119,8 @@ class WorldConfig(GeneratedSource):
         return vocabulary()
 
     def untrained_words(self) -> tuple[str, ...]:
-        """See `GeneratedSource.untrained_words`: those of digits and speeds, without level 2."""
-        return () if 2 in self.levels else words_of_level_2()
+        """See `GeneratedSource.untrained_words`: what is beyond level 1, where level 2 is not among them."""
+        return () if 2 in self.levels else beyond_level_1()
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return eight captions of level 1, or 32 of images."""

@@ -94,8 +94,8 @@ class RequestDefaults:
     """A model's own values for a request, and the limits of the requests that it can meet.
 
     height, width: pixels, multiples of `size_multiple`. max_steps: room in the noise schedule. vocabulary:
-    all words that the model knows, in lower case; empty where it is open. untrained_words: those of them that
-    no caption of a clip had in its training.
+    all words that the model knows, in lower case; empty where it is open. untrained_words: as in
+    `VideoConfig`: words that no caption of a clip had in its training, single or combined.
     """
 
     frames: int

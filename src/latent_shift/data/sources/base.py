@@ -102,7 +102,10 @@ class GeneratedSource(BaseModel, ABC):
         """Every word of its captions, in lower case, sorted."""
 
     def untrained_words(self) -> tuple[str, ...]:
-        """Words of the vocabulary that no caption of this series has, sorted; by default none."""
+        """Words that no caption of this series has, single or combined; by default none.
+
+        Entries as in `VideoConfig.untrained_words`.
+        """
         return ()
 
     @abstractmethod

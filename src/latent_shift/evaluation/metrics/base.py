@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from latent_shift.evaluation.extractors.base import ExtractorInfo
 from latent_shift.evaluation.features import Features, SourceFeatures
 from latent_shift.evaluation.metrics.intervals import bootstrap, normal_interval, wilson_interval
 from latent_shift.evaluation.report import MetricInfo, MetricResult, Proportion
@@ -50,6 +51,10 @@ class Metric(ABC):
     def __init__(self, options: MetricOptions, extractor: str | None = None) -> None:
         self.options, self.extractor = options, extractor
         self.notes: list[str] = []
+
+    def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
+        """Raise NotAvailable for what these extractors do not allow, before clips are read."""
+        return
 
     def update(self, batch: ClipBatch) -> Sequence[str] | None:
         """Take in a batch of clips. Returns a line about each of them for the report's page, or None."""

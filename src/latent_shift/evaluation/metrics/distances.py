@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,11 +28,13 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from latent_shift.evaluation.extractors.base import ExtractorInfo
 from latent_shift.evaluation.features import Features, Moments, SourceFeatures, check_same
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
     Measurement,
     MetricOptions,
+    NotAvailable,
     resampled,
     settings_of,
 )
@@ -40,6 +42,7 @@ from latent_shift.evaluation.report import MetricInfo, MetricResult
 
 Array = NDArray[np.float64]
 LARGEST_REDRAWN = 700  # of rows and numbers, the smaller: a Fréchet distance beyond takes seconds
+_EXAMPLES = {"frame": "inception-v3 or moving-shapes-frames", "clip": "i3d or moving-shapes"}
 SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance, as in its paper; smaller sets are taken whole
 
 
@@ -58,6 +61,17 @@ class Distance(FeatureMetric):
         self.needs = f"{name} needs a reference and an extractor of features of each {per}"
         if kernel:
             self.needs += ", with rows kept"
+
+    def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
+        """See `Metric.check`."""
+        chosen = [info for info in extractors if self.extractor in (None, info.name)]
+        if self.extractor is not None and not chosen:
+            name = self.extractor
+            raise NotAvailable(f"{self.name}@{name}: {name} is none of the extractors given")
+        if not has_reference or all(info.per != self.per for info in chosen):
+            needs = f"{self.needs}, such as {_EXAMPLES[self.per]}"
+            given = [f"{info.name} gives features of each {info.per}" for info in chosen]
+            raise NotAvailable("; ".join([needs, *given]))
 
     def of_features(
         self, features: Features, clips: SourceFeatures, reference: SourceFeatures | None

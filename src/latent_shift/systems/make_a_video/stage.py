@@ -74,7 +74,7 @@ class StageConfig(BaseModel):
     guidance_scale: float = Field(1.0, ge=0)
     eta: float = Field(0.0, ge=0, le=1)
     closed_vocabulary: tuple[str, ...] = ()
-    untrained_words: tuple[str, ...] = Field((), description="words of it that no caption of its data had")
+    untrained_words: tuple[str, ...] = Field((), description="as in `VideoConfig`")
 
     def changed(self, **values: Any) -> Self:
         """The configuration with other values, checked."""

@@ -53,6 +53,11 @@ RESIZING = {  # ResNet blocks that resize
     "down_block_types": ("ResnetDownsampleBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
 }
+SIMPLE_CROSS_ATTENTION = {
+    "down_block_types": ("DownBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "UpBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+}
 VARIANTS = {
     "tiny": {},
     "sd 1.5": SD15,

@@ -131,17 +131,20 @@ def repeat_per_frame(
     return Conditioning(text, {"text_embeds": pooled, "time_ids": ids})
 
 
-def add_frame_positions(text: Tensor, num_frames: int) -> Tensor:
+def add_frame_positions(text: Tensor, num_frames: int, frames: Sequence[int] | None = None) -> Tensor:
     """Embed frame positions in text (B*F, L, D), a clip's frames adjacent: (B*F, 2L, D).
 
     The first half is sinusoidal, the second rotary. The first frame of a clip is at 0, the last at 1,
     whatever lies between: a clip of fewer or more frames has the same positions in coarser or finer
-    steps. Text of clips of one frame is returned unchanged, (B, L, D).
+    steps. Text of clips of one frame is returned unchanged, (B, L, D). frames: the numbers of those that the
+    text is of, where it is not of all `num_frames` of each clip.
     """
     if num_frames == 1:
         return text
-    clips = text.unflatten(0, (-1, num_frames))
     positions = torch.linspace(0, 2 * math.pi, num_frames, device=text.device)
+    if frames is not None:
+        positions = positions[list(frames)]
+    clips = text.unflatten(0, (-1, len(positions)))
     return torch.cat([sinusoidal(clips, positions), rotary(clips, positions)], dim=2).flatten(0, 1)
 
 

@@ -17,6 +17,7 @@ Source: Latent-Shift (arXiv 2304.08477).
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,10 +34,29 @@ from latent_shift.shift import PAPER, ShiftOptions, check_count, shifted_add, te
 _NO_SHIFT = "this U-Net has no shift: call enable_temporal_shift(unet, num_frames) first"
 
 
+class PartOfClip(ABC):
+    """Source of neighbouring frames for a batch that holds only a part of each clip."""
+
+    @abstractmethod
+    def shift(
+        self, skip: Tensor, hidden: Tensor, options: ShiftOptions, stride: int
+    ) -> tuple[Tensor, Tensor]:
+        """The skip and the shifted features of a block, (B*rows, C, H, W) each.
+
+        skip, hidden: of the frames that have come to the block, all its clips' in equal numbers; those that
+        go on may be others. options, stride: of the shift at this block.
+        """
+
+    @abstractmethod
+    def time_embedding(self, embedding: Tensor) -> Tensor:
+        """Time embeddings (B*rows, T) of the frames that are at this block. embedding: of the batch."""
+
+
 class ShiftState:
     """Shift state of all blocks of one U-Net: changed once, it changes for all; a deep copy has its own.
 
-    num_frames: in every thread without an override; `override` has a `num_frames` in each thread that has.
+    num_frames: in every thread without an override; `override` has a `num_frames` in each thread that has,
+    and a `part`, where a batch holds no whole clips.
     """
 
     def __init__(self, num_frames: int, options: ShiftOptions) -> None:
@@ -58,6 +78,10 @@ class ShiftState:
         )  # not a contextvar: torch.compile has to trace it
         return self.num_frames if override is None else override
 
+    def current_part(self) -> PartOfClip | None:
+        """The source of neighbours for batches of the calling thread; None: they hold whole clips."""
+        return getattr(self.override, "part", None)
+
     def stride(self, block_index: int) -> int:
         """Frames to the neighbours of a block, by its number among those of its U-Net."""
         return self.options.strides[block_index % len(self.options.strides)]
@@ -74,17 +98,23 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
         num_frames, options = self.shift_state.current_frames(), self.shift_state.options
         if num_frames == 1 and options.single_frame == "bypass":
             return super().forward(input_tensor, temb, *args, **kwargs)
-        stride = self.shift_state.stride(self.block_index)
+        stride, part = self.shift_state.stride(self.block_index), self.shift_state.current_part()
         skip, hidden = self._enter(input_tensor)
         if options.place == "input":
-            hidden = temporal_shift(hidden, num_frames, options, stride=stride)
-        branch = self._convolve(hidden, temb)
+            if part is None:
+                hidden = temporal_shift(hidden, num_frames, options, stride=stride)
+            else:
+                skip, hidden = part.shift(skip, hidden, options, stride)
+        branch = self._convolve(hidden, temb if part is None else part.time_embedding(temb))
         if self.conv_shortcut is not None:
             skip = self.conv_shortcut(skip.contiguous() if self.training else skip)
         if options.place == "input":
             total = skip + branch
-        else:
+        elif part is None:
             total = shifted_add(skip, branch, num_frames, options, stride=stride)
+        else:
+            skip, shifted = part.shift(skip, branch, options, stride)
+            total = skip + shifted
         return total if self.output_scale_factor == 1 else total / self.output_scale_factor
 
     def _enter(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,6 +206,23 @@ def override_num_frames(unet: UNet2DConditionModel, num_frames: int) -> Iterator
         yield
     finally:
         state.override.num_frames = before
+
+
+@contextmanager
+def override_part_of_clip(unet: UNet2DConditionModel, part: PartOfClip) -> Iterator[None]:
+    """Within the `with` block, in the calling thread, batches hold a part of each clip, completed by `part`.
+
+    Raises ValueError where no shift is enabled.
+    """
+    state = _shift_state(unet)
+    if state is None:
+        raise ValueError(_NO_SHIFT)
+    before = state.current_part()
+    state.override.part = part
+    try:
+        yield
+    finally:
+        state.override.part = before
 
 
 def shift_options(unet: UNet2DConditionModel) -> ShiftOptions | None:

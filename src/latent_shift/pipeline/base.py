@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from latent_shift.autoencoder import decode_latents
-from latent_shift.conditioning import PromptEmbeds, repeat_per_frame, stack_embeds
+from latent_shift.conditioning import PromptEmbeds, add_frame_positions, repeat_per_frame, stack_embeds
+from latent_shift.frame_blocks import block_size, predict_in_blocks
 from latent_shift.io import warn
 from latent_shift.noise import draw_noise, repeat_generator_per_frame
 from latent_shift.pipeline.folders import FolderMixin
@@ -46,6 +47,9 @@ from latent_shift.unet import override_num_frames, shift_options
 # Latent pixels that go through the U-Net together, of all frames and both halves of guidance; a clip is never
 # divided. A clip of 16 frames of 1024 x 1024 pixels, or four of 512 x 512, under guidance.
 LATENT_PIXELS_AT_ONCE = 2**19
+
+# Frames of a block, for models of shorter clips, too: with fewer, small convolutions are slow.
+SHORT_CLIP = 16
 
 # Tokenizers hold the padding and truncation of the latest call: threads that share one take turns.
 _ENCODING = Lock()
@@ -77,6 +81,8 @@ class VideoPipelineMixin(FolderMixin):
 
     _upcast_decoding = False  # of the layout: whether a float16 autoencoder may decode in float32
     _warned_of_frames = False
+    _block: int | None = None  # frames that pass the U-Net together in the current call; None: all
+    _frame_positions = False  # of the current call
 
     @abstractmethod
     def _encode_prompts(
@@ -150,6 +156,7 @@ class VideoPipelineMixin(FolderMixin):
         ip_adapter_image: Any = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
         output_type: str = "pil",
+        frames_per_block: int | None = None,
         decode_chunk_size: int | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
         clip_skip: int | None = None,
@@ -184,7 +191,11 @@ class VideoPipelineMixin(FolderMixin):
                 negative_crops_coords_top_left, negative_target_size: as in stock, in SDXL's layout.
             cross_attention_kwargs, clip_skip: as in the stock pipeline.
             output_type: "pil", "np", "pt" or "latent".
-            decode_chunk_size: frames decoded together, by default a clip's; fewer take less memory.
+            frames_per_block: frames of a clip that pass the U-Net together; a longer clip passes in blocks,
+                so that memory does not grow with its length. The result is the same but for rounding. By
+                default all frames of a short clip, and of a longer one as many as the model's own clips have,
+                or fewer where free memory is short. A callback then gets embeddings of one row a clip.
+            decode_chunk_size: frames decoded together, by default a block's; fewer take less memory.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); may return changed tensors,
                 and set `pipeline._interrupt` to stop.
             callback_on_step_end_tensor_inputs: names of the tensors that it is given.
@@ -218,7 +229,8 @@ class VideoPipelineMixin(FolderMixin):
             "negative_crops_coords_top_left": negative_crops_coords_top_left,
             "negative_target_size": negative_target_size,
         })  # fmt: skip
-        check_output(output_type, decode_chunk_size)
+        check_output(output_type, decode_chunk_size, frames_per_block)
+        self._block = self._choose_block(frames_per_block, frames, size)
         self._warn_of_differing_frames(frames)
         # 2. Encode the text once per prompt; negative prompts come first in the batch of guidance
         appended_fps = call.fps if call.append_fps_to_caption and frames > 1 else None
@@ -234,8 +246,10 @@ class VideoPipelineMixin(FolderMixin):
                 "lora_scale": (cross_attention_kwargs or {}).get("scale"),
             })  # fmt: skip
         stacked = embeds if negative_embeds is None else stack_embeds(negative_embeds, embeds)
+        self._frame_positions = call.frame_position_embedding
+        repeats, positions = (frames, self._frame_positions) if self._block is None else (1, False)
         conditioning = repeat_per_frame(
-            stacked, frames, pixels, frame_positions=call.frame_position_embedding, size_ids=size_ids
+            stacked, repeats, pixels, frame_positions=positions, size_ids=size_ids
         )
         tensors: dict[str, Any] = {"prompt_embeds": conditioning.text}  # a callback may ask for each by name
         if negative_embeds is not None:
@@ -250,7 +264,7 @@ class VideoPipelineMixin(FolderMixin):
                 ip_adapter_image, ip_adapter_image_embeds, self._execution_device, videos,
                 self.do_classifier_free_guidance,
             )  # fmt: skip
-            tensors["image_embeds"] = [image.repeat_interleave(frames, dim=0) for image in images]
+            tensors["image_embeds"] = [image.repeat_interleave(repeats, dim=0) for image in images]
         # 3. Prepare the timesteps and the noise of each clip
         set_timesteps(
             self.scheduler,
@@ -263,13 +277,13 @@ class VideoPipelineMixin(FolderMixin):
         if latents is None and frames > 1:
             latents = draw()
         tensors["latents"] = self._initial_latents(shape, latents, generator, conditioning.text.dtype)
-        # 4. Denoise all frames together; a model's own eta is for clips only
+        # 4. Denoise all frames of each step, together or in blocks; a model's own eta is for clips only
         step_kwargs = self._scheduler_step_kwargs(
             generator, frames, call.eta if frames > 1 else eta or 0.0, draw
         )
         self._denoise(tensors, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        # 5. Decode a clip at a time, or images all at once as the stock pipeline does
-        chunk = decode_chunk_size or (frames if frames > 1 else videos)
+        # 5. Decode a clip or block at a time, or images all at once as the stock pipeline does
+        chunk = decode_chunk_size or self._block or (frames if frames > 1 else videos)
         generators = repeat_generator_per_frame(generator, frames)
         shown, flags = self._decode(tensors["latents"], chunk, output_type, generators)
         self.maybe_free_model_hooks()
@@ -278,6 +292,13 @@ class VideoPipelineMixin(FolderMixin):
             nsfw_content_detected=None if flags is None else split_into_clips(flags, frames),
         )
         return output if return_dict else output.to_tuple()
+
+    def _choose_block(self, given: int | None, frames: int, size: tuple[int, int]) -> int | None:
+        """Frames that pass the U-Net together; None: all. given: the caller's; size: in latent pixels."""
+        if given is not None:
+            return given if given < frames else None
+        native = max(SHORT_CLIP, self._stored_config.num_frames)
+        return block_size(self.unet, size, frames, native, 2 if self.do_classifier_free_guidance else 1)
 
     def _warn_of_differing_frames(self, frames: int) -> None:
         """Warn once where frames cannot fit together: the model does not shift, or never learned to."""
@@ -366,31 +387,42 @@ class VideoPipelineMixin(FolderMixin):
         """The guided prediction for latents (B*F, C, h, w), whole clips at a time, few enough for memory."""
         halves = 2 if self.do_classifier_free_guidance else 1
         scaled = self.scheduler.scale_model_input(torch.cat([latents] * halves), timestep)
-        pixels = halves * frames * latents.shape[-2] * latents.shape[-1]
-        group = frames * max(1, LATENT_PIXELS_AT_ONCE // pixels)
+        pixels = halves * (self._block or frames) * latents.shape[-2] * latents.shape[-1]
+        clips = max(1, LATENT_PIXELS_AT_ONCE // pixels)
         inputs = {name: tensors[name] for name in _CONDITIONS if name in tensors}
-        parts = [
-            self._predict_group(_rows(scaled, rows, halves), timestep, _rows(inputs, rows, halves), frames)
-            for rows in (slice(first, first + group) for first in range(0, len(latents), group))
-        ]
+        of_clip = frames if self._block is None else 1  # rows of a condition
+        parts = []
+        for first in range(0, len(latents) // frames, clips):
+            rows, given = (slice(first * each, (first + clips) * each) for each in (frames, of_clip))
+            parts.append(
+                self._predict_group(
+                    _rows(scaled, rows, halves), timestep, _rows(inputs, given, halves), frames
+                )
+            )
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _predict_group(self, sample: Tensor, timestep: Tensor, inputs: dict[str, Any], frames: int) -> Tensor:
         """As `_predict`, for a sample with both halves of guidance: (2*N*F, C, h, w)."""
-        guided = self.do_classifier_free_guidance
+        guided, text = self.do_classifier_free_guidance, inputs["prompt_embeds"]
         added = {new: inputs[old] for old, new in _CONDITIONS.items() if new and old in inputs}
         guidance_embedding = None
         if self.unet.config.time_cond_proj_dim is not None:  # a U-Net distilled to know its guidance
-            scale = torch.tensor(self.guidance_scale - 1).repeat(len(sample))
+            scale = torch.tensor(self.guidance_scale - 1).repeat(len(text))
             width = self.unet.config.time_cond_proj_dim
             guidance_embedding = self.get_guidance_scale_embedding(scale, embedding_dim=width).to(sample)
-        is_shifting = shift_options(self.unet) is not None
-        with override_num_frames(self.unet, frames) if is_shifting else nullcontext():
-            prediction = self.unet(
-                sample, timestep, encoder_hidden_states=inputs["prompt_embeds"],
-                timestep_cond=guidance_embedding, cross_attention_kwargs=self.cross_attention_kwargs,
-                added_cond_kwargs=added or None, return_dict=False,
-            )[0]  # fmt: skip
+        conditions = {"timestep_cond": guidance_embedding, "added_cond_kwargs": added or None}
+        if self._block is not None:
+            prediction = predict_in_blocks(
+                self.unet, sample, timestep, partial(self._text_of_frames, text, frames), num_frames=frames,
+                block=self._block, by_clip=conditions, cross_attention_kwargs=self.cross_attention_kwargs,
+            )  # fmt: skip
+        else:
+            is_shifting = shift_options(self.unet) is not None
+            with override_num_frames(self.unet, frames) if is_shifting else nullcontext():
+                prediction = self.unet(
+                    sample, timestep, encoder_hidden_states=text, return_dict=False,
+                    cross_attention_kwargs=self.cross_attention_kwargs, **conditions,
+                )[0]  # fmt: skip
         if not guided:
             return prediction
         without_text, with_text = prediction.chunk(2)
@@ -398,6 +430,11 @@ class VideoPipelineMixin(FolderMixin):
         if self.guidance_rescale > 0:
             prediction = rescale_noise_cfg(prediction, with_text, guidance_rescale=self.guidance_rescale)
         return prediction
+
+    def _text_of_frames(self, text: Tensor, num_frames: int, frames: list[int]) -> Tensor:
+        """Text (B*len, L, D) of some frames of clips that have the text (B, L, D)."""
+        rows = text.repeat_interleave(len(frames), dim=0)
+        return add_frame_positions(rows, num_frames, frames) if self._frame_positions else rows
 
     def _decode(
         self, latents: Tensor, chunk: int, output_type: str, generator: Any
@@ -444,7 +481,7 @@ def _end_guidance(tensors: dict[str, Any], before: dict[str, Any]) -> None:
         old = before[name]
         if isinstance(old, list):
             tensors[name] = [one.chunk(2)[1] for one in old]
-        elif len(tensors[name]) != len(tensors["latents"]):
+        elif len(tensors[name]) != len(old) // 2:
             tensors[name] = old.chunk(2)[1]
 
 

@@ -50,12 +50,14 @@ def latent_size(
     return size[0], size[1]
 
 
-def check_output(output_type: str, decode_chunk_size: int | None) -> None:
-    """Raise ValueError for an unknown type of output, or chunks of no frame."""
+def check_output(output_type: str, decode_chunk_size: int | None, frames_per_block: int | None) -> None:
+    """Raise ValueError for an unknown type of output, or chunks or blocks of no frame."""
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type={output_type!r} is unknown: choose one of {', '.join(OUTPUT_TYPES)}")
     if decode_chunk_size is not None and decode_chunk_size < 1:
         raise ValueError(f"decode_chunk_size={decode_chunk_size} must be at least 1 frame")
+    if frames_per_block is not None and frames_per_block < 1:
+        raise ValueError(f"frames_per_block={frames_per_block} must be at least 1 frame")
 
 
 def check_embeds(

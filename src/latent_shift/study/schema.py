@@ -1,0 +1,171 @@
+"""Tables of a study's answers, the connection to them, and what the store hands out and raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    event,
+    text,
+)
+
+from latent_shift.study.design import Choice, Kind
+
+BUSY_SECONDS = 30  # that a transaction waits for another
+
+metadata = MetaData()
+facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String))
+raters = Table(
+    "raters",
+    metadata,
+    Column("number", Integer, primary_key=True),  # from 0, in the order of coming
+    Column("token", String, nullable=False, unique=True),
+    Column("simulated", Boolean, nullable=False),
+    Column("personal", Boolean, nullable=False),  # by a link of its own, not by the one for all
+    Column("created", Float, nullable=False),  # seconds since 1970
+    Column("consented", Float),
+)
+showings = Table(
+    "showings",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("rater", ForeignKey("raters.number"), nullable=False),
+    Column("place", Integer, nullable=False),  # in the rater's session
+    Column("kind", String, nullable=False),
+    Column("pair", Integer),  # of the study's pairs; None for a known pair
+    Column("known", Integer),  # of the study's training or catch pairs
+    Column("trial", Integer),  # of the queue; None for all but pairs
+    Column("left_clip", String, nullable=False),
+    Column("right_clip", String, nullable=False),
+    Column("prompt", Integer, nullable=False),
+    Column("given", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),
+    Column("completed", Float),
+    Column("released", Boolean, nullable=False, default=False),
+    Index("one_showing_a_place", "rater", "place", unique=True, sqlite_where=text("NOT released")),
+    Index("one_showing_a_trial", "trial", unique=True, sqlite_where=text("NOT released")),
+)
+answers = Table(
+    "answers",
+    metadata,
+    Column("showing", ForeignKey("showings.id"), nullable=False),
+    Column("question", String, nullable=False),
+    Column("choice", String, nullable=False),
+    Column("seconds", Float, nullable=False),  # from the end of the first whole play, by the rater's clock
+    Column("plays", Integer, nullable=False),
+    Column("answered", Float, nullable=False),
+    UniqueConstraint("showing", "question"),
+)
+
+
+class UnknownError(LookupError):
+    """A token, a showing or a clip that was not given out."""
+
+
+class ConflictError(Exception):
+    """An answer that contradicts what is stored, or comes at a wrong time; `code` for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Showing:
+    """A pair in front of a rater. answers: so far, by question. done, of: items of the session."""
+
+    id: str
+    kind: Kind
+    place: int
+    clips: tuple[str, str]  # left, right
+    prompt: int
+    known: int | None
+    answers: dict[str, Choice]
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row of the results: an answer with all that is known of its showing.
+
+    sources: names of the left and right clip's source, None for a spoilt clip. right: whether it is the right
+    answer, of known pairs. live: False for a showing that was released before it was whole. whole: whether
+    all questions of the showing are answered.
+    """
+
+    rater: int
+    place: int
+    kind: Kind
+    prompt: int
+    pair: int | None
+    sources: tuple[str | None, str | None]
+    question: str
+    choice: Choice
+    right: bool | None
+    seconds: float
+    plays: int
+    answered: float
+    live: bool = True
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class RaterFacts:
+    """A rater: whether it is a simulated one, and how many of its session's items are answered."""
+
+    number: int
+    simulated: bool
+    consented: bool
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counts: ratings of pairs wanted and whole, pairs out at raters now, raters, answers of any kind."""
+
+    wanted: int
+    whole: int
+    out: int
+    raters: int
+    answers: int
+
+
+def connect(file: Path) -> Engine:
+    """Return an engine of which every transaction is `BEGIN IMMEDIATE` and on the disk when it ends."""
+    engine = create_engine(f"sqlite:///{file}")
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: Any, _: Any) -> None:
+    """Set up a connection: transactions are begun by `_begin`, and nothing else begins one."""
+    connection.isolation_level = None
+    for setting in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_SECONDS}000",
+    ):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,424 @@
+"""Answers in SQLite: who rates what next, and every answer once.
+
+Three tables. A *rater* is a random token with the number of its session. A *showing* is one place of a
+session given to its rater, for a pair with one trial of the queue; while it is live, no other showing has
+that trial. An *answer* belongs to a showing and a question. A pair that is not answered in the lease's time
+is released, and the next rater gets its trial; a late answer is taken where nobody has got it yet. Answers of
+a released showing are kept, and not counted.
+
+Every change is one `BEGIN IMMEDIATE` transaction, on disk before the answer to the browser; uniqueness is the
+database's. The same answer again changes nothing, another one is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import DatabaseError
+
+from latent_shift.study import schema
+from latent_shift.study.design import Choice, Item, KnownPair, Study, read_study
+from latent_shift.study.schema import Answer, ConflictError, Progress, RaterFacts, Showing, UnknownError
+
+ANSWERS_FILE = "answers.sqlite"
+_facts, _raters, _showings, _answers = schema.facts, schema.raters, schema.showings, schema.answers
+
+
+class StudyStore:
+    """A study's answers. clock: seconds since 1970."""
+
+    def __init__(self, study: Study, file: Path, clock: Callable[[], float] = time.time) -> None:
+        self.study, self.clock = study, clock
+        self._engine = schema.connect(file)
+        self._clips = {clip.id: clip for clip in study.clips}
+
+    @classmethod
+    def create(cls, folder: Path) -> StudyStore:
+        """Create the store of a new study, which remembers the study file's hash."""
+        study, digest = read_study(folder)
+        store = cls(study, folder / ANSWERS_FILE)
+        schema.metadata.create_all(store._engine)
+        with store._change() as connection:
+            connection.execute(insert(_facts).values(name="study", value=digest))
+        return store
+
+    @classmethod
+    def open(cls, folder: Path, clock: Callable[[], float] = time.time) -> StudyStore:
+        """Open a study's store.
+
+        Raises ValueError for a folder without a study, for a study file that is not the one that the answers
+        belong to, and for a damaged store.
+        """
+        study, digest = read_study(folder)
+        file = folder / ANSWERS_FILE
+        if not file.is_file():
+            raise ValueError(f"{file}: is missing; a study's folder is kept whole")
+        store = cls(study, file, clock)
+        try:
+            with store._engine.connect() as connection:
+                known = connection.execute(select(_facts.c.value).where(_facts.c.name == "study")).scalar()
+        except DatabaseError as error:
+            raise ValueError(f"{file}: is no store of answers, or is damaged: {error.orig}") from error
+        if known != digest:
+            raise ValueError(
+                f"{folder}: the study file was changed after the study was made (SHA-256 {digest[:12]}, made"
+                f" as {str(known)[:12]}): bring the old one back; answers to another study would mean nothing"
+            )
+        return store
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+    # ---- raters -------------------------------------------------------------------------------------------
+
+    def invitation(self) -> str:
+        """Return the token of the link that makes a rater of anyone who opens it; drawn once a study."""
+        with self._change() as connection:
+            found = connection.execute(select(_facts.c.value).where(_facts.c.name == "invitation")).scalar()
+            if found is None:
+                found = _token()
+                connection.execute(insert(_facts).values(name="invitation", value=found))
+            return str(found)
+
+    def add_rater(self, *, simulated: bool = False) -> str:
+        """Add a rater and return its token."""
+        with self._change() as connection:
+            return self._add_rater(connection, simulated=simulated)
+
+    def personal_tokens(self, count: int) -> list[str]:
+        """Return the tokens of `count` personal links, the same each time; more are added where needed."""
+        with self._change() as connection:
+            query = select(_raters.c.token).where(_raters.c.personal).order_by(_raters.c.number)
+            known = connection.execute(query).scalars().all()
+            added = [self._add_rater(connection, personal=True) for _ in range(count - len(known))]
+            return [*known, *added][:count]
+
+    def consent(self, token: str) -> None:
+        """Note that a rater agreed; again changes nothing. Raises UnknownError."""
+        with self._change() as connection:
+            number = self._number(connection, token)
+            agreed = _raters.c.consented.is_(None) & (_raters.c.number == number)
+            connection.execute(update(_raters).where(agreed).values(consented=self.clock()))
+
+    def consented(self, token: str) -> bool:
+        """Return whether a rater agreed. Raises UnknownError."""
+        with self._engine.connect() as connection:
+            number = self._number(connection, token)
+            query = select(_raters.c.consented).where(_raters.c.number == number)
+            return connection.execute(query).scalar() is not None
+
+    # ---- rating -------------------------------------------------------------------------------------------
+
+    def current(self, token: str) -> Showing | None:
+        """Return what a rater has in front, giving out the next item where nothing is.
+
+        None where the session is at its end, or no pair is left to give. The same until it is answered, in
+        however many windows. Raises UnknownError for a token, ConflictError before consent.
+        """
+        with self._change() as connection:
+            rater = self._number(connection, token)
+            agreed = select(_raters.c.consented).where(_raters.c.number == rater)
+            if connection.execute(agreed).scalar() is None:
+                raise ConflictError("no_consent", "agree to take part first")
+            now = self.clock()
+            self._release(connection, now)
+            session = self.study.session(rater)
+            mine = _showings.c.rater == rater
+            live = list(connection.execute(select(_showings).where(mine, ~_showings.c.released)).mappings())
+            for row in live:
+                if row["completed"] is None:
+                    lease = {"lease_until": now + self._lease}
+                    connection.execute(update(_showings).where(_showings.c.id == row["id"]).values(lease))
+                    return self._showing(connection, row, len(live) - 1)
+            taken = {row["place"] for row in live}
+            for place, item in enumerate(session):
+                if place in taken:
+                    continue
+                new = self._next(connection, rater, place, item, now, live)
+                if new is not None:
+                    connection.execute(insert(_showings).values(new))
+                    return self._showing(connection, new, len(live))
+                if item.kind == "pair":
+                    return None  # the pool is empty: what follows would check nothing
+            return None
+
+    def answer(
+        self, token: str, showing: str, question: str, choice: Choice, *, seconds: float = 0.0, plays: int = 1
+    ) -> Showing:
+        """Store an answer, and return its showing as it is now.
+
+        Args:
+            token: of the rater.
+            showing: id of what the rater was given.
+            question: id of the first question that is not answered yet.
+            choice: "none" only where the study allows it.
+            seconds: from the end of the first whole play to the answer.
+            plays: whole plays of the clips.
+
+        Raises:
+            UnknownError: for a token or a showing that this rater was not given, and an unknown question.
+            ConflictError: for another answer than the stored one ("answered"), a pair that another rater has
+                by now ("released"), an answer before one whole play ("too_early") or out of turn ("order"),
+                and "none" where it is not allowed ("choice").
+        """
+        with self._change() as connection:
+            rater, now = self._number(connection, token), self.clock()
+            query = select(_showings).where(_showings.c.id == showing, _showings.c.rater == rater)
+            row = connection.execute(query).mappings().one_or_none()
+            if row is None:
+                raise UnknownError("this pair was not given to this rater")
+            questions = [one.id for one in self.study.options.questions]
+            if question not in questions:
+                raise UnknownError(f"there is no question {question!r}")
+            stored = self._stored(connection, showing)
+            if question in stored:
+                if stored[question][0] != choice:
+                    raise ConflictError(
+                        "answered", "this question is answered already; the first answer stands"
+                    )
+                return self._showing(connection, row, self._done(connection, rater))
+            if choice == "none" and not self.study.options.no_difference:
+                raise ConflictError("choice", "this study asks for left or right")
+            if questions[len(stored)] != question:
+                raise ConflictError("order", f"the next question is {questions[len(stored)]!r}")
+            since = max((answered for _, answered in stored.values()), default=row["given"])
+            if now < since + self.study.clip_seconds:
+                raise ConflictError("too_early", "the clips have not been played once yet")
+            if row["released"]:
+                self._take_back(connection, row)
+            connection.execute(
+                insert(_answers).values(
+                    showing=showing,
+                    question=question,
+                    choice=choice,
+                    seconds=round(max(seconds, 0.0), 3),
+                    plays=plays,
+                    answered=now,
+                )
+            )
+            whole = {"completed": now} if len(stored) + 1 == len(questions) else {}
+            values = {"lease_until": now + self._lease, "released": False, **whole}
+            connection.execute(update(_showings).where(_showings.c.id == showing).values(values))
+            return self._showing(connection, row, self._done(connection, rater))
+
+    def clip(self, token: str, showing: str, left: bool) -> str:
+        """Return the id of a showing's clip. Raises UnknownError unless it was given to this rater."""
+        with self._engine.connect() as connection:
+            rater = self._number(connection, token)
+            query = select(_showings).where(_showings.c.id == showing, _showings.c.rater == rater)
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise UnknownError("this pair was not given to this rater")
+        return str(row["left_clip" if left else "right_clip"])
+
+    def known_pair(self, showing: Showing) -> KnownPair | None:
+        """Return the known pair that a showing shows; None for others."""
+        if showing.known is None:
+            return None
+        return (self.study.training if showing.kind == "training" else self.study.catches)[showing.known]
+
+    def source_of(self, clip: str) -> str | None:
+        """Return the name of a clip's source; None for a spoilt clip."""
+        return self._clips[clip].source
+
+    # ---- results ------------------------------------------------------------------------------------------
+
+    def answers(self) -> list[Answer]:
+        """Return every answer, by rater and place."""
+        join = _answers.join(_showings, _answers.c.showing == _showings.c.id)
+        query = select(_showings, _answers).select_from(join)
+        query = query.order_by(_showings.c.rater, _showings.c.place, _showings.c.given, _answers.c.answered)
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query).mappings())
+        return [self._as_answer(row) for row in rows]
+
+    def raters(self) -> list[RaterFacts]:
+        """Return all raters, in the order of coming."""
+        whole = func.count(_showings.c.completed)
+        join = _raters.outerjoin(_showings, _showings.c.rater == _raters.c.number)
+        query = select(_raters, whole.label("done")).select_from(join).group_by(_raters.c.number)
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query.order_by(_raters.c.number)).mappings())
+        return [
+            RaterFacts(
+                row["number"],
+                row["simulated"],
+                row["consented"] is not None,
+                row["done"],
+                len(self.study.session(row["number"])),
+            )
+            for row in rows
+        ]
+
+    def progress(self) -> Progress:
+        """Return how far the study is."""
+        now = self.clock()
+        given = select(func.count()).select_from(_showings)
+        live = given.where(_showings.c.trial.is_not(None), ~_showings.c.released)
+        with self._engine.connect() as connection:
+            whole = connection.execute(live.where(_showings.c.completed.is_not(None))).scalar_one()
+            is_out = (_showings.c.completed.is_(None), _showings.c.lease_until >= now)
+            out = connection.execute(live.where(*is_out)).scalar_one()
+            raters = connection.execute(select(func.count()).select_from(_raters)).scalar_one()
+            answers = connection.execute(select(func.count()).select_from(_answers)).scalar_one()
+        return Progress(len(self.study.queue), whole, out, raters, answers)
+
+    # ---- inside -------------------------------------------------------------------------------------------
+
+    @property
+    def _lease(self) -> float:
+        return 60.0 * self.study.options.lease_minutes
+
+    @contextmanager
+    def _change(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    def _add_rater(self, connection: Connection, *, simulated: bool = False, personal: bool = False) -> str:
+        token = _token()
+        number = connection.execute(select(func.count()).select_from(_raters)).scalar_one()
+        kind = {"simulated": simulated, "personal": personal}
+        connection.execute(insert(_raters).values(number=number, token=token, created=self.clock(), **kind))
+        return token
+
+    @staticmethod
+    def _number(connection: Connection, token: str) -> int:
+        number = connection.execute(select(_raters.c.number).where(_raters.c.token == token)).scalar()
+        if number is None:
+            raise UnknownError("there is no such link")
+        return int(number)
+
+    @staticmethod
+    def _release(connection: Connection, now: float) -> None:
+        """Release all raters' pairs that were left for longer than the lease."""
+        over = (_showings.c.lease_until < now) & _showings.c.completed.is_(None) & ~_showings.c.released
+        connection.execute(
+            update(_showings).where(over, _showings.c.trial.is_not(None)).values(released=True)
+        )
+
+    @staticmethod
+    def _take_back(connection: Connection, row: Any) -> None:
+        """Check that a released pair, or its place in the session, has not been given out since."""
+        again = (_showings.c.trial == row["trial"]) | (
+            (_showings.c.rater == row["rater"]) & (_showings.c.place == row["place"])
+        )
+        query = select(func.count()).select_from(_showings).where(again, ~_showings.c.released)
+        if connection.execute(query).scalar_one():
+            raise ConflictError("released", "this pair was open for too long and went to another rater")
+
+    def _next(
+        self, connection: Connection, rater: int, place: int, item: Item, now: float, live: list[Any]
+    ) -> dict[str, Any] | None:
+        """Return the row of a rater's next showing; None where there is no pair for it."""
+        row: dict[str, Any] = {
+            "id": _token(), "rater": rater, "place": place, "kind": item.kind, "given": now,
+            "lease_until": now + self._lease, "pair": None, "known": None, "trial": None, "released": False,
+            "completed": None,
+        }  # fmt: skip
+        if item.kind == "pair":
+            trial = self._free_trial(connection, live)
+            if trial is None:
+                return None
+            pair, left = self.study.queue[trial].pair, self.study.queue[trial].left
+            clips, prompt = self.study.pair_clips(pair), self.study.pairs[pair].prompt
+            row |= {"pair": pair, "trial": trial}
+        elif item.kind == "repeat":
+            shown = sorted((one for one in live if one["kind"] == "pair"), key=lambda one: one["place"])
+            if item.index is None or item.index >= len(shown):
+                return None
+            first = shown[item.index]
+            row |= {"pair": first["pair"]}
+            clips, prompt, left = (first["right_clip"], first["left_clip"]), first["prompt"], 0
+        else:
+            known = (self.study.training if item.kind == "training" else self.study.catches)[item.index or 0]
+            clips, prompt, left = known.clips, known.prompt, item.left or 0
+            row |= {"known": item.index}
+        return row | {"left_clip": clips[left], "right_clip": clips[1 - left], "prompt": prompt}
+
+    def _free_trial(self, connection: Connection, live: list[Any]) -> int | None:
+        """Return the first free trial of a pair that is new to the rater, if there is one of a new prompt."""
+        query = select(_showings.c.trial).where(_showings.c.trial.is_not(None), ~_showings.c.released)
+        taken = set(connection.execute(query).scalars())
+        seen = {row["pair"] for row in live}
+        prompts = {row["prompt"] for row in live if row["kind"] == "pair"}
+        known_prompt = None
+        for number, trial in enumerate(self.study.queue):
+            if number in taken or trial.pair in seen:
+                continue
+            if self.study.pairs[trial.pair].prompt not in prompts:
+                return number
+            known_prompt = number if known_prompt is None else known_prompt
+        return known_prompt
+
+    @staticmethod
+    def _stored(connection: Connection, showing: str) -> dict[str, tuple[Choice, float]]:
+        """Return a showing's answers with their times, in the order of coming."""
+        query = select(_answers.c.question, _answers.c.choice, _answers.c.answered)
+        query = query.where(_answers.c.showing == showing).order_by(_answers.c.answered)
+        return {row.question: (row.choice, row.answered) for row in connection.execute(query)}
+
+    @staticmethod
+    def _done(connection: Connection, rater: int) -> int:
+        mine = (_showings.c.rater == rater) & _showings.c.completed.is_not(None)
+        return int(connection.execute(select(func.count()).select_from(_showings).where(mine)).scalar_one())
+
+    def _showing(self, connection: Connection, row: Any, done: int) -> Showing:
+        answers = {question: choice for question, (choice, _) in self._stored(connection, row["id"]).items()}
+        return Showing(
+            row["id"],
+            row["kind"],
+            row["place"],
+            (row["left_clip"], row["right_clip"]),
+            row["prompt"],
+            row["known"],
+            answers,
+            done,
+            len(self.study.session(row["rater"])),
+        )
+
+    def _as_answer(self, row: Any) -> Answer:
+        right = None
+        if row["known"] is not None:
+            kind = self.study.training if row["kind"] == "training" else self.study.catches
+            known = kind[row["known"]]
+            chosen = {"left": row["left_clip"], "right": row["right_clip"]}.get(row["choice"])
+            right = chosen == known.clips[known.expected[row["question"]]]
+        return Answer(
+            rater=row["rater"],
+            place=row["place"],
+            kind=row["kind"],
+            prompt=row["prompt"],
+            pair=row["pair"],
+            sources=(self._clips[row["left_clip"]].source, self._clips[row["right_clip"]].source),
+            question=row["question"],
+            choice=row["choice"],
+            right=right,
+            seconds=row["seconds"],
+            plays=row["plays"],
+            answered=row["answered"],
+            live=not row["released"],
+            whole=row["completed"] is not None,
+        )
+
+
+def check_clips(study: Study, folder: Path) -> None:
+    """Raise ValueError for a clip of a study that is missing or was changed."""
+    for clip in study.clips:
+        file = folder / f"{clip.id}.mp4"
+        if not file.is_file():
+            raise ValueError(f"{file}: a clip of the study is missing")
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != clip.sha256:
+                raise ValueError(f"{file}: this clip was changed after the study was made")
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(16)

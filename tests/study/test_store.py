@@ -1,0 +1,268 @@
+"""Answers: each pair to the number of raters asked for, none lost, none twice, whatever raters do."""
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+
+from latent_shift.study.schema import ConflictError, UnknownError
+from latent_shift.study.store import StudyStore, check_clips
+from studies import rate_all
+
+RATERS = 3
+
+
+def always_left(showing, question):
+    return "left"
+
+
+def votes(store):
+    return [one for one in store.answers() if one.kind == "pair" and one.live and one.whole]
+
+
+def begin(store):
+    token = store.add_rater()
+    store.consent(token)
+    return token, store.current(token)
+
+
+def finish(store, clock, token, showing, choice="left"):
+    for question in ("quality", "faithfulness"):
+        clock.now += 1
+        store.answer(token, showing.id, question, choice)
+
+
+def skip_training(store, clock, token):
+    """Answer a rater's training; return the first showing after it."""
+    while (showing := store.current(token)).kind == "training":
+        finish(store, clock, token, showing)
+    return showing
+
+
+def test_every_pair_gets_its_raters_and_none_rates_a_pair_twice(store, clock):
+    tokens = rate_all(store, clock, always_left)
+    counts = Counter((one.pair, one.question) for one in votes(store))
+    assert set(counts.values()) == {RATERS}
+    assert len(counts) == 2 * len(store.study.pairs)
+    assert max(Counter((one.rater, one.pair, one.question) for one in votes(store)).values()) == 1
+    sides = defaultdict(list)
+    for one in votes(store):
+        if one.question == "quality":
+            sides[one.pair].append(one.sources)
+    assert all(len(set(seen)) == 2 for seen in sides.values())  # three raters: both sides occur
+    progress = store.progress()
+    assert (progress.whole, progress.wanted, progress.out) == (24, 24, 0)
+    assert all(store.current(token) is None for token in tokens)
+
+
+def test_repeats_swap_sides_and_catch_pairs_have_right_answers(store, clock):
+    rate_all(store, clock, always_left)
+    answers = store.answers()
+    first = {(one.rater, one.pair): one.sources for one in answers if one.kind == "pair"}
+    repeats = [one for one in answers if one.kind == "repeat"]
+    assert repeats
+    assert all(one.sources == first[one.rater, one.pair][::-1] for one in repeats)
+    catches = [one for one in answers if one.kind == "catch"]
+    assert {one.right for one in catches} == {True, False}  # always left is right half of the time
+    assert all((one.sources[0] is not None) == one.right for one in catches)  # spoilt clips have no source
+
+
+def test_what_is_in_front_stays_until_it_is_answered(store, clock):
+    token, showing = begin(store)
+    assert store.current(token) == showing
+    clock.now += 1
+    half = store.answer(token, showing.id, "quality", "right")
+    assert half.answers == {"quality": "right"}
+    assert store.current(token).id == showing.id
+    clock.now += 1
+    store.answer(token, showing.id, "faithfulness", "left")
+    assert store.current(token).id != showing.id
+
+
+def test_the_same_answer_again_changes_nothing_and_another_is_refused(store, clock):
+    token, showing = begin(store)
+    clock.now += 1
+    for _ in range(3):
+        store.answer(token, showing.id, "quality", "left")
+    with pytest.raises(ConflictError) as error:
+        store.answer(token, showing.id, "quality", "right")
+    assert error.value.code == "answered"
+    assert [one.choice for one in store.answers()] == ["left"]
+
+
+def test_answers_come_after_a_play_and_in_turn(store, clock):
+    token, showing = begin(store)
+    for moment, question, code in ((0.0, "quality", "too_early"), (5.0, "faithfulness", "order")):
+        clock.now += moment
+        with pytest.raises(ConflictError) as error:
+            store.answer(token, showing.id, question, "left")
+        assert error.value.code == code
+    store.answer(token, showing.id, "quality", "left")
+    with pytest.raises(ConflictError) as error:  # the text has only just come up
+        store.answer(token, showing.id, "faithfulness", "left")
+    assert error.value.code == "too_early"
+    clock.now += 5
+    with pytest.raises(ConflictError, match="asks for left or right"):
+        store.answer(token, showing.id, "faithfulness", "none")
+    with pytest.raises(UnknownError, match="no question 'beauty'"):
+        store.answer(token, showing.id, "beauty", "left")
+    assert len(store.answers()) == 1
+
+
+def test_only_what_was_given_out_is_taken(store, clock):
+    token, showing = begin(store)
+    other, _ = begin(store)
+    clock.now += 1
+    for wrong_token, wrong_showing in (("nobody", showing.id), (other, showing.id), (token, "nothing")):
+        with pytest.raises(UnknownError):
+            store.answer(wrong_token, wrong_showing, "quality", "left")
+    with pytest.raises(UnknownError):
+        store.clip(other, showing.id, True)
+    with pytest.raises(ConflictError, match="agree"):
+        store.current(store.add_rater())
+    assert store.answers() == []
+
+
+def test_an_abandoned_pair_goes_to_the_next_rater(store, clock):
+    gone, _ = begin(store)
+    left = skip_training(store, clock, gone)
+    assert left.kind == "pair"
+    clock.now += 1
+    store.answer(gone, left.id, "quality", "right")  # and closes the page
+    clock.now += 60 * store.study.options.lease_minutes + 1
+    tokens = rate_all(store, clock, always_left)
+    assert tokens
+    counts = Counter((one.pair, one.question) for one in votes(store))
+    assert set(counts.values()) == {RATERS}
+    kept = [one for one in store.answers() if not one.live]
+    assert [(one.rater, one.choice, one.whole) for one in kept] == [(0, "right", False)]  # kept, not counted
+    clock.now += 1
+    with pytest.raises(ConflictError) as error:
+        store.answer(gone, left.id, "faithfulness", "right")
+    assert error.value.code == "released"
+
+
+def test_a_late_answer_is_taken_where_nobody_has_the_pair(store, clock):
+    token, _ = begin(store)
+    showing = skip_training(store, clock, token)
+    clock.now += 60 * store.study.options.lease_minutes + 1
+    begin(store)  # releases what is over
+    finish(store, clock, token, showing)
+    assert len(votes(store)) == 2
+
+
+def test_someone_who_comes_back_goes_on(store, clock):
+    token, _ = begin(store)
+    showing = skip_training(store, clock, token)
+    finish(store, clock, token, showing)
+    done = store.current(token).done
+    clock.now += 30 * 24 * 3600.0
+    again = store.current(token)
+    assert again.done == done == 4
+    finish(store, clock, token, again)
+    assert len(votes(store)) == 2 * (1 + (again.kind == "pair"))
+
+
+def test_many_raters_at_once(study):
+    """Six threads: nothing is lost or given out twice."""
+    ticks = count()
+    store = StudyStore.open(study, lambda: 1e6 + next(ticks) / 2)  # every look at the clock is half a second
+
+    def rater(number):
+        token = store.add_rater()
+        store.consent(token)
+        sent = 0
+        while (showing := store.current(token)) is not None:
+            for question in ("quality", "faithfulness"):
+                store.answer(token, showing.id, question, "left" if number % 2 else "right")
+                sent += 1
+        return sent
+
+    with ThreadPoolExecutor(6) as pool:
+        sent = list(pool.map(rater, range(6)))
+    assert len(store.answers()) == sum(sent)
+    counts = Counter((one.pair, one.question) for one in votes(store))
+    assert set(counts.values()) == {RATERS}
+    assert len(counts) == 2 * len(store.study.pairs)
+    store.close()
+
+
+def test_answers_survive_the_end_of_the_process(study, clock):
+    store = StudyStore.open(study, clock)
+    token, showing = begin(store)
+    clock.now += 1
+    store.answer(token, showing.id, "quality", "right")
+    # As if it had been killed: neither closed nor told.
+    again = StudyStore.open(study, clock)
+    assert [one.choice for one in again.answers()] == ["right"]
+    assert again.current(token).id == showing.id
+    store.close()
+    again.close()
+
+
+def test_the_database_itself_refuses_doubles(store, study, clock):
+    token, showing = begin(store)
+    clock.now += 1
+    store.answer(token, showing.id, "quality", "left")
+    database = sqlite3.connect(study / "answers.sqlite")
+    with pytest.raises(sqlite3.IntegrityError):
+        database.execute("INSERT INTO answers SELECT * FROM answers")
+    with pytest.raises(sqlite3.IntegrityError):
+        database.execute(
+            "INSERT INTO showings SELECT 'other', rater, place, kind, pair, known, trial, left_clip,"
+            " right_clip, prompt, given, lease_until, completed, released FROM showings"
+        )
+    with pytest.raises(sqlite3.IntegrityError):
+        database.execute(
+            "INSERT INTO raters SELECT number + 1, token, simulated, personal, created, consented FROM raters"
+        )
+    database.close()
+
+
+def test_personal_links_stay_the_same(store):
+    first = store.personal_tokens(3)
+    assert len(set(first)) == 3
+    store.add_rater()  # someone by the link for all
+    assert store.personal_tokens(3) == first
+    assert store.personal_tokens(5)[:3] == first
+    assert store.invitation() == store.invitation()
+
+
+def test_a_changed_study_file_is_refused(study):
+    file = study / "study.json"
+    content = json.loads(file.read_text())
+    content["options"]["rule"]["catch_right"] = 0.1
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="the study file was changed after the study was made"):
+        StudyStore.open(study)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "study.json").unlink(), "holds no study"),
+        (lambda folder: (folder / "study.json").write_text("{}"), "is no study file"),
+        (lambda folder: (folder / "answers.sqlite").unlink(), "is missing"),
+        (lambda folder: (folder / "answers.sqlite").write_bytes(b"x" * 5000), "is no store of answers"),
+    ],
+)
+def test_a_damaged_folder_is_named(study, damage, message):
+    for file in study.glob("answers.sqlite-*"):
+        file.unlink()
+    damage(study)
+    with pytest.raises(ValueError, match=message):
+        StudyStore.open(study)
+
+
+def test_changed_and_missing_clips_are_named(store, study):
+    check_clips(store.study, study / "clips")
+    clips = sorted((study / "clips").iterdir())
+    clips[0].write_bytes(clips[1].read_bytes())
+    with pytest.raises(ValueError, match=f"{clips[0].name}: this clip was changed"):
+        check_clips(store.study, study / "clips")
+    clips[0].unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        check_clips(store.study, study / "clips")

@@ -25,6 +25,7 @@ ARGUMENTS = [
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}")]
 
 RATERS, PAIRS = 2, 4
+MOST_STEPS = 400  # of a session: keys are pressed again until the page has changed
 STATE = """() => {
   const seen = (id) => !document.getElementById(id).closest("[hidden]");
   if (seen("finished")) return "finished";
@@ -122,10 +123,11 @@ class Rater:
         return state
 
     async def rate(self, page=None, choice="left", until=lambda rater: False):
-        while (state := await self.act(page, choice)) not in ("finished", "problem"):
-            if until(self):
-                break
-        return state
+        for _ in range(MOST_STEPS):
+            state = await self.act(page, choice)
+            if state in ("finished", "problem") or until(self):
+                return state
+        raise AssertionError(f"{self.name}: does not come to an end")
 
 
 def test_six_raters_at_once(folder):

@@ -107,7 +107,7 @@ def serve(
     )  # fmt: skip
     quiet_libraries()
     hosts = (*LOOPBACK, *((host,) if host not in _LOOPBACK else ()), *(allowed_hosts or ()))
-    with only_process_in(data, "serves"), _listening(host, port) as listener:
+    with only_process_in(data, "serves"), listening(host, port) as listener:
         app = create_app(config, security_of(config, hosts=tuple(map(str.lower, hosts)), api_keys=keys))
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_CLOSE_WITHIN,
@@ -146,7 +146,7 @@ def _api_keys(file: Path | None) -> tuple[str, ...]:
     return keys
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ValueError where the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -156,4 +156,5 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
+    listener.listen()  # who comes before the server is ready waits for it
     return listener

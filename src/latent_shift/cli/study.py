@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latent_shift.checkpoints import DEVICES, DTYPES
-from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar, progress_of_sets
+from latent_shift.cli.serve import listening
 from latent_shift.io import write_text
 from latent_shift.limits import MAX_FPS, MAX_FRAMES, MAX_SEED, MAX_SIDE, MIN_FPS
 
@@ -93,7 +92,6 @@ def create(
         title=title.strip(), raters_per_pair=raters, pairs_per_rater=pairs, no_difference=no_difference,
         lease_minutes=lease, consent=text, seed=seed,
     )  # fmt: skip
-    quiet_libraries()
     with progress_of_sets() as show:
         opened = open_sources(
             sources, prompts, ReadOptions(frames, fps), seed=seed,
@@ -161,7 +159,7 @@ def serve(
     if host in _EVERYWHERE and not allowed_hosts:
         raise ValueError(f"--host {host}: say by which name raters call this machine: --allowed-host NAME")
     application = create_app(folder, Security(hosts=hosts, body_bytes=10_000), open_to_all=links is None)
-    with only_process_in(folder, "serves"), _listening(host, port) as listener:
+    with only_process_in(folder, "serves"), listening(host, port) as listener:
         store = application.state.store
         name = (allowed_hosts or own or ["127.0.0.1"])[0]
         address = f"http://{name}:{listener.getsockname()[1]}"
@@ -184,18 +182,6 @@ def serve(
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:  # raised again by uvicorn when all has ended
             return
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ValueError(f"--host {host} --port {port}: {error.strerror or error}") from error
-    return listener
 
 
 @app.command()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latent_shift import generation, systems
+from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.data.caption_io import CaptionFiles, caption_lines, read_text
 from latent_shift.evaluation.clip_files import Frames, list_clips
 from latent_shift.io import list_files, warn
@@ -169,6 +170,7 @@ class Model:
         on_progress: Callable[[str, int, int], None],
     ) -> None:
         self.name, self._model, self._options, self._progress = name, model, options, on_progress
+        quiet_libraries()
         defaults = systems.inspect(model)
         self._requests: list[SettledRequest] = []
         for number, values in enumerate(prompts):

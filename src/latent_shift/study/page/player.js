@@ -53,8 +53,9 @@ export class Player {
     if (run !== this.run) return;
     try {
       await Promise.all(this.videos.map((video) => video.play()));
-    } catch {
-      this.still = true; // the browser wants a key or a click first: "Play again"
+    } catch (error) {
+      // Interrupted by the next start, or the browser wants a key or a click first: "Play again".
+      if (run === this.run && error.name === "NotAllowedError") this.still = true;
       return;
     }
     this.watch(run);

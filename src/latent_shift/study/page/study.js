@@ -9,6 +9,7 @@ const [, kind, token] = location.pathname.split("/");
 
 let state = null;
 let open = false; // answers are taken
+let fetching = false; // the next pair is on its way
 let playedAt = 0; // when the first whole play ended
 
 const player = new Player($("left"), $("right"), {
@@ -43,6 +44,7 @@ async function call(path, body) {
       await new Promise((resolve) => setTimeout(resolve, wait));
       continue;
     }
+    if (wait > 500) say("");
     const content = await response.json();
     if (!response.ok) throw new Refused(response.status, content.error.code, content.error.message);
     return content;
@@ -86,6 +88,10 @@ function show(now) {
 
 function showPair(pair, before) {
   const isNew = pair.showing !== before?.showing;
+  if (!isNew && pair.question?.id === before.question?.id) { // shown already
+    setOpen(Boolean(pair.question) && player.plays > 0);
+    return;
+  }
   $("count").textContent = `${pair.number} of ${pair.of}`;
   $("progress").max = pair.of;
   $("progress").value = pair.number - 1;
@@ -138,7 +144,13 @@ async function answer(choice) {
 }
 
 async function next() {
-  show(await call(`/api/r/${token}`));
+  if (fetching) return;
+  fetching = true;
+  try {
+    show(await call(`/api/r/${token}`));
+  } finally {
+    fetching = false;
+  }
 }
 
 async function agree() {
@@ -168,6 +180,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key in KEYS) {
     event.preventDefault();
     answer(KEYS[event.key]).catch(failed);
+  } else if (event.key === "Enter" && !$("next").hidden && event.target !== $("next")) {
+    next().catch(failed);
   } else if (event.key === " " && !(event.target instanceof HTMLButtonElement)) {
     event.preventDefault();
     player.restart();

@@ -13,6 +13,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     StableDiffusionPipeline,
 )
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 
 from latent_shift import LatentShiftPipeline
@@ -353,6 +354,13 @@ def test_interruption(pipeline):
 
 
 # Loading and saving
+
+
+def test_the_libraries_show_nothing_while_a_model_is_loaded_and_saved(folder, tmp_path, capfd):
+    diffusers_logging.enable_progress_bar()
+    LatentShiftPipeline.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    assert capfd.readouterr() == ("", "")
+    assert diffusers_logging.is_progress_bar_enabled()
 
 
 def test_saved_and_loaded_again(pipeline, tmp_path):

@@ -173,3 +173,20 @@ def test_attached_lora_layers_are_not_saved_by_mistake(pipeline, tmp_path):
     with pytest.raises(ValueError, match="LoRA layers are attached to this pipeline: merge them"):
         styled.save_pretrained(tmp_path / "styled")
     assert not (tmp_path / "styled").exists()
+
+
+def test_lora_layers_of_text_encoders_are_saved_as_in_stock(folder, tmp_path):
+    """They lie beside no weights: the text encoder itself is loaded from where it came."""
+    from peft import LoraConfig
+
+    styled = LatentShiftXLPipeline.from_pretrained(folder)
+    for number, encoder in enumerate((styled.text_encoder, styled.text_encoder_2)):
+        torch.manual_seed(number)
+        encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    call = {"num_inference_steps": 2, "num_frames": 2, "output_type": "np"}
+    expected = styled(PROMPTS[0], generator=seeded(0), **call).frames
+    styled.save_pretrained(tmp_path / "styled")
+    again = LatentShiftXLPipeline.from_pretrained(tmp_path / "styled")
+    assert np.array_equal(
+        again(PROMPTS[0], generator=torch.Generator().manual_seed(0), **call).frames, expected
+    )

@@ -12,7 +12,6 @@ never from pickles.
     weights_hash(resolve("moving-shapes"))   # "3f9a01c2b7de", kept in every clip made
 """
 
-from latent_shift.checkpoints.fit import check_weights
 from latent_shift.checkpoints.loading import (
     DEVICES,
     DTYPES,
@@ -33,6 +32,7 @@ from latent_shift.checkpoints.resolve import (
     weights_hash,
 )
 from latent_shift.checkpoints.single_file import PREDICTION_TYPES
+from latent_shift.model_files import check_weights
 
 __all__ = [
     "DEFAULT_MODEL",

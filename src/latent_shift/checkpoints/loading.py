@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from latent_shift.checkpoints.fit import check_weights
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_parts
+from latent_shift.checkpoints.resolve import resolve, weight_files
 from latent_shift.checkpoints.single_file import detect_layout, load_single_file
 from latent_shift.io import one_line, read_json_mapping
 from latent_shift.limits import MAX_STEPS
@@ -74,14 +73,14 @@ def load(
 def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | LatentShiftXLPipeline:
     from latent_shift.pipeline import LatentShiftPipeline
 
-    for part, (library, kind) in weighted_parts(folder).items():
-        check_weights(folder / part, library, kind)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if all(".fp16" in file.name for file in weight_files(folder)):
         options["variant"] = "fp16"
     try:
         return LatentShiftPipeline.from_pretrained(str(folder), **options)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(folder)):
+            raise
         raise ValueError(f"{folder}: cannot be loaded: {one_line(error)}") from error
 
 

@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.checkpoints.fit import INDEX, check_parts
 from latent_shift.checkpoints.single_file import (
     EXPECTED,
     check_tokenizer,
@@ -22,6 +21,7 @@ from latent_shift.checkpoints.single_file import (
     detect_layout,
 )
 from latent_shift.io import file_sha256, file_state, one_line, read_json_mapping, read_safetensors_header
+from latent_shift.model_files import INDEX, check_parts
 
 if TYPE_CHECKING:
     from latent_shift.video_config import VideoConfig

@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.checkpoints.fit import OTHER_TASKS, check_floats
 from latent_shift.io import (
     SafetensorsHeader,
     file_state,
@@ -29,6 +28,7 @@ from latent_shift.io import (
     read_json_mapping,
     read_safetensors_header,
 )
+from latent_shift.model_files import OTHER_TASKS, check_floats
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,13 @@ and saves folders that the stock pipelines open.
     clip = pipeline(prompt, num_frames=16, generator=torch.Generator().manual_seed(0)).frames[0]
 """
 
-from latent_shift.pipeline.base import LatentShiftPipelineOutput, NonFiniteError
-from latent_shift.pipeline.inputs import OUTPUT_TYPES
-from latent_shift.pipeline.stable_diffusion import LatentShiftPipeline
-from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
+from latent_shift.pipeline.quiet import libraries_quiet
+
+with libraries_quiet():  # transformers tells of packages that are not needed here
+    from latent_shift.pipeline.base import LatentShiftPipelineOutput, NonFiniteError
+    from latent_shift.pipeline.inputs import OUTPUT_TYPES
+    from latent_shift.pipeline.stable_diffusion import LatentShiftPipeline
+    from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
 
 __all__ = [
     "OUTPUT_TYPES",

@@ -10,9 +10,10 @@ from typing import Any, Self
 from diffusers import DiffusionPipeline
 from diffusers.utils.hub_utils import load_or_create_model_card, populate_model_card
 from huggingface_hub import create_repo
-from torch import nn
 
 from latent_shift.io import write_json
+from latent_shift.model_files import INDEX, check_model
+from latent_shift.pipeline.quiet import libraries_quiet
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
 from latent_shift.video_config import (
     FILE_NAME,
@@ -67,12 +68,17 @@ class FolderMixin(DiffusionPipeline):
         """Load a folder or hub id in this pipeline's layout, with its `latent_shift.json` if it has one.
 
         Keywords as in diffusers, but the weights must be safetensors, and without a dtype they load in
-        float32, however they were saved. Raises ValueError for a `latent_shift.json` that does not fit.
+        float32, however they were saved. Raises ValueError for a `latent_shift.json` that does not fit, and
+        for parts that lack weights or cannot work together.
         """
         if kwargs.setdefault("use_safetensors", True) is not True:
             raise ValueError("use_safetensors must be True: pickled weights can run code and are not loaded")
         config_file = _find_config(pretrained_model_name_or_path, kwargs)
-        pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        folder = _local_folder(pretrained_model_name_or_path, kwargs)
+        if (folder / INDEX).is_file():
+            check_model(folder, [name for name in kwargs if kwargs[name] is not None], kwargs.get("variant"))
+        with libraries_quiet():
+            pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
             for text_encoder in pipeline.text_encoders():  # all else is float32; only transformers keeps
                 text_encoder.float()  # the precision of the file
@@ -84,18 +90,21 @@ class FolderMixin(DiffusionPipeline):
         """Save a folder that the stock pipeline opens, with `latent_shift.json` beside it.
 
         Keywords as in diffusers; the weights are safetensors, anything else raises ValueError. So do attached
-        LoRA layers: the folder would hold weights under names that nothing opens.
+        LoRA layers: the folder would hold weights under names that nothing opens. Only those of a text
+        encoder that was loaded from somewhere are saved, as in stock: without it, by its name.
         """
         if kwargs.get("safe_serialization", True) is not True:
             raise ValueError("safe_serialization must be True: weights are saved as safetensors only")
-        if any(getattr(part, "peft_config", None) for part in (self.unet, *self.text_encoders())):
+        nameless = [encoder for encoder in self.text_encoders() if not encoder.name_or_path]
+        if any(getattr(part, "peft_config", None) for part in (self.unet, *nameless)):
             mend = "merge them (fuse_lora, then unload_lora_weights), or unload them"
             raise ValueError(f"LoRA layers are attached to this pipeline: {mend} before it is saved")
         folder = Path(save_directory)
         upload = {name: kwargs.pop(name) for name in _UPLOAD_OPTIONS if name in kwargs}
         push_to_hub = kwargs.pop("push_to_hub", False)
         write_video_config(folder / FILE_NAME, self.video_config)
-        super().save_pretrained(folder, **kwargs)
+        with libraries_quiet():
+            super().save_pretrained(folder, **kwargs)
         for config_file in (folder / name / "config.json" for name in _TEXT_ENCODERS):
             if config_file.is_file():  # where no dtype is given, transformers loads in that of the config
                 config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -124,7 +133,7 @@ class FolderMixin(DiffusionPipeline):
         index["_class_name"] = self.stock_class.__name__
         return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
-    def text_encoders(self) -> list[nn.Module]:
+    def text_encoders(self) -> list[Any]:
         """The text encoders of this pipeline: one; in SDXL's layout two."""
         parts = (getattr(self, name, None) for name in _TEXT_ENCODERS)
         return [part for part in parts if part is not None]
@@ -137,7 +146,7 @@ class FolderMixin(DiffusionPipeline):
 
 def read_index(model: str | os.PathLike, keywords: dict[str, Any]) -> dict[str, Any]:
     """The `model_index.json` of a folder or a hub id; empty for a folder that has none."""
-    if os.path.isdir(model) and not (Path(model) / "model_index.json").is_file():
+    if os.path.isdir(model) and not (Path(model) / INDEX).is_file():
         return {}
     return dict(DiffusionPipeline.load_config(model, **_hub_options(keywords)))
 
@@ -148,6 +157,14 @@ def _find_config(model: str | os.PathLike, keywords: dict[str, Any]) -> Path | N
         path = Path(model) / FILE_NAME
         return path if path.is_file() else None
     return fetch_video_config(str(model), **_hub_options(keywords))
+
+
+def _local_folder(model: str | os.PathLike, keywords: dict[str, Any]) -> Path:
+    """The folder of a model; a hub id's in the cache, where this downloads it to."""
+    if os.path.isdir(model):
+        return Path(model)
+    with libraries_quiet():
+        return Path(DiffusionPipeline.download(model, **keywords))
 
 
 def _hub_options(keywords: dict[str, Any]) -> dict[str, Any]:

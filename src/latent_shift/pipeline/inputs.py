@@ -10,6 +10,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retri
 from torch import Tensor
 
 from latent_shift.io import one_line
+from latent_shift.model_files import is_flow_matching
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -103,13 +104,18 @@ def set_timesteps(
     timesteps: Sequence[int] | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> None:
-    """Set a scheduler's timesteps. Raises ValueError for more steps than its noise schedule has room for.
+    """Set a scheduler's timesteps. Raises ValueError for one of another family, and too many steps for it.
 
     steps: denoising steps, placed on device. timesteps, sigmas: in their place; ValueError for schedulers
     that do not take them.
 
     The stock schedulers then leave the schedule, or take two steps at one noise level, which divides by zero.
     """
+    if not hasattr(scheduler, "init_noise_sigma") or is_flow_matching(scheduler.config):
+        raise ValueError(
+            f"{type(scheduler).__name__}, as it is configured, is a scheduler of another family; exchange it"
+            " for one of noise or velocity, such as DDIMScheduler"
+        )
     if timesteps is not None or sigmas is not None:
         retrieve_timesteps(scheduler, None, device, timesteps, sigmas)
         return

@@ -5,12 +5,14 @@ middle of the work, or never: missing weights are drawn at random by the librari
 `check_parts` reads the small configs, `check_weights` compares a part's files with the parameters of its
 network, which is built without memory. Neither reads a weight.
 
+    check_model(folder)                             # all of it
     check_parts(folder)                             # needs no torch
     check_weights(folder / "unet", "diffusers", "UNet2DConditionModel")
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
 INDEX = "model_index.json"
 OTHER_TASKS = {9: "inpainting", 8: "editing images", 7: "enlarging images", 5: "depth maps"}  # by in_channels
 SCHEDULER_CLASSES = (
-    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DDIMParallelScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDPMScheduler",
+    "DEISMultistepScheduler", "DPMSolverMultistepScheduler", "SASolverScheduler",
     "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "TCDScheduler",
@@ -27,8 +30,28 @@ SCHEDULER_CLASSES = (
 )  # fmt: skip
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 _STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
 _FORMER_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def check_model(folder: Path, given: Collection[str] = (), variant: str | None = None) -> None:
+    """Raise ValueError where parts of a model's folder lack weights or cannot work together.
+
+    given: parts that come from elsewhere. variant: of the files, "fp16" or such. A part without a config or
+    safetensors files, such as LoRA layers of a text encoder, is left to the library that opens it.
+    """
+    index = read_json_mapping(folder / INDEX)
+    configs = [*folder.glob("*/config.json"), *folder.glob("scheduler/scheduler_config.json")]
+    parts = {file.parent.name for file in configs} & (index.keys() - set(given))
+    parts = {name for name in parts if isinstance(index[name], list) and any(index[name])}
+    needed = {"unet", "vae", "text_encoder", "scheduler"} | ({"text_encoder_2"} & index.keys())
+    if needed <= parts:
+        check_parts(folder)
+    for part in (part for part in _WEIGHTED if part in parts):
+        library, kind = index[part]
+        if opened_files(folder / part, variant):
+            check_weights(folder / part, library, kind, variant)
 
 
 def check_parts(folder: Path) -> None:
@@ -94,8 +117,8 @@ def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[st
 def scheduler_problem(config: dict[str, Any]) -> str | None:
     """Return why a scheduler cannot sample a model of noise or velocity by betas; None where it can."""
     kind, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
-    if kind not in SCHEDULER_CLASSES or config.get("use_flow_sigmas") or prediction not in _PREDICTIONS:
-        flow = " (flow matching)" if "Flow" in str(kind) or "flow" in str(prediction) else ""
+    if kind not in SCHEDULER_CLASSES or is_flow_matching(config) or prediction not in _PREDICTIONS:
+        flow = " (flow matching)" if is_flow_matching(config) else ""
         return (
             f"{kind} with prediction_type {prediction} is a scheduler of another family{flow};"
             f" expected one of {', '.join(SCHEDULER_CLASSES)} with {', '.join(_PREDICTIONS)}"
@@ -103,13 +126,20 @@ def scheduler_problem(config: dict[str, Any]) -> str | None:
     return None
 
 
-def check_weights(part: Path, library: str, kind: str) -> None:
+def is_flow_matching(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's configuration is one of flow matching."""
+    names = f"{config.get('_class_name')} {config.get('prediction_type')}".lower()
+    return "flow" in names or bool(config.get("use_flow_sigmas"))
+
+
+def check_weights(part: Path, library: str, kind: str, variant: str | None = None) -> None:
     """Raise ValueError, naming file and weight, where a part's files lack weights or hold whole numbers.
 
     part: folder with `config.json` and safetensors files. library, kind: of its class, as in the index.
+    variant: of the files.
     """
     held: dict[str, str] = {}
-    files = opened_files(part)
+    files = opened_files(part, variant)
     for file in files:
         held |= read_safetensors_header(file).dtypes
     try:
@@ -137,10 +167,11 @@ def check_floats(file: Path, dtypes: dict[str, str]) -> None:
         )
 
 
-def opened_files(part: Path) -> list[Path]:
+def opened_files(part: Path, variant: str | None = None) -> list[Path]:
     """The safetensors files of a part that a library would open: a whole one, or else all pieces."""
     every = sorted(part.glob("*.safetensors"))
-    whole = [part / f"{stem}{variant}.safetensors" for variant in ("", ".fp16") for stem in _STEMS]
+    variants = [f".{variant}"] if variant else ["", ".fp16"]
+    whole = [part / f"{stem}{each}.safetensors" for each in variants for stem in _STEMS]
     return next(([file] for file in whole if file in every), every)
 
 
@@ -150,7 +181,11 @@ def _parameter_names(part: Path, library: str, kind: str) -> list[str]:
     import torch
     import transformers
 
-    network: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], kind)
+    libraries: dict[str, Any] = {
+        "diffusers": diffusers, "transformers": transformers,
+        "stable_diffusion": diffusers.pipelines.stable_diffusion,
+    }  # fmt: skip
+    network = getattr(libraries[library], kind)
     with torch.device("meta"):
         if library == "diffusers":
             model = network.from_config(network.load_config(part))

@@ -8,12 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latent_shift import checkpoints, systems
+from latent_shift import LatentShiftPipeline, checkpoints, systems
 from latent_shift.cli import errors
+from latent_shift.pipeline import LatentShiftXLPipeline
 from latent_shift.training.model_setup import load_autoencoder, load_unet
 from latent_shift.training.text_encoder import load_text_encoder
 from program import run_program
 from tiny import tiny_pipeline_folder
+from tiny_xl import tiny_xl_folder
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
@@ -44,6 +46,41 @@ def test_missing_weights_are_named(copy, part):
     name = f"{part}/{WEIGHTS[part]}.safetensors: lacks 2 of the [0-9]+ weights of a [A-Za-z0-9]+, the first "
     with pytest.raises(ValueError, match=name):
         checkpoints.load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_missing_weights_are_named_to_python(copy, part):
+    file = edit_weights(copy, part, lambda tensors: tensors[1:])
+    with pytest.raises(ValueError, match=f"^{file}: lacks 1 of the"):
+        LatentShiftPipeline.from_pretrained(copy)
+    whole = getattr(LatentShiftPipeline.from_pretrained(tiny_pipeline_folder(copy / "whole")), part)
+    LatentShiftPipeline.from_pretrained(copy, **{part: whole})
+
+
+def test_missing_weights_of_sdxl_are_named_to_python(tmp_path):
+    folder = tiny_xl_folder(tmp_path / "xl")
+    file = folder / "text_encoder_2" / "model.safetensors"
+    save_file(dict(sorted(load_file(file).items())[1:]), file, metadata={"format": "pt"})
+    for pipeline in (LatentShiftPipeline, LatentShiftXLPipeline):
+        with pytest.raises(ValueError, match="text_encoder_2/model.safetensors: lacks 1 of the"):
+            pipeline.from_pretrained(folder)
+
+
+def test_parts_that_do_not_fit_are_named_to_python(copy):
+    edit_json(copy / "unet/config.json", in_channels=9)
+    with pytest.raises(ValueError, match="its U-Net reads 9 channels, as one for inpainting does"):
+        LatentShiftPipeline.from_pretrained(copy)
+
+
+def test_a_scheduler_of_another_family_is_named_to_python(model):
+    pipeline = LatentShiftPipeline.from_pretrained(model)
+    for scheduler in (
+        diffusers.FlowMatchEulerDiscreteScheduler(),
+        diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+    ):
+        pipeline.scheduler = scheduler
+        with pytest.raises(ValueError, match=f"{type(scheduler).__name__}, .* of another family"):
+            pipeline("a red circle", num_inference_steps=2)
 
 
 def test_missing_weights_of_earlier_stages_are_named(copy):

@@ -72,13 +72,15 @@ class Nursery:
         return Counter(file.read_text().split() if file.is_file() else [])
 
     def _serve(self) -> None:
-        for module in (
-            "latent_shift.server.app",
-            "latent_shift.server.worker",
-            "latent_shift.cli.main",
-            "uvicorn",
-        ):
+        names = "server.app server.worker cli.main pipeline systems.latent_shift autoencoder"
+        for module in ("uvicorn", *(f"latent_shift.{name}" for name in names.split())):
             importlib.import_module(module)
+        for package, names in (  # they import what they name when it is first asked for
+            ("diffusers", "StableDiffusionPipeline UNet2DConditionModel AutoencoderKL DDIMScheduler"),
+            ("transformers", "CLIPTextModel CLIPTokenizer"),
+        ):
+            for name in names.split():
+                getattr(importlib.import_module(package), name)
         from latent_shift.checkpoints.quiet import quiet_libraries
 
         quiet_libraries()

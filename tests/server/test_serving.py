@@ -31,9 +31,7 @@ SHUTDOWN = 10.0  # seconds, as promised
 @pytest.fixture
 def client(server):
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # the hosted service has ended, the shape lives on
+        warnings.simplefilter("ignore", DeprecationWarning)  # OpenAI's own service has ended
         yield openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
@@ -46,12 +44,8 @@ def running(server, video):
 
 
 def test_the_openai_client_speaks_to_it(server, client):
-    video = client.videos.create_and_poll(
-        prompt=PROMPT,
-        size="32x32",
-        seconds="4",
-        extra_body={"num_frames": 6, "seed": 3, "num_inference_steps": 2},
-    )
+    more = {"num_frames": 6, "seed": 3, "num_inference_steps": 2}
+    video = client.videos.create_and_poll(prompt=PROMPT, size="32x32", seconds="4", extra_body=more)
     assert (video.status, video.progress, video.seed, video.num_frames) == ("completed", 100, 3, 6)
     assert client.videos.download_content(video.id).read()[4:8] == b"ftyp"
     assert client.videos.download_content(video.id, variant="thumbnail").read()[8:12] == b"WEBP"
@@ -82,10 +76,8 @@ def test_the_openai_client_speaks_to_it(server, client):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_speaks_to_it(server, tmp_path):
     def curl(*arguments):
-        done = subprocess.run(
-            ["curl", "-sS", "--fail", *arguments], capture_output=True, check=True, timeout=60
-        )
-        return done.stdout
+        command = ["curl", "-sS", "--fail", *arguments]
+        return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
 
     url = f"{server.url}/v1/videos"
     video = json.loads(
@@ -191,11 +183,12 @@ def test_a_dead_worker_and_a_stopped_server_lose_nothing(model, tmp_path):
     running(server, video)
     (worker,) = psutil.Process(server.process.pid).children()
     worker.kill()
-    assert server.get(video["id"])["status"] in ("in_progress", "queued")
     before = server.get(video["id"])["progress"]
+    restarted = "latent_shift_worker_restarts_total 1.0"
+    while restarted not in requests.get(f"{server.url}/metrics", timeout=30).text:
+        assert server.get(video["id"])["status"] in ("in_progress", "queued")
     running(server, video)  # again
     assert server.get(video["id"])["progress"] >= before
-    assert "latent_shift_worker_restarts_total 1.0" in requests.get(f"{server.url}/metrics", timeout=30).text
     waiting = server.create(prompt=PROMPT, seed=5)
     (worker,) = psutil.Process(server.process.pid).children()
     assert server.stop() < SHUTDOWN

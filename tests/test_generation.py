@@ -300,7 +300,7 @@ def test_settled_values_are_the_requests_and_else_the_models():
     settled = DEFAULTS.settle(GenerationRequest(prompt=" a circle ", seed=0, guidance=0, height=8))
     assert settled.model_dump() == {
         "prompt": "a circle", "seed": 0, "frames": 16, "fps": 8.0, "steps": 20, "guidance": 0,
-        "negative": None, "height": 8, "width": 64,
+        "negative": None, "height": 8, "width": 64, "loop": False,
     }  # fmt: skip
     assert DEFAULTS.settle(settled) is settled
 

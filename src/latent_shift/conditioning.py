@@ -108,6 +108,7 @@ def repeat_per_frame(
     size: tuple[int, int],
     *,
     frame_positions: bool,
+    loop: bool = False,
     size_ids: Sequence[Sequence[int]] | None = None,
 ) -> Conditioning:
     """Conditioning of each frame of B clips, in training and in sampling.
@@ -118,11 +119,12 @@ def repeat_per_frame(
         size: height and width in pixels; SDXL's size ids are those of an uncropped original of that size
             (arXiv 2307.01952, section 2.2).
         frame_positions: whether the position of each frame is embedded in its text.
+        loop: whether the clips have no first frame.
         size_ids: other size ids, six for all, or six for each half of guidance.
     """
     text = embeds.states.repeat_interleave(num_frames, dim=0)
     if frame_positions:
-        text = add_frame_positions(text, num_frames)
+        text = add_frame_positions(text, num_frames, loop=loop)
     if embeds.pooled is None:
         return Conditioning(text)
     pooled = embeds.pooled.repeat_interleave(num_frames, dim=0)
@@ -131,17 +133,22 @@ def repeat_per_frame(
     return Conditioning(text, {"text_embeds": pooled, "time_ids": ids})
 
 
-def add_frame_positions(text: Tensor, num_frames: int, frames: Sequence[int] | None = None) -> Tensor:
+def add_frame_positions(
+    text: Tensor, num_frames: int, frames: Sequence[int] | None = None, *, loop: bool = False
+) -> Tensor:
     """Embed frame positions in text (B*F, L, D), a clip's frames adjacent: (B*F, 2L, D).
 
     The first half is sinusoidal, the second rotary. The first frame of a clip is at 0, the last at 1,
     whatever lies between: a clip of fewer or more frames has the same positions in coarser or finer
     steps. Text of clips of one frame is returned unchanged, (B, L, D). frames: the numbers of those that the
-    text is of, where it is not of all `num_frames` of each clip.
+    text is of, where it is not of all `num_frames` of each clip. loop: all frames are in the middle, as
+    a loop has no ends, and the number of a frame must not matter.
     """
     if num_frames == 1:
         return text
     positions = torch.linspace(0, 2 * math.pi, num_frames, device=text.device)
+    if loop:
+        positions = torch.full_like(positions, math.pi)
     if frames is not None:
         positions = positions[list(frames)]
     clips = text.unflatten(0, (-1, len(positions)))

@@ -51,11 +51,15 @@ def block_size(
     """Frames of a clip that should pass a U-Net together: None for all of them.
 
     Blocks of `native` frames where the clip is more than twice as long, and of fewer where half of the free
-    memory holds no more: longer blocks take more memory and hardly less time.
+    memory holds no more: longer blocks take more memory and hardly less time. None where frames meet in other
+    layers than the shift.
 
     unet: its channels, precision and device matter. latent_size: height and width in latent pixels.
     num_frames: of the clip. halves: rows of a frame in the batch, 2 under guidance.
     """
+    unet = getattr(unet, "_orig_mod", unet)
+    if num_frames == 1 or _mixes_frames(unet) is not None:
+        return None
     channels, itemsize = unet.config.block_out_channels[0], unet.dtype.itemsize
     frame = halves * latent_size[0] * latent_size[1] * channels * itemsize * _TENSORS_AT_PEAK
     fitting = max(1, _free_memory(unet.device) // 2 // frame)
@@ -330,8 +334,18 @@ class _FrameStream(PartOfClip):
         return self.lines.setdefault(key, _DelayLine())
 
 
+def _mixes_frames(unet: Any) -> str | None:
+    """The name of a layer beside the shift in which frames meet, or None."""
+    processors = unet.attn_processors if hasattr(unet, "attn_processors") else {}
+    mixing = [name for name, one in processors.items() if getattr(one, "mixes_frames", False)]
+    mixing += [name for name, module in unet.named_modules() if name.endswith(".temporal")]
+    return mixing[0] if mixing else None
+
+
 def _check_layers(unet: nn.Module) -> None:
-    """Raise ValueError for text that has no delay line: cross-attention outside of transformers."""
+    """Raise ValueError for layers without delay lines: where frames meet, or that read text by themselves."""
+    if (mixing := _mixes_frames(unet)) is not None:
+        raise ValueError(f"frames meet in {mixing}: let all frames of a clip pass together")
     known = {
         id(part) for one in unet.modules() if isinstance(one, Transformer2DModel) for part in one.modules()
     }

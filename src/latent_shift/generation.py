@@ -6,7 +6,7 @@ a request is found before a model is loaded.
     requests = [parse_request(prompt="a red circle", seed=1)]
     jobs = plan_jobs(requests, systems.inspect(name), count=2, output="out/")
     for job, made in zip(jobs, run(systems.load(name), [job.request for job in jobs])):
-        media.write_clip(job.file, made.clip, made.request.fps)
+        media.write_clip(job.file, made.clip, made.request.fps)   # or run_in_parts, and made.parts
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _SLUG_LENGTH = 48  # characters; at most 4 bytes each, within the 255 bytes of a
 # Eight clips of the built-in model: beyond four a batch saves nothing on a CPU (0.47, 0.40, 0.37, 0.37, 0.38
 # core-seconds a clip of four steps in batches of 1, 2, 4, 8, 16), and all but small clips run one by one.
 _BATCH_PIXELS = 8 * 16 * 64 * 64
+_LONG_CLIP = 64  # frames; longer ones are written part by part
 # torch's CPU convolutions take other kernels below 16 images: a clip's last bits would then depend on
 # how many others are made with it.
 _SAME_KERNELS = 16
@@ -70,6 +71,18 @@ class GeneratedClip:
     clip: NDArray[np.uint8]
     request: SettledRequest
     seconds: float
+
+
+@dataclass
+class StreamedClip:
+    """A clip under way: its parts (n, H, W, 3) uint8 in order, to be read once.
+
+    seconds: until its last part was read; 0 before.
+    """
+
+    parts: Iterator[NDArray[np.uint8]]
+    request: SettledRequest
+    seconds: float = 0.0
 
 
 def run(
@@ -116,7 +129,46 @@ def run(
             yield GeneratedClip(clip, request, seconds)
 
 
-def clip_settings(made: GeneratedClip, model: str, info: SystemInfo) -> dict[str, Any]:
+def run_in_parts(
+    system: TextToVideoSystem,
+    requests: Sequence[GenerationRequest],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[StreamedClip]:
+    """Generate clips, one a request, in their order, of which long ones come part by part.
+
+    The parts of a clip have to be read before the next clip is taken. system, requests, on_progress and
+    errors: as in `run`.
+    """
+    defaults = system.info().defaults
+    settled = [defaults.settle(request) for request in requests]
+    total, done = sum(request.steps for request in settled), 0
+
+    def steps_ended(steps: int, of: int) -> None:
+        if on_progress is not None:
+            on_progress(done + steps, total)
+
+    for is_long, group in groupby(settled, key=lambda request: request.frames > _LONG_CLIP):
+        alike = list(group)
+        if is_long:
+            for request in alike:
+                streamed = StreamedClip(iter(()), request)
+                streamed.parts = _timed(system.stream(request, steps_ended), streamed)
+                yield streamed
+                done += request.steps
+        else:
+            for made in run(system, alike, on_progress=steps_ended):
+                yield StreamedClip(iter([made.clip]), made.request, made.seconds)
+            done += sum(request.steps for request in alike)
+
+
+def _timed(parts: Iterator[NDArray[np.uint8]], clip: StreamedClip) -> Iterator[NDArray[np.uint8]]:
+    began = time.perf_counter()
+    yield from parts
+    clip.seconds = round(time.perf_counter() - began, 3)
+
+
+def clip_settings(made: GeneratedClip | StreamedClip, model: str, info: SystemInfo) -> dict[str, Any]:
     """All that decides a clip, to be embedded in its file. model: the name that it was loaded by."""
     facts = {"model": model, "weights": info.weights, "dtype": info.dtype, "device": info.device}
     return {**made.request.model_dump(), **info.settings, **facts, "version": __version__}

@@ -1,6 +1,8 @@
 """Limits of what may be requested, written once: against slips of the keyboard and hostile requests."""
 
-MAX_FRAMES = 1024  # frames of a clip; no model here was trained on nearly as many
+MAX_FRAMES = (
+    16384  # frames of a clip: half an hour at 8 a second; no model here was trained on nearly as many
+)
 MIN_FPS, MAX_FPS = 0.01, 1000.0  # frames a second
 MAX_SIDE = 4096  # pixels, height or width
 MAX_STEPS = 1000  # denoising steps

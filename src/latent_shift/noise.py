@@ -21,6 +21,7 @@ def draw_noise(
     shared_noise_ratio: float = 0.0,
     progressive_alpha: float = 0.0,
     *,
+    circular: bool = False,
     reference: Tensor | None = None,
     num_candidates: int = 1,
 ) -> Tensor:
@@ -33,6 +34,7 @@ def draw_noise(
         shared_noise_ratio: share of the variance that the frames of a clip have in common, 0 to 1
             (`mixed_noise`).
         progressive_alpha: correlation between neighbouring frames of the rest, 0 to 1 (`progressive_noise`).
+        circular: whether the last frame precedes the first one.
         reference: in training, a frame (B, C, h, w) for each clip, which its shared noise should resemble
             (`select_closest_noise`); without effect where shared_noise_ratio is 0.
         num_candidates: how many noises to select the shared one from, at least 1.
@@ -50,7 +52,8 @@ def draw_noise(
             candidates.append(torch.randn([num_candidates, *clip[1:]], generator=each, device=device))
     noise = torch.stack(own)
     if progressive_alpha > 0:
-        noise = progressive_noise(noise, progressive_alpha)
+        correlate = circular_noise if circular else progressive_noise
+        noise = correlate(noise, progressive_alpha)
     if shared_noise_ratio > 0:
         shared = torch.stack(candidates)
         if reference is not None:
@@ -96,6 +99,20 @@ def progressive_noise(fresh: Tensor, alpha: float) -> Tensor:
     for each in fresh[:, 1:].unbind(1):
         frames.append(alpha * frames[-1] + math.sqrt(1 - alpha**2) * each)
     return torch.stack(frames, dim=1)
+
+
+def circular_noise(fresh: Tensor, alpha: float) -> Tensor:
+    """Progressive noise of a clip that begins again where it ends: the first frame follows the last one.
+
+    fresh, alpha: as in `progressive_noise`. Rolling `fresh` over frames rolls the noise, bit for bit. At
+    alpha 1 all frames are equal. Frames n apart correlate by (alpha**n + alpha**(F - n)) / (1 + alpha**F).
+    """
+    frames = fresh.shape[1]
+    weights = [alpha**age for age in range(frames)]
+    total = sum(
+        (weight * fresh.roll(age, dims=1) for age, weight in enumerate(weights)), torch.zeros_like(fresh)
+    )
+    return total / math.sqrt(sum(weight**2 for weight in weights))
 
 
 def repeat_generator_per_frame(generator: Any, frames: int) -> Any:

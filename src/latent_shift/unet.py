@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -56,7 +57,7 @@ class ShiftState:
     """Shift state of all blocks of one U-Net: changed once, it changes for all; a deep copy has its own.
 
     num_frames: in every thread without an override; `override` has a `num_frames` in each thread that has,
-    and a `part`, where a batch holds no whole clips.
+    `options`, and a `part`, where a batch holds no whole clips.
     """
 
     def __init__(self, num_frames: int, options: ShiftOptions) -> None:
@@ -82,6 +83,11 @@ class ShiftState:
         """The source of neighbours for batches of the calling thread; None: they hold whole clips."""
         return getattr(self.override, "part", None)
 
+    def current_options(self) -> ShiftOptions:
+        """Options of the shift in the calling thread."""
+        override: ShiftOptions | None = getattr(self.override, "options", None)
+        return self.options if override is None else override
+
     def stride(self, block_index: int) -> int:
         """Frames to the neighbours of a block, by its number among those of its U-Net."""
         return self.options.strides[block_index % len(self.options.strides)]
@@ -95,7 +101,7 @@ class ShiftedResnetBlock2D(ResnetBlock2D):
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """input_tensor (B*F, C, H, W), temb (B*F, T). A bypassed single frame takes the stock forward."""
-        num_frames, options = self.shift_state.current_frames(), self.shift_state.options
+        num_frames, options = self.shift_state.current_frames(), self.shift_state.current_options()
         if num_frames == 1 and options.single_frame == "bypass":
             return super().forward(input_tensor, temb, *args, **kwargs)
         stride, part = self.shift_state.stride(self.block_index), self.shift_state.current_part()
@@ -209,6 +215,29 @@ def override_num_frames(unet: UNet2DConditionModel, num_frames: int) -> Iterator
 
 
 @contextmanager
+def override_padding(unet: UNet2DConditionModel, padding: str) -> Iterator[None]:
+    """Within the `with` block the U-Net's shift pads in another way in the calling thread.
+
+    Raises ValueError where no shift is enabled, and for an unknown padding.
+    """
+    state = _shift_state(unet)
+    if state is None:
+        raise ValueError(_NO_SHIFT)
+    before = getattr(state.override, "options", None)
+    state.override.options = _padded(state.current_options(), padding)
+    try:
+        yield
+    finally:
+        state.override.options = before
+
+
+@cache
+def _padded(options: ShiftOptions, padding: str) -> ShiftOptions:
+    """Options with another padding: the same object each time, for which `torch.compile` compiles once."""
+    return replace(options, padding=padding)
+
+
+@contextmanager
 def override_part_of_clip(unet: UNet2DConditionModel, part: PartOfClip) -> Iterator[None]:
     """Within the `with` block, in the calling thread, batches hold a part of each clip, completed by `part`.
 
@@ -226,9 +255,9 @@ def override_part_of_clip(unet: UNet2DConditionModel, part: PartOfClip) -> Itera
 
 
 def shift_options(unet: UNet2DConditionModel) -> ShiftOptions | None:
-    """The options of the enabled shift, or None where there is none."""
+    """The options of the enabled shift in the calling thread, or None where there is none."""
     state = _shift_state(unet)
-    return None if state is None else state.options
+    return None if state is None else state.current_options()
 
 
 def _shift_state(unet: UNet2DConditionModel) -> ShiftState | None:

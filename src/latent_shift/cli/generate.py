@@ -69,6 +69,9 @@ def generate(
     count: Annotated[int, typer.Option(help="Clips per prompt, with consecutive seeds.")] = 1,
     height: Annotated[int | None, typer.Option(help="Height in pixels. [the model's]")] = None,
     width: Annotated[int | None, typer.Option(help="Width in pixels. [the model's]")] = None,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Make clips that begin again where they end, without a jump.")
+    ] = False,
     scheduler: Annotated[
         str | None, typer.Option(metavar="NAME", help=f"Scheduler: {', '.join(SCHEDULERS)}. [the model's]")
     ] = None,
@@ -82,7 +85,7 @@ def generate(
     """Generate clips (or images) from prompts and print the names of their files."""
     shared = {
         "seed": seed, "frames": frames, "fps": fps, "steps": steps, "guidance": guidance,
-        "negative": negative, "height": height, "width": width,
+        "negative": negative, "height": height, "width": width, "loop": loop,
     }  # fmt: skip
     requests = _requests(prompts or [], prompt_file, shared)
     opt.check_range(1, MAX_COUNT, count=count)
@@ -101,12 +104,14 @@ def generate(
         check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
     system = systems.load(model, device=device, dtype=dtype, **files)
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:
-        clips = generation.run(
+        clips = generation.run_in_parts(
             system, [job.request for job in jobs], on_progress=lambda done, total: show_done(done)
         )
         for job, made in zip(jobs, clips, strict=True):
             settings = generation.clip_settings(made, model, system.info())
-            write_clip(job.file, made.clip, made.request.fps, settings, overwrite=force)
+            write_clip(
+                job.file, made.parts, made.request.fps, settings, overwrite=force, loop=made.request.loop
+            )
             line = {"file": str(job.file), **settings, "seconds": made.seconds}
             print(json.dumps(line) if as_json else job.file, flush=True)
 

@@ -11,9 +11,9 @@ import json
 import os
 import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,30 +69,46 @@ def check_output(
 
 
 def write_clip(
-    path: StrPath, frames: Frames, fps: float = 8, settings: Settings | None = None, overwrite: bool = False
+    path: StrPath,
+    frames: Frames | Iterable[Frames],
+    fps: float = 8,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    loop: bool = False,
 ) -> Path:
     """Write `frames` (F, H, W, 3) uint8 at `fps` frames a second; the suffix chooses the format.
 
+    Frames may come in parts (n, H, W, 3), one after the other: an mp4 is written as they come, and memory
+    does not grow with the clip; the other formats need all frames at once.
     .mp4, .gif and .webp are clips; .png is the image itself for one frame and a contact sheet for more.
     `settings` (a JSON dictionary) is embedded; in a gif or webp, of which the clock is coarse, the rate, too.
-    The file appears whole or not at all. mp4 needs even sides: an odd side is padded by repeating its last
-    row or column. Returns the path; raises ValueError for a wrong array, rate or suffix, settings JSON cannot
-    hold, an existing file (unless `overwrite`), a folder that cannot be written.
+    loop: whether all frames of a gif or webp are shown equally long, at the rate nearest to fps that its
+    clock allows, so that it does not stutter where it begins again. The file appears whole or not at all. mp4
+    needs even sides: an odd side is padded by repeating its last row or column. Returns the path; raises
+    ValueError for a wrong array, rate or suffix, settings JSON cannot hold, an existing file (unless
+    `overwrite`), a folder that cannot be written.
     """
-    _check_frames(frames)
+    if not isinstance(frames, np.ndarray) and Path(path).suffix.lower() != ".mp4":
+        frames = np.concatenate(list(frames))
+    parts = iter([frames] if isinstance(frames, np.ndarray) else frames)
+    first = next(parts, np.empty((0, 0, 0, 3), np.uint8))
+    _check_frames(first)
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
-    path = check_output(path, overwrite=overwrite, fps=fps if len(frames) > 1 else None)
+    path = check_output(path, overwrite=overwrite, fps=fps if len(first) > 1 else None)
     told: dict[str, Any] = {} if settings is None else {SETTINGS_KEY: settings}
-    if path.suffix.lower() in (".gif", ".webp") and len(frames) > 1:
-        told[CLOCK_KEY] = [fps, len(frames)]
+    if path.suffix.lower() in (".gif", ".webp") and len(first) > 1:
+        told[CLOCK_KEY] = [fps, len(first)]
     try:
         comment = json.dumps(told, allow_nan=False) if told else ""  # ASCII: survives every container
     except TypeError as error:
         raise ValueError(f"settings cannot be written as JSON: {error}") from error
     try:
         with atomic_file(path) as partial:
-            WRITERS[path.suffix.lower()](partial, np.ascontiguousarray(frames), fps, comment)
+            all_frames = (
+                chain([first], parts) if path.suffix.lower() == ".mp4" else np.ascontiguousarray(first)
+            )
+            WRITERS[path.suffix.lower()](partial, all_frames, fps, comment, loop)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -119,9 +135,9 @@ def encode_image(image: Picture, kind: Literal["webp", "jpeg"], *, max_side: int
     return content.getvalue()
 
 
-def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:
-    height, width = frames.shape[1:3]
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+def _write_mp4(path: Path, parts: Iterator[Frames], fps: float, comment: str, loop: bool) -> None:
+    first = next(parts)
+    height, width = (side + side % 2 for side in first.shape[1:3])
     # As an address of a file: of "run:1/clip.mp4" FFmpeg would take "run" for a protocol.
     with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if comment:
@@ -129,10 +145,10 @@ def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:
         # crf 12 is visually lossless; a clip of a few frames stays small all the same.
         options = {"crf": "12", "preset": "slow"}
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.color_range, stream.colorspace = ColorRange.MPEG, Colorspace.ITU709
         stream.color_primaries, stream.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        for image in frames:
+        for image in _padded(chain([first], parts), first.shape[1:]):
             rgb = av.VideoFrame.from_ndarray(image, format="rgb24")
             yuv = rgb.reformat(
                 format="yuv420p",
@@ -144,29 +160,46 @@ def _write_mp4(path: Path, frames: Frames, fps: float, comment: str) -> None:
         container.mux(stream.encode(None))
 
 
-def _write_gif(path: Path, frames: Frames, fps: float, comment: str) -> None:
+def _padded(parts: Iterable[Frames], shape: tuple[int, ...]) -> Iterator[Picture]:
+    """Images of all parts, each of `shape` (H, W, 3), with even sides: the last line is repeated."""
+    for part in parts:
+        _check_frames(part)
+        if part.shape[1:] != shape:
+            raise ValueError(f"frames of a clip must be of one size, not {shape} and {part.shape[1:]}")
+        even = np.pad(part, ((0, 0), (0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+        yield from np.ascontiguousarray(even)
+
+
+def _write_gif(path: Path, frames: Frames, fps: float, comment: str, loop: bool) -> None:
     images = [Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in frames]
-    _save_animation(path, images, fps, tick=10, format="GIF", comment=comment.encode())
+    _save_animation(path, images, fps, loop, tick=10, format="GIF", comment=comment.encode())
 
 
-def _write_webp(path: Path, frames: Frames, fps: float, comment: str) -> None:
+def _write_webp(path: Path, frames: Frames, fps: float, comment: str, loop: bool) -> None:
     exif = Image.Exif()
     if comment:
         exif[EXIF_DESCRIPTION] = comment
     images = [Image.fromarray(image) for image in frames]
-    _save_animation(path, images, fps, tick=1, format="WEBP", lossless=True, exif=exif)
+    _save_animation(path, images, fps, loop, tick=1, format="WEBP", lossless=True, exif=exif)
 
 
-def _save_animation(path: Path, images: list[Image.Image], fps: float, tick: int, **options: Any) -> None:
-    """Save frames shown for whole ticks (milliseconds), at least one, rounded so that errors never add up."""
+def _save_animation(
+    path: Path, images: list[Image.Image], fps: float, loop: bool, tick: int, **options: Any
+) -> None:
+    """Save frames shown for whole ticks (milliseconds), at least one.
+
+    Rounded so that errors never add up, or in a loop all alike.
+    """
     ends = [round(1000 * (i + 1) / fps / tick) for i in range(len(images))]
     durations = [max(tick, tick * (end - start)) for start, end in pairwise([0, *ends])]
+    if loop:
+        durations = [max(tick, tick * round(1000 / fps / tick))] * len(images)
     if len(images) > 1:
         options |= {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
     images[0].save(path, **options)
 
 
-def _write_png(path: Path, frames: Frames, fps: float, comment: str) -> None:
+def _write_png(path: Path, frames: Frames, fps: float, comment: str, loop: bool) -> None:
     text = PngImagePlugin.PngInfo()
     if comment:
         text.add_text("Comment", comment)
@@ -175,8 +208,8 @@ def _write_png(path: Path, frames: Frames, fps: float, comment: str) -> None:
     Image.fromarray(image).save(path, format="PNG", pnginfo=text)
 
 
-WRITERS: dict[str, Callable[[Path, Frames, float, str], None]] = {
-    ".mp4": _write_mp4,
+WRITERS: dict[str, Callable[[Path, Any, float, str, bool], None]] = {
+    ".mp4": _write_mp4,  # of the parts of a clip, the others of all frames
     ".gif": _write_gif,
     ".webp": _write_webp,
     ".png": _write_png,

@@ -10,7 +10,7 @@ pixels. Frames ride in the batch, those of one clip adjacent: (B*F, C, h, w).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ from latent_shift.pipeline.inputs import (
     timesteps_until,
 )
 from latent_shift.prompts import Texts, preprocess_prompts, validate_prompts
-from latent_shift.unet import override_num_frames, shift_options
+from latent_shift.unet import override_num_frames, override_padding, shift_options
 
 # Latent pixels that go through the U-Net together, of all frames and both halves of guidance; a clip is never
 # divided. A clip of 16 frames of 1024 x 1024 pixels, or four of 512 x 512, under guidance.
@@ -82,9 +82,7 @@ class VideoPipelineMixin(FolderMixin):
     _upcast_decoding = False  # of the layout: whether a float16 autoencoder may decode in float32
     _warned_of_frames = False
     _block: int | None = None  # frames that pass the U-Net together in the current call; None: all
-    _frame_positions = False  # of the current call
-    # In callbacks: the scheduler's estimate of the clean latents (B*F, C, h, w); the noisy where it has none
-    estimate: Tensor | None = None
+    _frame_positions = _loop = False  # of the current call
 
     @abstractmethod
     def _encode_prompts(
@@ -158,6 +156,7 @@ class VideoPipelineMixin(FolderMixin):
         ip_adapter_image: Any = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
         output_type: str = "pil",
+        loop: bool = False,
         frames_per_block: int | None = None,
         decode_chunk_size: int | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
@@ -193,6 +192,8 @@ class VideoPipelineMixin(FolderMixin):
                 negative_crops_coords_top_left, negative_target_size: as in stock, in SDXL's layout.
             cross_attention_kwargs, clip_skip: as in the stock pipeline.
             output_type: "pil", "np", "pt" or "latent".
+            loop: whether the last frame of a clip precedes its first one, for the shift, the noise and the
+                frame positions. Rolling the noise over frames then rolls the clip.
             frames_per_block: frames of a clip that pass the U-Net together; a longer clip passes in blocks,
                 so that memory does not grow with its length. The result is the same but for rounding. By
                 default all frames of a short clip, and of a longer one as many as the model's own clips have,
@@ -232,6 +233,9 @@ class VideoPipelineMixin(FolderMixin):
             "negative_target_size": negative_target_size,
         })  # fmt: skip
         check_output(output_type, decode_chunk_size, frames_per_block)
+        if loop and frames == 1:
+            raise ValueError("loop=True: one frame is no loop; pass num_frames=2 or more")
+        self._loop = loop
         self._block = self._choose_block(frames_per_block, frames, size)
         self._warn_of_differing_frames(frames)
         # 2. Encode the text once per prompt; negative prompts come first in the batch of guidance
@@ -251,7 +255,7 @@ class VideoPipelineMixin(FolderMixin):
         self._frame_positions = call.frame_position_embedding
         repeats, positions = (frames, self._frame_positions) if self._block is None else (1, False)
         conditioning = repeat_per_frame(
-            stacked, repeats, pixels, frame_positions=positions, size_ids=size_ids
+            stacked, repeats, pixels, frame_positions=positions, loop=loop, size_ids=size_ids
         )
         tensors: dict[str, Any] = {"prompt_embeds": conditioning.text}  # a callback may ask for each by name
         if negative_embeds is not None:
@@ -275,7 +279,9 @@ class VideoPipelineMixin(FolderMixin):
             timesteps=timesteps,
             sigmas=sigmas,
         )
-        draw = partial(draw_noise, shape, generator, call.shared_noise_ratio, call.progressive_noise_alpha)
+        draw = partial(
+            draw_noise, shape, generator, call.shared_noise_ratio, call.progressive_noise_alpha, circular=loop
+        )
         if latents is None and frames > 1:
             latents = draw()
         tensors["latents"] = self._initial_latents(shape, latents, generator, conditioning.text.dtype)
@@ -283,7 +289,11 @@ class VideoPipelineMixin(FolderMixin):
         step_kwargs = self._scheduler_step_kwargs(
             generator, frames, call.eta if frames > 1 else eta or 0.0, draw
         )
-        self._denoise(tensors, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        is_circular = loop and shift_options(self.unet) is not None
+        with override_padding(self.unet, "circular") if is_circular else nullcontext():
+            self._denoise(
+                tensors, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs
+            )
         # 5. Decode a clip or block at a time, or images all at once as the stock pipeline does
         chunk = decode_chunk_size or self._block or (frames if frames > 1 else videos)
         generators = repeat_generator_per_frame(generator, frames)
@@ -371,13 +381,11 @@ class VideoPipelineMixin(FolderMixin):
         for step, timestep in enumerate(self.progress_bar(timesteps)):
             latents = tensors["latents"]
             noise = self._predict(latents, timestep, tensors, frames)
-            stepped = self.scheduler.step(noise, timestep, latents, **step_kwargs(), return_dict=False)
-            latents = stepped[0]
+            latents = self.scheduler.step(noise, timestep, latents, **step_kwargs(), return_dict=False)[0]
             if not torch.isfinite(latents).all():
                 where = f"after step {step + 1} of {self._num_timesteps} (timestep {int(timestep)})"
                 raise NonFiniteError(_non_finite("latents are", where, latents.dtype))
             tensors["latents"] = latents
-            self.estimate = stepped[1] if len(stepped) > 1 and stepped[1].shape == latents.shape else latents
             if callback is not None:
                 shown = {name: tensors.get(name) for name in callback_inputs}
                 guided, before = self.do_classifier_free_guidance, dict(tensors)
@@ -386,7 +394,6 @@ class VideoPipelineMixin(FolderMixin):
                     _end_guidance(tensors, before)
             if self.interrupt:
                 break
-        self.estimate = None
 
     def _predict(self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int) -> Tensor:
         """The guided prediction for latents (B*F, C, h, w), whole clips at a time, few enough for memory."""
@@ -436,10 +443,24 @@ class VideoPipelineMixin(FolderMixin):
             prediction = rescale_noise_cfg(prediction, with_text, guidance_rescale=self.guidance_rescale)
         return prediction
 
+    @torch.no_grad()
+    def decode_in_parts(
+        self, latents: Tensor, generator: Any = None, *, chunk: int = SHORT_CLIP
+    ) -> Iterator[np.ndarray]:
+        """Decode latents (F, C, h, w) of one clip, `chunk` at a time: frames (n, H, W, 3), floats in 0..1.
+
+        generator: for decoders that draw noise. Raises NonFiniteError for NaN or infinite frames.
+        """
+        for part in latents.split(chunk):
+            yield np.asarray(self._decode(part, chunk, "np", generator)[0])
+        self.maybe_free_model_hooks()
+
     def _text_of_frames(self, text: Tensor, num_frames: int, frames: list[int]) -> Tensor:
         """Text (B*len, L, D) of some frames of clips that have the text (B, L, D)."""
         rows = text.repeat_interleave(len(frames), dim=0)
-        return add_frame_positions(rows, num_frames, frames) if self._frame_positions else rows
+        if not self._frame_positions:
+            return rows
+        return add_frame_positions(rows, num_frames, frames, loop=self._loop)
 
     def _decode(
         self, latents: Tensor, chunk: int, output_type: str, generator: Any

@@ -69,12 +69,13 @@ class GenerationRequest(BaseModel):
     )
     height: Side | None = None
     width: Side | None = None
+    loop: Annotated[bool, Field(description="whether the last frame precedes the first one")] = False
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """All that the clips of one network batch have in common."""
         negative = self.negative is not None
-        return self.frames, self.fps, self.steps, self.guidance, self.height, self.width, negative
+        return self.frames, self.fps, self.steps, self.guidance, self.height, self.width, self.loop, negative
 
 
 class SettledRequest(GenerationRequest):
@@ -93,7 +94,8 @@ class SettledRequest(GenerationRequest):
 class RequestDefaults:
     """A model's own values for a request, and the limits of the requests that it can meet.
 
-    height, width: pixels, multiples of `size_multiple`. max_steps: room in the noise schedule. vocabulary:
+    height, width: pixels, multiples of `size_multiple`. max_steps: room in the noise schedule. loops: whether
+    it makes clips that begin again where they end. vocabulary:
     all words that the model knows, in lower case; empty where it is open. untrained_words: as in
     `VideoConfig`: words that no caption of a clip had in its training, single or combined.
     """
@@ -106,6 +108,7 @@ class RequestDefaults:
     width: int
     size_multiple: int
     max_steps: int = MAX_STEPS
+    loops: bool = False
     vocabulary: tuple[str, ...] = ()
     untrained_words: tuple[str, ...] = ()
 
@@ -113,7 +116,7 @@ class RequestDefaults:
         """Fill in what a request leaves open; a settled one comes back unchanged and unchecked.
 
         option: stands before names in messages ("--"). Raises ValueError for a size that is no multiple, more
-        steps than the schedule has, and a prompt without a word that the model knows.
+        steps than the schedule has, a loop that cannot be, and a prompt without a word that the model knows.
         """
         if isinstance(request, SettledRequest):
             return request
@@ -126,6 +129,10 @@ class RequestDefaults:
             raise ValueError(
                 f"{option}steps {steps}: this model's noise schedule has room for {self.max_steps}; use fewer"
             )
+        if request.loop and not self.loops:
+            raise ValueError(f"{option}loop: this model makes no loops; a latent_shift model does")
+        if request.loop and (request.frames or self.frames) == 1:
+            raise ValueError(f"{option}loop: one frame is no loop; ask for 2 frames or more")
         check_known([request.prompt], self.vocabulary)
         names = set(SettledRequest.model_fields)
         own = {name: value for name, value in vars(self).items() if name in names}
@@ -356,6 +363,15 @@ class TextToVideoSystem(ABC):
         To be called from `on_step`. None where the system has no picture of unfinished clips.
         """
         return None
+
+    def stream(
+        self, request: GenerationRequest, on_step: Callable[[int, int], None] | None = None
+    ) -> Iterator[Clips]:
+        """Make one clip and yield its frames in parts (n, H, W, 3), in order, each as soon as it is decoded.
+
+        By default all frames are one part. request, on_step and errors as in `generate`.
+        """
+        yield self.generate([request], on_step)[0]
 
     @abstractmethod
     def reconstruct(self, clips: Clips) -> Clips | None:

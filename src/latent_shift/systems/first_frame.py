@@ -66,6 +66,8 @@ class FirstFrameOptions:
 class FirstFrameAttention:
     """Attention processor: the stock one, with keys and values of a clip's first (and previous) frame."""
 
+    mixes_frames = True  # so that a clip does not pass in blocks of frames
+
     def __init__(self, stock: Any) -> None:
         self.stock, self.num_frames, self.previous_frame = stock, 1, False
 
@@ -90,6 +92,7 @@ class FirstFrame(LatentShift):
     """A loaded image model that makes clips by cross-frame attention; `options` may be set."""
 
     name: ClassVar[str] = "first_frame"
+    loops: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, path: Path, **loaded_with: Any) -> None:
         """Wrap a pipeline loaded from `path`, with the options of its folder.

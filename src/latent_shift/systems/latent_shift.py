@@ -7,7 +7,8 @@ with it. One network makes all frames; no parameter is added to the image model'
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -49,6 +50,7 @@ class LatentShift(TextToVideoSystem):
     """A loaded Latent-Shift model."""
 
     name: ClassVar[str] = "latent_shift"
+    loops: ClassVar[bool] = True  # only the shift lets frames meet
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class LatentShift(TextToVideoSystem):
         """
         path = checkpoints.resolve(path, tokenizer=tokenizer, prediction_type=prediction_type)
         checkpoints.check_loras(loras)
-        return _defaults(path, prediction_type, scheduler)
+        return replace(_defaults(path, prediction_type, scheduler), loops=cls.loops)
 
     @classmethod
     def load(
@@ -137,6 +139,23 @@ class LatentShift(TextToVideoSystem):
         self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None = None
     ) -> Clips:
         """Make one clip a request: uint8 (B, F, H, W, 3). See `TextToVideoSystem.generate`."""
+        with advice_on_memory(len(requests)):
+            return _to_uint8(self._sample(requests, **self._call(requests, on_step), output_type="np"))
+
+    def stream(
+        self, request: GenerationRequest, on_step: Callable[[int, int], None] | None = None
+    ) -> Iterator[Clips]:
+        """Make one clip and yield its frames block by block. See `TextToVideoSystem.stream`."""
+        with advice_on_memory(1):
+            call = self._call([request], on_step)
+            latents = self._sample([request], **call, output_type="latent")[0]
+            for frames in self.pipeline.decode_in_parts(latents, call["generator"]):
+                yield _to_uint8(frames)
+
+    def _call(
+        self, requests: Sequence[GenerationRequest], on_step: Callable[[int, int], None] | None
+    ) -> dict[str, Any]:
+        """Keywords of the pipeline's call for requests, checked, without the type of output."""
         from latent_shift.rng import clip_generator
 
         if not requests:
@@ -147,36 +166,29 @@ class LatentShift(TextToVideoSystem):
 
         def step_ended(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
-                self._under_way = pipeline.estimate, first.frames or self._defaults.frames
+                self._under_way = tensors["latents"], first.frames or self._defaults.frames
                 try:
                     on_step(step + 1, pipeline.num_timesteps)
                 finally:
                     self._under_way = None
             return {}
 
-        with advice_on_memory(len(requests)):
-            clips = self._sample(
-                requests,
-                prompt=[request.prompt for request in requests],
-                negative_prompt=None if first.negative is None else [one.negative or "" for one in requests],
-                num_frames=first.frames,
-                fps=first.fps,
-                height=first.height,
-                width=first.width,
-                num_inference_steps=first.steps,
-                guidance_scale=first.guidance,
-                generator=[clip_generator(request.seed) for request in requests],
-                output_type="np",
-                callback_on_step_end=step_ended,
-            )
-            return (clips * 255).round().astype("uint8")
+        return {
+            "prompt": [request.prompt for request in requests],
+            "negative_prompt": None if first.negative is None else [one.negative or "" for one in requests],
+            "num_frames": first.frames,
+            "fps": first.fps,
+            "height": first.height,
+            "width": first.width,
+            "num_inference_steps": first.steps,
+            "guidance_scale": first.guidance,
+            "loop": first.loop,
+            "generator": [clip_generator(request.seed) for request in requests],
+            "callback_on_step_end": step_ended,
+        }
 
     def preview(self) -> Clips | None:
-        """The middle frame of each clip under way, decoded: uint8 (B, H, W, 3).
-
-        Schedulers that estimate the clean latents at each step give a blurred picture that sharpens, others a
-        noisy one.
-        """
+        """The middle frame of each clip under way, decoded with its noise: uint8 (B, H, W, 3)."""
         from latent_shift.autoencoder import decode_latents, to_uint8
 
         if self._under_way is None:
@@ -231,7 +243,8 @@ class LatentShift(TextToVideoSystem):
 
     @cached_property
     def _defaults(self) -> RequestDefaults:
-        return _defaults(self._path, self._prediction_type, self._scheduler)
+        own = _defaults(self._path, self._prediction_type, self._scheduler)
+        return replace(own, loops=self.loops)
 
     @cached_property
     def _weights(self) -> str:
@@ -245,6 +258,12 @@ class LatentShift(TextToVideoSystem):
     @cached_property
     def _lora_facts(self) -> list[dict[str, Any]]:
         return checkpoints.lora_facts(checkpoints.check_loras(self._loras))
+
+
+def _to_uint8(frames: Any) -> Clips:
+    """Frames from 0 to 1 as numbers from 0 to 255."""
+    clips: Clips = (frames * 255).round().astype("uint8")
+    return clips
 
 
 def _defaults(path: Path, prediction_type: str | None, scheduler: str | None) -> RequestDefaults:

@@ -72,6 +72,7 @@ class TemporalUNet(LatentShift):
     """
 
     Layers: ClassVar[type[LayerSettings]]
+    loops: ClassVar[bool] = False
     base_is_trained: ClassVar[bool] = True  # on clips, with the layers
 
     def __init__(self, pipeline: Any, path: Path, **loaded_with: Any) -> None:

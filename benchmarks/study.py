@@ -12,6 +12,12 @@ import time
 from itertools import product
 from pathlib import Path
 
+from latent_shift.io import write_text
+from latent_shift.media import write_clip
+from latent_shift.moving_shapes.captions import caption
+from latent_shift.moving_shapes.constants import FPS
+from latent_shift.moving_shapes.protocol import SUBSETS
+from latent_shift.moving_shapes.render import render
 from latent_shift.study.analysis import compare
 from latent_shift.study.design import DesignOptions, Question, Source, Study, all_pairs, draw_queue
 from latent_shift.study.power import power
@@ -70,6 +76,16 @@ def coverage(studies: int) -> None:
         )
 
 
+def real_clips(folder: Path, count: int) -> None:
+    """Write prompts.txt and the folder `real` of rendered clips, all prompts different."""
+    scenes = {caption(scene): scene for scene in SUBSETS["level-1-seen"].scenes(2 * count)}
+    texts = list(scenes)[:count]
+    write_text(folder / "prompts.txt", "".join(f"{text}\n" for text in texts))
+    for number, text in enumerate(texts):
+        clip = render([scenes[text]])[0]
+        write_clip(folder / "real" / f"{number:03}.mp4", clip, FPS, {"prompt": text}, overwrite=True)
+
+
 def demonstrate(folder: Path, share: float, seed: int) -> None:
     """Answer a study by simulated raters: one careless, one who leaves, one who always prefers the left."""
     clock = Clock(time.time() - 6 * 3600)
@@ -87,6 +103,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("coverage")
     one.add_argument("--studies", type=int, default=200)
+    clips = commands.add_parser("clips")
+    clips.add_argument("folder", type=Path)
+    clips.add_argument("--prompts", type=int, default=24)
     two = commands.add_parser("rate")
     two.add_argument("folder", type=Path)
     two.add_argument("--share", type=float, default=0.7, help="of votes for the earlier of two sources")
@@ -94,6 +113,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "coverage":
         coverage(given.studies)
+    elif given.command == "clips":
+        real_clips(given.folder, given.prompts)
     else:
         demonstrate(given.folder, given.share, given.seed)
 

@@ -254,6 +254,9 @@ async def _in_detail(address, store):
         assert wide <= 360
         assert (await _axe(still.page)) == []
 
+        await still.page.goto(f"{address}/join/{store.invitation()}")
+        await still.page.wait_for_selector("#consent:not([hidden])")
+        assert (await _axe(still.page)) == []
         nobody = await still.context.new_page()
         await nobody.goto(f"{address}/r/nobody")
         await nobody.wait_for_selector("#problem:not([hidden])")

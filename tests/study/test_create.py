@@ -152,6 +152,14 @@ MISTAKES = {
         ],
         "two clips of the prompt 'one red dot rises', one-red-dot-rises-2.mp4 and one-red-dot-rises.mp4",
     ),
+    "one name for two prompts": (
+        lambda s, t: [s["zebra"], make_folder(t / "a", 9, ["one red dot rises"])],
+        "its name fits 2 prompts, which begin with the same words",
+    ),
+    "too slow": (
+        lambda s, t: [s["zebra"], make_folder(t / "a", 9, fps=4)],
+        "has 4 frames a second, 16 are requested",
+    ),
     "no such model": (lambda s, t: [s["zebra"], "nowhere/at-all/x"], "nowhere/at-all/x"),
     "empty": (lambda s, t: [s["zebra"], (t / "none", (t / "none").mkdir())[0]], "is empty of clips"),
 }
@@ -162,8 +170,12 @@ def test_mistakes_leave_nothing_behind(mistake, sources, tmp_path):
     given, message = MISTAKES[mistake]
     named = given(sources, tmp_path)
     there = set(tmp_path.iterdir())
+    prompts = (
+        [*PROMPTS, {"prompt": "one red, dot: rises"}] if mistake == "one name for two prompts" else PROMPTS
+    )
+    read = ReadOptions(4, FPS) if mistake == "too slow" else ReadOptions()
     with pytest.raises(ValueError, match=re.escape(message.format(**sources))):
-        create(tmp_path / "study", *named)
+        create(tmp_path / "study", *named, prompts=prompts, read=read)
     assert set(tmp_path.iterdir()) == there
 
 

@@ -56,6 +56,7 @@ def test_every_pair_gets_its_raters_and_none_rates_a_pair_twice(store, clock):
     progress = store.progress()
     assert (progress.whole, progress.wanted, progress.out) == (24, 24, 0)
     assert all(store.current(token) is None for token in tokens)
+    assert begin(store)[1] is None  # who comes now has nothing to practise for
 
 
 def test_repeats_swap_sides_and_catch_pairs_have_right_answers(store, clock):

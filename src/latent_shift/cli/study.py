@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from latent_shift.study.design import Study
 
 MAX_RATERS = 1000
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EVERYWHERE = ("0.0.0.0", "::")
 
 app = typer.Typer(
@@ -85,7 +84,7 @@ def create(
     check_folder(output)
     prompts = read_prompts(prompt_file)
     check_prompts(prompts)
-    text = CONSENT if consent is None else " ".join(read_text(consent)[0].split())
+    text = CONSENT if consent is None else read_text(consent)[0].strip()
     if not text or not title.strip():
         raise ValueError(f"{'--title' if text else consent}: is empty")
     options = DesignOptions(
@@ -154,15 +153,15 @@ def serve(
     from latent_shift.server.security import LOOPBACK, Security
     from latent_shift.study.app import create_app
 
-    own = [host] if host not in (*_LOOPBACK, *_EVERYWHERE) else []
-    hosts = tuple(name.lower() for name in (*LOOPBACK, *own, *(allowed_hosts or [])))
+    shown = f"[{host}]" if ":" in host else host
     if host in _EVERYWHERE and not allowed_hosts:
         raise ValueError(f"--host {host}: say by which name raters call this machine: --allowed-host NAME")
+    names = [*(allowed_hosts or []), *([] if host in _EVERYWHERE else [shown])]
+    hosts = tuple({name.lower() for name in (*LOOPBACK, *names)})
     application = create_app(folder, Security(hosts=hosts, body_bytes=10_000), open_to_all=links is None)
     with only_process_in(folder, "serves"), listening(host, port) as listener:
         store = application.state.store
-        name = (allowed_hosts or own or ["127.0.0.1"])[0]
-        address = f"http://{name}:{listener.getsockname()[1]}"
+        address = f"http://{names[0]}:{listener.getsockname()[1]}"
         if links is None:
             print(f"{address}/join/{store.invitation()}", flush=True)
         else:

@@ -83,6 +83,8 @@ class VideoPipelineMixin(FolderMixin):
     _warned_of_frames = False
     _block: int | None = None  # frames that pass the U-Net together in the current call; None: all
     _frame_positions = _loop = False  # of the current call
+    # In callbacks: the scheduler's estimate of the clean latents (B*F, C, h, w); the noisy where it has none
+    estimate: Tensor | None = None
 
     @abstractmethod
     def _encode_prompts(
@@ -381,11 +383,13 @@ class VideoPipelineMixin(FolderMixin):
         for step, timestep in enumerate(self.progress_bar(timesteps)):
             latents = tensors["latents"]
             noise = self._predict(latents, timestep, tensors, frames)
-            latents = self.scheduler.step(noise, timestep, latents, **step_kwargs(), return_dict=False)[0]
+            stepped = self.scheduler.step(noise, timestep, latents, **step_kwargs(), return_dict=False)
+            latents = stepped[0]
             if not torch.isfinite(latents).all():
                 where = f"after step {step + 1} of {self._num_timesteps} (timestep {int(timestep)})"
                 raise NonFiniteError(_non_finite("latents are", where, latents.dtype))
             tensors["latents"] = latents
+            self.estimate = stepped[1] if len(stepped) > 1 and stepped[1].shape == latents.shape else latents
             if callback is not None:
                 shown = {name: tensors.get(name) for name in callback_inputs}
                 guided, before = self.do_classifier_free_guidance, dict(tensors)
@@ -394,6 +398,7 @@ class VideoPipelineMixin(FolderMixin):
                     _end_guidance(tensors, before)
             if self.interrupt:
                 break
+        self.estimate = None
 
     def _predict(self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int) -> Tensor:
         """The guided prediction for latents (B*F, C, h, w), whole clips at a time, few enough for memory."""

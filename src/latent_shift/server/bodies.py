@@ -160,9 +160,10 @@ async def read_fields(request: Request) -> tuple[Mapping[str, Any], bool]:
         fields: dict[str, Any] = {}
         async with request.form(max_files=4, max_fields=100) as form:
             for name, value in form.multi_items():
-                if name in fields:
-                    raise ApiError(400, "invalid_request", f"{name}: is given twice", param=name)
-                fields[name] = value.filename if isinstance(value, UploadFile) else value
+                text = value.filename if isinstance(value, UploadFile) else value
+                fields[name] = (
+                    [fields[name], text] if name in fields else text
+                )  # a list is no value of a field
     elif kind == "application/json" or kind.endswith("+json"):
         try:
             fields = json.loads(await request.body())

@@ -187,9 +187,9 @@ class Service:
         return job
 
 
-def not_found(id: str) -> ApiError:
-    """The answer for an id that names no video of the caller."""
-    return ApiError(404, "video_not_found", f"video {id!r}: there is none", param="video_id")
+def not_found(id: str, param: str = "video_id") -> ApiError:
+    """The answer for an id that names no video of the caller; param: where it was given."""
+    return ApiError(404, "video_not_found", f"video {id!r}: there is none", param=param)
 
 
 def body_hash(fields: Mapping[str, Any]) -> str:

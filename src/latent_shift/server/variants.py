@@ -52,13 +52,13 @@ def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None)
             path = files.path(job.file)
         elif format == ("mp4" if is_image else "png"):
             have = "an image: png, webp or gif" if is_image else "a clip: mp4, webp or gif"
-            raise ApiError(400, "invalid_format", f"format {format}: this is {have}", param="format")
+            raise ApiError(404, "invalid_format", f"format {format}: this is {have}", param="format")
         else:
             path = files.derived(job, f"copy.{format}", _copy)
     except FileNotFoundError as error:
         raise gone from error
     except ValueError as error:  # the rate is beyond a gif's
-        raise ApiError(400, "invalid_format", str(error).partition(": ")[2], param="format") from error
+        raise ApiError(404, "invalid_format", str(error).partition(": ")[2], param="format") from error
     name = f"{slug(job.request['prompt'])}-{job.request['seed']}{path.suffix}"
     return ClipResponse(path, media_type=TYPES[path.suffix], filename=name, content_disposition_type="inline")
 

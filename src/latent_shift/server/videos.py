@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from latent_shift.server.bodies import (
     FORMS,
@@ -34,7 +35,8 @@ from latent_shift.server.variants import TYPES, Format, Variant, content
 _LOOK_EVERY = 0.1  # seconds between two looks of a request that waits
 _COMMENT_EVERY = 100  # looks, after which a silent stream of events shows that it lives
 Id = Annotated[str, Path(pattern="^video_[0-9a-f]{32}$", description="id of a video")]
-Strict = Annotated[bool, Query(description="refuse fields that are not known")]
+# Not in the document: it makes the same body valid or not.
+Strict = Annotated[bool, Query(include_in_schema=False)]
 IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=255, description="a repeat with this key returns the same video"),
@@ -143,9 +145,7 @@ def video_routes(service: Service) -> APIRouter:
         if after is not None:
             last = store.get(after, owner)
             if last is None:
-                raise ApiError(
-                    400, "invalid_request", f"after {after!r}: there is no such video", param="after"
-                )
+                raise not_found(after, "after")
         jobs, more = store.page(owner, after=last, limit=limit, newest_first=order == "desc")
         positions = store.positions()
         data = [video(service, job, positions) for job in jobs]
@@ -170,6 +170,9 @@ def video_routes(service: Service) -> APIRouter:
             return Settings(settings=await run_in_threadpool(settings_of, held))
         except UnreadableError as error:
             raise ApiError(400, "unreadable_file", str(error), param="file") from error
+
+    for path in ("/sync", "/inspect"):  # of other methods these are no ids of videos
+        router.add_api_route(path, _post_only, methods=["GET", "DELETE"], include_in_schema=False)
 
     @router.get("/{video_id}", operation_id="retrieve_video")
     def retrieve(video_id: Id, request: Request, response: Response) -> Video:
@@ -242,6 +245,10 @@ def video_routes(service: Service) -> APIRouter:
     return router
 
 
+async def _post_only() -> JSONResponse:
+    raise HTTPException(405, "send it by POST", {"Allow": "POST"})
+
+
 async def _unsupported() -> JSONResponse:
     raise ApiError(400, "unsupported", "these models make clips from text only")
 
@@ -294,8 +301,18 @@ _FILE = {
 def _request_body(model: type[Any]) -> dict[str, Any]:
     """A body of any of the three kinds, for the document."""
     schema = model.model_json_schema()
-    content = {kind: {"schema": schema} for kind in ("application/json", *FORMS)}
+    forms = {**schema, "properties": {name: _no_null(one) for name, one in schema["properties"].items()}}
+    content = {"application/json": {"schema": schema}, **{kind: {"schema": forms} for kind in FORMS}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _no_null(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field of a form, which can leave a value out and knows no null."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+    others = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
+    if not kinds:
+        return field
+    return {**others, **kinds[0]} if len(kinds) == 1 else {**others, "anyOf": kinds}
 
 
 def _media(answers: dict[int, str]) -> dict[int | str, dict[str, Any]]:

@@ -184,7 +184,7 @@ def judge_rater(study: Study, rater: RaterFacts, answers: Sequence[Answer]) -> R
     own = [answer for answer in answers if answer.rater == rater.number]
     catches = [answer for answer in own if answer.kind == "catch"]
     right = sum(bool(answer.right) for answer in catches)
-    rated = [answer for answer in own if answer.kind in ("pair", "repeat") and answer.choice != "none"]
+    rated = [one for one in own if one.kind in ("pair", "repeat") and one.live and one.choice != "none"]
     left = sum(answer.choice == "left" for answer in rated)
     same, repeats = _repeats(own)
     reasons = []

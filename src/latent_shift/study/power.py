@@ -50,4 +50,4 @@ def power(share: float, prompts: int, raters_per_pair: int, pairs_per_rater: int
         return 0.0
     reach = stats.t.ppf(0.975, clusters - 1)
     away = abs(share - 0.5) / error
-    return float(stats.norm.sf(reach - away) + stats.norm.cdf(-reach - away))
+    return float(stats.nct.sf(reach, clusters - 1, away) + stats.nct.cdf(-reach, clusters - 1, away))

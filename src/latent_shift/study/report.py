@@ -31,7 +31,9 @@ def tables(results: Results) -> list[Table]:
         _raters(results),
     ]
     if results.all_raters is not None:
-        found.insert(1, _comparisons("Preferences with excluded raters", results, results.all_raters))
+        found.insert(
+            1, _comparisons("Preferences with excluded raters", results, results.all_raters, explained=False)
+        )
     return found
 
 
@@ -131,7 +133,7 @@ def _finding(results: Results, one: Comparison) -> str:
     )
 
 
-def _comparisons(title: str, results: Results, figures: Figures) -> Table:
+def _comparisons(title: str, results: Results, figures: Figures, *, explained: bool = True) -> Table:
     headers = (
         "question", "sources", "votes", "share of the first", "prompts won", "ties", "share of prompts",
         "exact test", "different", "agreement",
@@ -160,13 +162,16 @@ def _comparisons(title: str, results: Results, figures: Figures) -> Table:
         " binomial, two-sided, over these prompts, for these raters",
         "agreement: Krippendorff's alpha, 1 where raters agree, 0 where they agree as by chance",
     ]
-    return Table(headers, rows, title, notes=notes)
+    return Table(headers, rows, title, notes=notes if explained else ())
 
 
 def _strengths(results: Results) -> Table:
+    questions = list(results.questions)
     rows = [
         [one.question, one.source, _number(one.strength)]
-        for one in sorted(results.included.strengths, key=lambda one: (one.question, -one.strength.value))
+        for one in sorted(
+            results.included.strengths, key=lambda one: (questions.index(one.question), -one.strength.value)
+        )
     ]
     notes = ["natural logarithms, 0 on average: 1 more is 73 % of the votes; 95 % intervals as above"]
     return Table(("question", "source", "strength"), rows, "Bradley-Terry strengths", notes=notes)

@@ -148,24 +148,29 @@ class Progress:
 
 
 def connect(file: Path) -> Engine:
-    """Return an engine of which every transaction is `BEGIN IMMEDIATE` and on the disk when it ends."""
+    """Return an engine of which all transactions are on the disk when they end.
+
+    They take the lock for writing at once; those of `reading(engine)` wait for nobody.
+    """
     engine = create_engine(f"sqlite:///{file}")
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
 
 
+def reading(engine: Engine) -> Connection:
+    """Return a connection that only reads."""
+    return engine.connect().execution_options(only_reads=True)
+
+
 def _prepare(connection: Any, _: Any) -> None:
     """Set up a connection: transactions are begun by `_begin`, and nothing else begins one."""
     connection.isolation_level = None
-    for setting in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        f"busy_timeout={BUSY_SECONDS}000",
-    ):
+    waiting = f"busy_timeout={1000 * BUSY_SECONDS}"
+    for setting in (waiting, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get("only_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.data.caption_io import CaptionFiles, caption_lines, read_text
-from latent_shift.evaluation.clip_files import Frames, list_clips
+from latent_shift.evaluation.clip_files import ClipReadOptions, Frames, list_clips, read_frames
 from latent_shift.io import list_files, warn
-from latent_shift.media import open_clip, read_clip, read_settings
+from latent_shift.media import probe, read_clip, read_settings
 from latent_shift.systems.base import SYSTEM_FILE, GenerationRequest, SettledRequest
 
 MODEL_FILES = (SYSTEM_FILE, "model_index.json")  # a folder with one of them is a model
@@ -102,13 +102,10 @@ class Folder:
 
     def _clip(self, prompt: int, file: Path) -> SourceClip:
         wanted, rate = self._read.frames, self._read.fps
-        if rate is not None and wanted is not None:
-            with open_clip(file) as clip:
-                frames = clip.frames([number / rate for number in range(wanted)])
-            return SourceClip(prompt, frames, rate, str(file))
-        frames, fps = read_clip(file, max_frames=wanted)
-        if wanted is not None and len(frames) < wanted:
-            raise ValueError(f"{file}: has {len(frames)} frames, --frames {wanted} are asked for")
+        if wanted is None:
+            frames, fps = read_clip(file)
+        else:
+            frames, fps = read_frames(file, ClipReadOptions(wanted, rate)), rate or probe(file).fps
         return SourceClip(prompt, frames, fps, str(file))
 
 

@@ -62,7 +62,7 @@ class StudyStore:
             raise ValueError(f"{file}: is missing; a study's folder is kept whole")
         store = cls(study, file, clock)
         try:
-            with store._engine.connect() as connection:
+            with schema.reading(store._engine) as connection:
                 known = connection.execute(select(_facts.c.value).where(_facts.c.name == "study")).scalar()
         except DatabaseError as error:
             raise ValueError(f"{file}: is no store of answers, or is damaged: {error.orig}") from error
@@ -110,7 +110,7 @@ class StudyStore:
 
     def consented(self, token: str) -> bool:
         """Return whether a rater agreed. Raises UnknownError."""
-        with self._engine.connect() as connection:
+        with schema.reading(self._engine) as connection:
             number = self._number(connection, token)
             query = select(_raters.c.consented).where(_raters.c.number == number)
             return connection.execute(query).scalar() is not None
@@ -142,6 +142,8 @@ class StudyStore:
             for place, item in enumerate(session):
                 if place in taken:
                     continue
+                if item.kind == "training" and self._free_trial(connection, live) is None:
+                    return None  # nobody practises for nothing
                 new = self._next(connection, rater, place, item, now, live)
                 if new is not None:
                     connection.execute(insert(_showings).values(new))
@@ -211,7 +213,7 @@ class StudyStore:
 
     def clip(self, token: str, showing: str, left: bool) -> str:
         """Return the id of a showing's clip. Raises UnknownError unless it was given to this rater."""
-        with self._engine.connect() as connection:
+        with schema.reading(self._engine) as connection:
             rater = self._number(connection, token)
             query = select(_showings).where(_showings.c.id == showing, _showings.c.rater == rater)
             row = connection.execute(query).mappings().one_or_none()
@@ -236,7 +238,7 @@ class StudyStore:
         join = _answers.join(_showings, _answers.c.showing == _showings.c.id)
         query = select(_showings, _answers).select_from(join)
         query = query.order_by(_showings.c.rater, _showings.c.place, _showings.c.given, _answers.c.answered)
-        with self._engine.connect() as connection:
+        with schema.reading(self._engine) as connection:
             rows = list(connection.execute(query).mappings())
         return [self._as_answer(row) for row in rows]
 
@@ -245,7 +247,7 @@ class StudyStore:
         whole = func.count(_showings.c.completed)
         join = _raters.outerjoin(_showings, _showings.c.rater == _raters.c.number)
         query = select(_raters, whole.label("done")).select_from(join).group_by(_raters.c.number)
-        with self._engine.connect() as connection:
+        with schema.reading(self._engine) as connection:
             rows = list(connection.execute(query.order_by(_raters.c.number)).mappings())
         return [
             RaterFacts(
@@ -263,7 +265,7 @@ class StudyStore:
         now = self.clock()
         given = select(func.count()).select_from(_showings)
         live = given.where(_showings.c.trial.is_not(None), ~_showings.c.released)
-        with self._engine.connect() as connection:
+        with schema.reading(self._engine) as connection:
             whole = connection.execute(live.where(_showings.c.completed.is_not(None))).scalar_one()
             is_out = (_showings.c.completed.is_(None), _showings.c.lease_until >= now)
             out = connection.execute(live.where(*is_out)).scalar_one()

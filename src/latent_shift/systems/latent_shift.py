@@ -166,7 +166,7 @@ class LatentShift(TextToVideoSystem):
 
         def step_ended(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
-                self._under_way = tensors["latents"], first.frames or self._defaults.frames
+                self._under_way = pipeline.estimate, first.frames or self._defaults.frames
                 try:
                     on_step(step + 1, pipeline.num_timesteps)
                 finally:
@@ -188,7 +188,11 @@ class LatentShift(TextToVideoSystem):
         }
 
     def preview(self) -> Clips | None:
-        """The middle frame of each clip under way, decoded with its noise: uint8 (B, H, W, 3)."""
+        """The middle frame of each clip under way, decoded: uint8 (B, H, W, 3).
+
+        Schedulers that estimate the clean latents at each step give a blurred picture that sharpens, others a
+        noisy one.
+        """
         from latent_shift.autoencoder import decode_latents, to_uint8
 
         if self._under_way is None:

@@ -1,0 +1,23 @@
+// A video's settings as a line of the command `latent-shift generate`, for a POSIX shell.
+
+const quoted = (text) => (/^[\w.,:=/+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+
+export function command(video) {
+  const [width, height] = video.size.split("x");
+  const options = {
+    model: video.model,
+    seed: video.seed,
+    frames: video.num_frames,
+    fps: video.fps,
+    steps: video.num_inference_steps,
+    guidance: video.guidance_scale,
+    width,
+    height,
+    ...(video.negative_prompt === null ? {} : { negative: video.negative_prompt }),
+  };
+  const words = Object.entries(options).map(([name, value]) => `--${name} ${quoted(String(value))}`);
+  const prompt = video.prompt.startsWith("-") ? `-- ${quoted(video.prompt)}` : quoted(video.prompt);
+  return video.prompt.startsWith("-")
+    ? `latent-shift generate ${words.join(" ")} ${prompt}`
+    : `latent-shift generate ${prompt} ${words.join(" ")}`;
+}

@@ -8,9 +8,23 @@ python benchmarks/study.py rate DIR              # let simulated raters answer a
 from __future__ import annotations
 
 import argparse
+import random
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
 import time
+from collections import Counter
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from numpy.typing import NDArray
+from scipy import stats
 
 from latent_shift.io import write_text
 from latent_shift.media import write_clip
@@ -24,6 +38,7 @@ from latent_shift.study.power import power
 from latent_shift.study.simulation import Clock, Preference, rate, simulated_votes
 from latent_shift.study.store import StudyStore
 
+PROGRAM = (sys.executable, "-c", "from latent_shift.cli.main import main; main()")
 DESIGNS = ((300, 5, 30), (100, 5, 20), (40, 3, 12))  # prompts, raters a pair, pairs a rater
 PREFERENCES = (
     Preference(0.5),
@@ -76,6 +91,97 @@ def coverage(studies: int) -> None:
         )
 
 
+def intervals(studies: int) -> None:
+    """Print how often studies without a difference are called different, by ways to the variance.
+
+    Variances of a mean over clusters in closed form, which the bootstrap comes to.
+    """
+    ways = ("prompts", "raters", "both, not below one", "both, not below answers", "both redrawn at once")
+    print(f"| prompts | raters | pairs a rater | correlation of a rater | {' | '.join(ways)} |")
+    print("|---|---|---|---|" + "---|" * len(ways))
+    for (prompts, raters, pairs), same_rater in product((*DESIGNS, (20, 5, 20)), (0.0, 0.01, 0.05)):
+        study, rng = design(prompts, raters, pairs), np.random.default_rng(0)
+        mean, of_prompts, of_raters = Preference(0.5, same_rater=same_rater).deviations()
+        by_prompt = np.array([trial.pair for trial in study.queue])
+        by_rater = np.arange(len(by_prompt)) // pairs
+        count = by_rater[-1] + 1
+        liked = mean + of_prompts * rng.normal(size=(studies, prompts))[:, by_prompt]
+        liked += of_raters * rng.normal(size=(studies, count))[:, by_rater]
+        votes = (liked + rng.normal(size=liked.shape) > 0).astype(float)
+        away = votes - votes.mean(1, keepdims=True)
+
+        def variance(groups: NDArray[np.int64], away: NDArray[np.float64] = away) -> NDArray[np.float64]:
+            members = np.eye(groups.max() + 1)[groups]
+            return ((away @ members) ** 2).sum(1) / away.shape[1] ** 2
+
+        prompt, rater = variance(by_prompt), variance(by_rater)
+        answer = (away**2).sum(1) / away.shape[1] ** 2
+        both = prompt + rater - answer
+        tried = (prompt, rater, np.maximum(both, np.maximum(prompt, rater)), np.maximum(both, answer),
+                 prompt + rater + answer)  # fmt: skip
+        reach = stats.t.ppf(0.975, min(prompts, count) - 1)
+        called = [np.mean(np.abs(votes.mean(1) - 0.5) > reach * np.sqrt(one)) for one in tried]
+        shares = " | ".join(f"{100 * one:.1f} %" for one in called)
+        print(f"| {prompts} | {raters} | {pairs} | {same_rater} | {shares} |", flush=True)
+
+
+def kill(folder: Path, times: int) -> None:
+    """Serve a study, kill the server again and again while four raters answer, and count."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address, heard, over = f"http://127.0.0.1:{port}", [], threading.Event()
+
+    def start() -> subprocess.Popen[bytes]:
+        arguments = ["study", "serve", str(folder), "--port", str(port)]
+        return subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def call(path: str, body: dict[str, Any] | None = None) -> requests.Response | None:
+        while not over.is_set():
+            with suppress(requests.RequestException):
+                if body is None:
+                    return requests.get(address + path, timeout=10)
+                return requests.post(address + path, json=body, timeout=10)
+            time.sleep(0.05)
+        return None
+
+    def rater(invitation: str, number: int) -> None:
+        while (joined := call("/api/join", {"invitation": invitation})) is not None:
+            path = f"/api/r/{joined.json()['token']}"
+            while (state := call(path)) is not None and (pair := state.json()["pair"]) is not None:
+                body = {"showing": pair["showing"], "question": pair["question"]["id"], "choice": "left"}
+                answer = call(f"{path}/answers", body)
+                if answer is not None and answer.status_code == 200:
+                    heard.append((body["showing"], body["question"]))
+
+    store = StudyStore.open(folder)
+    threads = [threading.Thread(target=rater, args=(store.invitation(), number)) for number in range(4)]
+    process, rng = start(), random.Random(0)
+    for thread in threads:
+        thread.start()
+    for _ in range(times):
+        before = len(heard)
+        while len(heard) < before + 3 and store.progress().whole < store.progress().wanted:
+            time.sleep(0.05)
+        time.sleep(0.3 * rng.random())
+        process.kill()
+        process.wait()
+        process = start()
+    over.set()
+    for thread in threads:
+        thread.join()
+    process.kill()
+    with sqlite3.connect(folder / "answers.sqlite") as database:
+        stored = Counter(database.execute("SELECT showing, question FROM answers").fetchall())
+    lost = [one for one in set(heard) if one not in stored]
+    pairs = Counter((one.pair, one.question) for one in store.answers() if one.kind == "pair" and one.live)
+    most = max(pairs.values(), default=0)
+    print(
+        f"{times} kills, {len(set(heard))} answers acknowledged: {len(lost)} lost, {max(stored.values()) - 1}"
+        f" doubled, most answers of a pair {most} of {store.study.options.raters_per_pair}"
+    )
+    store.close()
+
+
 def real_clips(folder: Path, count: int) -> None:
     """Write prompts.txt and the folder `real` of rendered clips, all prompts different."""
     scenes = {caption(scene): scene for scene in SUBSETS["level-1-seen"].scenes(2 * count)}
@@ -103,6 +209,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("coverage")
     one.add_argument("--studies", type=int, default=200)
+    variances = commands.add_parser("intervals")
+    variances.add_argument("--studies", type=int, default=4000)
+    killed = commands.add_parser("kill")
+    killed.add_argument("folder", type=Path)
+    killed.add_argument("--times", type=int, default=20)
     clips = commands.add_parser("clips")
     clips.add_argument("folder", type=Path)
     clips.add_argument("--prompts", type=int, default=24)
@@ -113,6 +224,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "coverage":
         coverage(given.studies)
+    elif given.command == "intervals":
+        intervals(given.studies)
+    elif given.command == "kill":
+        kill(given.folder, given.times)
     elif given.command == "clips":
         real_clips(given.folder, given.prompts)
     else:

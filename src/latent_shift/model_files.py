@@ -29,6 +29,7 @@ SCHEDULER_CLASSES = (
     "UniPCMultistepScheduler",
 )  # fmt: skip
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
+_TEXT_PARTS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 _TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 _STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
@@ -49,9 +50,8 @@ def check_model(folder: Path, given: Collection[str] = (), variant: str | None =
     if needed <= parts:
         check_parts(folder)
     for part in (part for part in _WEIGHTED if part in parts):
-        library, kind = index[part]
         if opened_files(folder / part, variant):
-            check_weights(folder / part, library, kind, variant)
+            check_weights(folder / part, *library_and_class(folder, index, part), variant)
 
 
 def check_parts(folder: Path) -> None:
@@ -59,11 +59,13 @@ def check_parts(folder: Path) -> None:
     index = read_json_mapping(folder / INDEX)
     is_xl = "text_encoder_2" in index
     texts = []
-    for part in ("text_encoder", "text_encoder_2")[: 1 + is_xl]:
-        kind = index[part][-1]
+    for part, tokenizer in list(_TEXT_PARTS.items())[: 1 + is_xl]:
+        _, kind = library_and_class(folder, index, part)
         if kind not in _TEXT_ENCODERS:
             raise ValueError(f"{folder}: its {part} is a {kind}; expected {' or '.join(_TEXT_ENCODERS)}")
         texts.append(read_json_mapping(folder / part / "config.json"))
+        if (folder / tokenizer).is_dir():
+            _check_tokenizer(folder / tokenizer, texts[-1])
     vae = read_json_mapping(folder / "vae" / "config.json")
     problem = _unet_problem(read_json_mapping(folder / "unet" / "config.json"), vae, texts)
     if problem is not None:
@@ -71,6 +73,39 @@ def check_parts(folder: Path) -> None:
     file = folder / "scheduler" / "scheduler_config.json"
     if problem := scheduler_problem(read_json_mapping(file)):
         raise ValueError(f"{file}: {problem}")
+
+
+def library_and_class(folder: Path, index: dict[str, Any], part: str) -> tuple[str, str]:
+    """Library and class of a part, by the folder's index. Raises ValueError for anything else."""
+    entry = index.get(part)
+    if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(one, str) for one in entry):
+        raise ValueError(f"{folder / INDEX}: {part} is {entry!r}; expected its library and class")
+    return entry[0], entry[1]
+
+
+def _check_tokenizer(part: Path, text: dict[str, Any]) -> None:
+    """Raise ValueError where a tokenizer has no words, or more of them than its text encoder reads."""
+    whole, words = part / "tokenizer.json", part / "vocab.json"
+    if not whole.is_file() and not words.is_file():
+        raise ValueError(
+            f"{part}: has neither tokenizer.json nor vocab.json, and so no words; fetch it again"
+        )
+    content = read_json_mapping(whole if whole.is_file() else words)
+    vocabulary = (content.get("model") or {}).get("vocab") if whole.is_file() else content
+    if not isinstance(vocabulary, dict) or not all(isinstance(one, int) for one in vocabulary.values()):
+        raise ValueError(f"{whole if whole.is_file() else words}: has no numbered words; fetch it again")
+    last, known = max(vocabulary.values(), default=-1), text.get("vocab_size", 49408)
+    if not 0 <= last < known:
+        raise ValueError(
+            f"{part}: its words have numbers up to {last}, the text encoder knows {known} of them"
+        )
+    file = part / "tokenizer_config.json"
+    length, positions = (
+        read_json_mapping(file).get("model_max_length"),
+        text.get("max_position_embeddings", 77),
+    )
+    if not isinstance(length, int) or not 1 < length <= positions:
+        raise ValueError(f"{file}: model_max_length is {length}; expected the text encoder's {positions}")
 
 
 def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[str, Any]]) -> str | None:
@@ -133,20 +168,24 @@ def is_flow_matching(config: Mapping[str, Any]) -> bool:
 
 
 def check_weights(part: Path, library: str, kind: str, variant: str | None = None) -> None:
-    """Raise ValueError, naming file and weight, where a part's files lack weights or hold whole numbers.
+    """Raise ValueError, naming file and weight, where weights are missing, whole numbers or of another shape.
 
     part: folder with `config.json` and safetensors files. library, kind: of its class, as in the index.
     variant: of the files.
     """
-    held: dict[str, str] = {}
+    dtypes: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     files = opened_files(part, variant)
     for file in files:
-        held |= read_safetensors_header(file).dtypes
-    try:
-        expected = _parameter_names(part, library, kind)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{part}: cannot be loaded: {one_line(error)}") from error
-    names = {_canonical(key): key for key in held}
+        header = read_safetensors_header(file)
+        dtypes, shapes = dtypes | header.dtypes, shapes | header.shapes
+    for listing in part.glob("*.safetensors.index.json"):
+        pieces = read_json_mapping(listing).get("weight_map")
+        lost = sorted({part / name for name in pieces.values()} - set(files)) if pieces else []
+        if lost and part / listing.name.removesuffix(".index.json") not in files:
+            raise ValueError(f"{lost[0]}: is missing, one of the pieces that {listing.name} lists")
+    expected = _parameter_shapes(part, library, kind)
+    names = {_canonical(key): key for key in dtypes}
     where = files[0] if len(files) == 1 else part
     missing = [key for key in expected if _canonical(key) not in names]
     if missing:
@@ -154,16 +193,24 @@ def check_weights(part: Path, library: str, kind: str, variant: str | None = Non
             f"{where}: lacks {len(missing)} of the {len(expected)} weights of a {kind},"
             f" the first {missing[0]}; fetch or save it again"
         )
-    check_floats(where, {names[_canonical(key)]: held[names[_canonical(key)]] for key in expected})
+    for key, shape in expected.items():
+        held = shapes[names[_canonical(key)]]
+        if [side for side in held if side != 1] != [side for side in shape if side != 1]:
+            raise ValueError(
+                f"{where}: its {key} is of shape {held}, by {part / 'config.json'} it is {shape}"
+            )
+    check_floats(where, {names[_canonical(key)]: dtypes[names[_canonical(key)]] for key in expected})
 
 
 def check_floats(file: Path, dtypes: dict[str, str]) -> None:
     """Raise ValueError for weights, by key, of a type that is no floating-point one."""
-    whole = [key for key, dtype in dtypes.items() if "F" not in dtype]
-    if whole:
+    other = [key for key, dtype in dtypes.items() if "F" not in dtype]
+    if other:
+        kind = dtypes[other[0]]
+        what = "whole numbers without their scales, " if kind[0] in "IU" else ""
         raise ValueError(
-            f"{file}: {len(whole)} of its {len(dtypes)} weights are {dtypes[whole[0]]}, whole numbers without"
-            f" their scales, the first {whole[0]}; expected floating-point numbers"
+            f"{file}: {len(other)} of its {len(dtypes)} weights are {kind}, {what}the first {other[0]};"
+            " expected floating-point numbers"
         )
 
 
@@ -175,8 +222,11 @@ def opened_files(part: Path, variant: str | None = None) -> list[Path]:
     return next(([file] for file in whole if file in every), every)
 
 
-def _parameter_names(part: Path, library: str, kind: str) -> list[str]:
-    """Names of the parameters of a part's network, by its config. It is built without memory."""
+def _parameter_shapes(part: Path, library: str, kind: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters of a part's network, by its config. It is built without memory.
+
+    Raises ValueError where the libraries cannot build it, for whatever reason.
+    """
     import diffusers
     import torch
     import transformers
@@ -185,13 +235,18 @@ def _parameter_names(part: Path, library: str, kind: str) -> list[str]:
         "diffusers": diffusers, "transformers": transformers,
         "stable_diffusion": diffusers.pipelines.stable_diffusion,
     }  # fmt: skip
-    network = getattr(libraries[library], kind)
-    with torch.device("meta"):
-        if library == "diffusers":
-            model = network.from_config(network.load_config(part))
-        else:
-            model = network(network.config_class.from_pretrained(part))
-    return [name for name, _ in model.named_parameters()]
+    network = getattr(libraries.get(library), kind, None)
+    if network is None:
+        raise ValueError(f"{part}: is of the class {library}.{kind}; there is none in {', '.join(libraries)}")
+    try:
+        with torch.device("meta"):
+            if library == "diffusers":
+                model = network.from_config(network.load_config(part))
+            else:
+                model = network(network.config_class.from_pretrained(part))
+    except Exception as error:  # their constructors check little, and fail in any way
+        raise ValueError(f"{part}: cannot be loaded: {one_line(error)}") from error
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _canonical(key: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice, product
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -128,17 +129,21 @@ def warn_of_untrained(prompt: str, words: Collection[str]) -> None:
         )
 
 
-def _find_apart(
-    parts: list[str], groups: list[list[tuple[str, ...]]], taken: frozenset[int] = frozenset()
-) -> list[str]:
+def _find_apart(parts: list[str], groups: list[list[tuple[str, ...]]]) -> list[str]:
     """One phrase of each group in a prompt's parts, each at a place of its own; [] where there are none."""
-    for place in (place for place in range(len(parts)) if groups and place not in taken):
-        for phrase in groups[0]:
-            if phrase and tuple(parts[place : place + len(phrase)]) == phrase:
-                rest = _find_apart(parts, groups[1:], taken | {place})
-                if rest or len(groups) == 1:
-                    return [" ".join(phrase), *rest]
-    return []
+    found: list[list[tuple[int, str]]] = []
+    for group in groups:
+        heads = {phrase[0] for phrase in group if phrase}
+        starts = (place for place, part in enumerate(parts) if part in heads)
+        matches = (
+            (place, " ".join(phrase))
+            for place in starts
+            for phrase in group
+            if phrase and tuple(parts[place : place + len(phrase)]) == phrase
+        )
+        found.append(list(islice(matches, len(groups))))  # more make no difference
+    chosen = (one for one in product(*found) if len({place for place, _ in one}) == len(groups))
+    return [phrase for _, phrase in next(chosen, ())]
 
 
 def _drop_unknown(prompt: str, vocabulary: Collection[str], added: Collection[str]) -> str:

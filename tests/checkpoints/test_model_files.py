@@ -91,6 +91,80 @@ def test_missing_weights_of_earlier_stages_are_named(copy):
             load(copy)
 
 
+def test_weights_of_another_shape_are_named(copy):
+    def cut(tensors):
+        return [(key, one[:2] if "fc1.weight" in key else one) for key, one in tensors]
+
+    edit_weights(copy, "text_encoder", cut)
+    with pytest.raises(
+        ValueError, match=r"model.safetensors: its .*fc1.weight is of shape \(2, 16\), by .* it"
+    ):
+        checkpoints.load(copy, device="cpu")
+
+
+def test_a_missing_piece_is_named(copy):
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = "diffusion_pytorch_model-{:05d}-of-00002.safetensors"
+    weight_map = {key: name.format(1 + number % 2) for number, key in enumerate(tensors)}
+    listing = file.with_name(f"{file.name}.index.json")
+    listing.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    for piece in sorted(set(weight_map.values())):
+        part = {key: tensors[key] for key in tensors if weight_map[key] == piece}
+        save_file(part, file.with_name(piece), metadata={"format": "pt"})
+    file.unlink()
+    checkpoints.load(copy, device="cpu")
+    file.with_name(piece).unlink()
+    with pytest.raises(ValueError, match=f"{piece}: is missing, one of the pieces that"):
+        checkpoints.load(copy, device="cpu")
+
+
+TEXT = "text_encoder/config.json"
+TOKENIZER, SCHEDULER = "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            TOKENIZER,
+            {"model_max_length": 10**30},
+            "tokenizer_config.json: model_max_length is 10+; exp",
+        ),
+        (
+            "text_encoder/config.json",
+            {"max_position_embeddings": 8},
+            "model_max_length is 12; expected .* 8$",
+        ),
+        (TEXT, {"vocab_size": 5}, "its words have numbers up to .* encoder knows 5"),
+        ("tokenizer/tokenizer.json", {"model": {}}, "tokenizer.json: has no numbered words"),
+        (SCHEDULER, {"beta_schedule": "nope"}, "scheduler_config.json: gives no noise schedule: nope"),
+        (SCHEDULER, {"num_train_timesteps": "1000"}, "scheduler_config.json: gives no noise schedule"),
+        (SCHEDULER, {"timestep_spacing": "nope"}, "scheduler_config.json: gives no noise schedule"),
+        (SCHEDULER, {"beta_start": -1.0}, "gives no noise schedule: its betas are not all from 0 to 1"),
+        ("model_index.json", {"unet": ["diffusers"]}, r"unet is \['diffusers'\]; expected its library"),
+        ("model_index.json", {"unet": ["os", "system"]}, "unet: is of the class os.system; there is none"),
+        ("vae/config.json", {"block_out_channels": []}, "vae: cannot be loaded: list index out of range"),
+        (
+            "unet/config.json",
+            {"sample_size": None},
+            "sample_size is None; expected a number",
+        ),
+    ],
+)
+def test_configs_that_nothing_can_be_made_of_are_named(copy, file, changes, message):
+    edit_json(copy / file, **changes)
+    (copy / "latent_shift.json").unlink()
+    with pytest.raises(ValueError, match=message):
+        systems.inspect(copy) and checkpoints.load(copy, device="cpu")
+
+
+def test_a_tokenizer_without_words_is_refused(copy):
+    (copy / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="tokenizer: has neither tokenizer.json nor vocab.json"):
+        checkpoints.resolve(copy)
+
+
 def test_whole_numbers_are_no_weights(copy):
     edit_weights(copy, "unet", lambda tensors: [(key, (one * 40).to(torch.int8)) for key, one in tensors])
     with pytest.raises(ValueError, match="weights are I8, whole numbers without their scales"):

@@ -1,6 +1,7 @@
 """Captions say what the scene holds, and the canonical ones can be read back."""
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -164,6 +165,13 @@ def test_words_beyond_level_1_are_those_that_no_caption_of_it_has():
 def test_sentences_beyond_level_1_are_warned_about(prompt, named):
     with pytest.warns(UserWarning, match=f"no clip with (.*, )?{named}"):
         warn_of_untrained(prompt, WorldConfig(levels=[1]).untrained_words())
+
+
+def test_a_long_prompt_is_looked_through_at_once():
+    began = time.perf_counter()
+    with pytest.warns(UserWarning, match="'red' and 'red' together"):
+        warn_of_untrained("a red circle " * 20000, WorldConfig(levels=[1]).untrained_words())
+    assert time.perf_counter() - began < 10
 
 
 def _words(text):

@@ -10,6 +10,7 @@ from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.training.recipe import load_recipe
 
 FILES = set((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+FILES -= set((Path(__file__).parents[2] / "recipes" / "compare" / "presets").iterdir())  # of another kind
 PRESETS = sorted(path for path in FILES if path.parent.name == "presets")
 RECIPES = sorted(path for path in FILES - set(PRESETS) if "task:" in path.read_text())
 
@@ -218,7 +219,29 @@ def test_a_source_without_what_is_tried_is_refused(recipe, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["2026-11-28", "no", "on", "12", "1e3", "0o7", "1:30", "run #2", "~/runs", "a: b", "[a]", "-", "5.0"],
+    [
+        "2026-11-28",
+        "no",
+        "on",
+        "12",
+        "1e3",
+        "0o7",
+        "1:30",
+        "run #2",
+        "~/runs",
+        "a: b",
+        "[a]",
+        "-",
+        "5.0",
+        "@x",
+        "!x",
+        "*y",
+        "&z",
+        "`x",
+        "%a",
+        "<<",
+        "=x",
+    ],
 )
 def test_a_setting_of_a_text_or_path_keeps_what_was_typed(recipe_file, name):
     path = recipe_file("autoencoder")
@@ -240,3 +263,10 @@ def test_a_date_in_a_file_says_what_helps(recipe_file):
         load_recipe(path)
     with pytest.raises(ValueError, match="steps: Input should be a valid integer"):
         load_recipe(recipe_file("autoencoder"), ["steps=2026-11-28"])
+
+
+def test_a_key_that_stands_twice_is_refused(recipe_file):
+    path = recipe_file("autoencoder")
+    path.write_text(path.read_text() + "\nseed: 3\nseed: 4\n")
+    with pytest.raises(ValueError, match=f"cannot read recipe {path}: the key 'seed' stands twice"):
+        load_recipe(path)

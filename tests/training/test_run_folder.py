@@ -10,7 +10,7 @@ import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from latent_shift.io import atomic_file, ends_hash, only_process_in
-from latent_shift.training import checkpoint, logging
+from latent_shift.training import checkpoint, logging, run_config
 from latent_shift.training.task import build_task
 from latent_shift.training.trainer import train
 
@@ -44,6 +44,61 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(saved, name):
     one_kept = checkpoint.State.new(build_task(saved.model_copy(update={"checkpoints_total_limit": 1})))
     checkpoint.save(one_kept, 2)
     assert steps_of(saved.output) == [2]  # never the damaged one in the place of a whole one
+
+
+def _flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: _flip(folder / "weights.safetensors"),
+            "weights.safetensors: is not what was written",
+        ),
+        (lambda folder: _flip(folder / "optimizer.safetensors"), "optimizer.safetensors: is"),
+        (lambda folder: shutil.copy(folder / "weights.safetensors", folder / "ema.safetensors"), "ema.safe"),
+        (lambda folder: (folder / "state.json").write_text("[]"), "expected a JSON object"),
+        (lambda folder: (folder / "state.json").write_bytes(b"\xff"), "state.json: is not valid JSON"),
+        (
+            lambda folder: shutil.copytree(folder, folder.with_name("step-00000099")),
+            "state.json is of step 3",
+        ),
+        (lambda folder: folder.with_name("step-00000099").mkdir(), "step-00000099 is damaged"),
+    ],
+)
+def test_other_damage_is_passed_over_with_a_warning(saved, change, message):
+    folder = saved.output / "checkpoints" / "step-00000003"
+    change(folder)
+    run_config.record_recipe(saved)
+    assert not run_config.is_finished(saved)
+    with pytest.warns(UserWarning, match=f"{message}.*goes on from step-0000000[23], which is whole"):
+        assert checkpoint.load(checkpoint.State.new(build_task(saved))) in (2, 3)
+
+
+def test_files_named_as_checkpoints_are_none(saved):
+    folder = saved.output / "checkpoints"
+    (folder / "step-00000098").write_text("x")
+    (folder / "step-00000099").symlink_to("nowhere")
+    assert steps_of(saved.output) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("content", [b'{"task"', b"[]", b"\xff\xfe"])
+def test_a_damaged_record_of_the_recipe_is_named(saved, content):
+    (saved.output / "recipe.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"recipe.json: .*; put the recipe of this run there, or remove"):
+        run_config.is_finished(saved)
+
+
+def test_damaged_lines_of_a_log_are_removed_with_a_warning(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'{"step": 1}\n\xff\x00{\n3\n{"step": 2}\n{"step": 5}\n{"ste')
+    with pytest.warns(UserWarning, match="log.jsonl: 2 damaged lines are removed"):
+        logging.remove_steps_after(4, log)
+    assert logging.read_jsonl(log) == [{"step": 1}, {"step": 2}]
 
 
 def test_where_no_checkpoint_is_whole_nothing_begins_anew(saved):

@@ -122,13 +122,21 @@ def use_scheduler(pipeline: LatentShiftPipeline | LatentShiftXLPipeline, name: s
 def max_steps(path: Path, scheduler: str | None = None) -> int:
     """The most denoising steps that a model's schedule has room for, at most MAX_STEPS; reads no weight.
 
-    scheduler: one of SCHEDULERS; None: the model's own.
+    scheduler: one of SCHEDULERS; None: the model's own. Raises ValueError for a configuration that makes no
+    noise schedule.
     """
     from latent_shift.pipeline.inputs import set_timesteps
 
     folder = detect_layout(path)[0].config_folder if path.is_file() else path
-    config = read_json_mapping(folder / "scheduler" / "scheduler_config.json")
-    made = _scheduler(config, scheduler)
+    file = folder / "scheduler" / "scheduler_config.json"
+    try:
+        made = _scheduler(read_json_mapping(file), scheduler)
+        set_timesteps(made, 1)
+        betas = getattr(made, "betas", None)
+        if betas is not None and not bool(((betas >= 0) & (betas <= 1)).all()):
+            raise ValueError("its betas are not all from 0 to 1")
+    except Exception as error:  # their constructors check little, and fail in any way
+        raise ValueError(f"{file}: gives no noise schedule: {one_line(error)}") from error
 
     def too_many(steps: int) -> bool:
         try:

@@ -21,7 +21,7 @@ from latent_shift.checkpoints.single_file import (
     detect_layout,
 )
 from latent_shift.io import file_sha256, file_state, one_line, read_json_mapping, read_safetensors_header
-from latent_shift.model_files import INDEX, check_parts
+from latent_shift.model_files import INDEX, check_parts, library_and_class
 
 if TYPE_CHECKING:
     from latent_shift.video_config import VideoConfig
@@ -96,7 +96,7 @@ def weighted_parts(folder: Path) -> dict[str, tuple[str, str]]:
     """The parts of a model that have weights, and the library and class of each."""
     index = read_json_mapping(folder / INDEX)
     parts = (*WEIGHTED_PARTS, *(("text_encoder_2",) if "text_encoder_2" in index else ()))
-    return {part: tuple(index[part]) for part in parts}
+    return {part: library_and_class(folder, index, part) for part in parts}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -118,7 +118,7 @@ def video_config(path: Path) -> VideoConfig:
     from latent_shift.video_config import FILE_NAME, UNTUNED, UNTUNED_XL, read_video_config  # imports torch
 
     file = path / FILE_NAME
-    if file.is_file():
+    if file.exists():
         return read_video_config(file)
     folder = detect_layout(path)[0].config_folder if path.is_file() else path
     return UNTUNED_XL if (folder / "text_encoder_2").is_dir() else UNTUNED
@@ -136,9 +136,15 @@ def native_size(path: Path, prediction_type: str | None = None) -> tuple[int, in
         layout, header = detect_layout(path)
         latent: Any = layout.sample_size(choose_prediction_type(path, layout, header, prediction_type))
     else:
-        latent = read_json_mapping(path / "unet" / "config.json")["sample_size"]
-    height, width = (latent, latent) if isinstance(latent, int) else latent
+        latent = read_json_mapping(path / "unet" / "config.json").get("sample_size")
     config, scale = video_config(path), pixel_multiple(path)
+    sides = [latent, latent] if isinstance(latent, int) else latent
+    if config.height is not None and config.width is not None:
+        return config.height, config.width
+    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
+        file = path / "unet" / "config.json"
+        raise ValueError(f"{file}: sample_size is {latent}; expected a number of latent pixels, or two")
+    height, width = sides
     return config.height or height * scale, config.width or width * scale
 
 

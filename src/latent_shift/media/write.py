@@ -47,6 +47,8 @@ def check_output(
     `overwrite`), and a folder that cannot be made or written into.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r}: no file's name can hold a byte of 0; give another name")
     suffixes = tuple(WRITERS) if suffixes is None else suffixes
     if path.suffix.lower() not in suffixes:
         known = f"one of {' '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]

@@ -155,7 +155,7 @@ def _find_config(model: str | os.PathLike, keywords: dict[str, Any]) -> Path | N
     """The `latent_shift.json` of a folder, or of a hub id; None where it has none."""
     if os.path.isdir(model):
         path = Path(model) / FILE_NAME
-        return path if path.is_file() else None
+        return path if path.exists() else None
     return fetch_video_config(str(model), **_hub_options(keywords))
 
 

@@ -28,26 +28,28 @@ def count_videos(prompts: int, videos_per_prompt: int, generator: Any) -> int:
 
 
 def latent_size(
-    height: int | None, width: int | None, scale: int, default: int | tuple[int, int]
+    height: int | None, width: int | None, scale: int, default: int | tuple[int, int] | None
 ) -> tuple[int, int]:
     """Height and width in latent pixels.
 
     Args:
         height, width: pixels; None takes the default.
         scale: pixels per latent pixel.
-        default: the U-Net's own size in latent pixels.
+        default: the U-Net's own size in latent pixels; None where it has none.
 
     Raises:
         ValueError: for a size that is no multiple of the scale.
     """
-    defaults = (default, default) if isinstance(default, int) else default
-    size = []
+    defaults = default if isinstance(default, (tuple, list)) else (default, default)
+    size: list[int] = []
     for name, pixels, own in zip(("height", "width"), (height, width), defaults, strict=True):
         if pixels is not None and pixels % scale != 0:
             below = pixels // scale * scale
             near = f"{below} or {below + scale}" if below else str(scale)
             raise ValueError(f"{name}={pixels} must be a multiple of {scale} for this model: try {near}")
-        size.append(own if pixels is None else pixels // scale)
+        if pixels is None and own is None:
+            raise ValueError(f"{name} is missing: this model's U-Net has no size of its own")
+        size.append(pixels // scale if pixels is not None else int(own or 0))
     return size[0], size[1]
 
 

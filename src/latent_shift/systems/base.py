@@ -249,7 +249,8 @@ def recipe_stages(plan: TrainingPlan, names: str, trained_on: Mapping[str, Train
 
 def model_card_licence(card: Path) -> str | None:
     """The `license` in the YAML head of a model card, as the Hugging Face hub defines it."""
-    head = re.match(r"---\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL) if card.is_file() else None
+    text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
     content = parse_yaml(head[1], str(card)) if head else None
     return str(content["license"]) if isinstance(content, dict) and "license" in content else None
 

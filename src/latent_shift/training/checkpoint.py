@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn
+from latent_shift.io import file_crc32, one_line, read_json_mapping, read_safetensors_header, warn
 from latent_shift.training.logging import Diverged
 from latent_shift.training.optim import new_optimizer
 from latent_shift.training.task import Task
@@ -89,7 +89,7 @@ def trained_parameters(task: nn.Module) -> list[nn.Parameter]:
 def checkpoints(run: Path) -> list[Path]:
     """The folders of a run's complete checkpoints, the oldest first; all other names are passed over."""
     found = (run / "checkpoints").glob("step-*")
-    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
+    return sorted((path for path in found if _NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -121,6 +121,7 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
                 save_file(gathered, partial / f"{name}.safetensors")
         if writes:
             rest = {"step": step, "ema_step": state.ema.optimization_step, "optimizer": numbers}
+            rest["crc32"] = {name: file_crc32(partial / f"{name}.safetensors") for name in _FILES}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
     if writes:
@@ -162,7 +163,7 @@ def load(state: State) -> int:
     if not found:
         return 0
     damaged = []
-    while found and (problem := _damage(found[-1])) is not None:
+    while found and (problem := damage(found[-1])) is not None:
         damaged.append(f"{found.pop()} is damaged ({problem})")
     if not found:
         raise ValueError(f"{'; '.join(damaged)}: no checkpoint is whole; remove them to begin anew")
@@ -188,15 +189,25 @@ def load(state: State) -> int:
     return int(rest["step"])
 
 
-def _damage(folder: Path) -> str | None:
-    """Return why a checkpoint cannot be read; None where its files are whole."""
+def damage(folder: Path, *, contents: bool = True) -> str | None:
+    """Return why a checkpoint cannot be read; None where it is whole. contents: look at every byte."""
+    file = folder / "state.json"
     try:
-        for name in _FILES:
-            read_safetensors_header(folder / f"{name}.safetensors")
-        missing = {"step", "ema_step", "optimizer"} - read_json_mapping(folder / "state.json").keys()
-    except (ValueError, OSError) as error:
+        headers = {name: read_safetensors_header(folder / f"{name}.safetensors") for name in _FILES}
+        rest = read_json_mapping(file)
+        sums = dict(rest.get("crc32") or {}) if contents else {}
+        changed = [name for name in sums if file_crc32(folder / f"{name}.safetensors") != sums[name]]
+    except (ValueError, TypeError, OSError) as error:
         return one_line(error)
-    return f"{folder / 'state.json'} has no {', '.join(sorted(missing))}" if missing else None
+    if missing := {"step", "ema_step", "optimizer"} - rest.keys():
+        return f"{file} has no {', '.join(sorted(missing))}"
+    if rest["step"] != step_of(folder):
+        return f"{file} is of step {rest['step']}"
+    if not changed and not all(key.isdigit() for key in headers["ema"].shapes):
+        changed = ["ema"]
+    if changed:
+        return f"{folder / changed[0]}.safetensors: is not what was written"
+    return None
 
 
 def read_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, float]]:

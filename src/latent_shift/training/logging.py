@@ -181,17 +181,25 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def remove_steps_after(step: int, path: Path) -> None:
-    """Remove a JSONL file's lines of later steps, and a last line that was cut off while it was written."""
+    """Remove a JSONL file's lines of later steps, and a last line that was cut off while it was written.
+
+    Other lines that are damaged are removed with a warning (UserWarning).
+    """
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        steps = [_step_of(line) for line in lines]
+        if damaged := sum(map(math.isnan, steps[:-1])):
+            warn(f"{path}: {damaged} damaged lines are removed")
+        kept = (line for line, of in zip(lines, steps, strict=True) if of <= step)
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
+    """The step of a line; math.nan of a damaged one."""
     try:
         return float(json.loads(line)["step"])
-    except json.JSONDecodeError:
-        return math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.nan
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

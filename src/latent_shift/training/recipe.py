@@ -223,12 +223,13 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     name, equals, text = setting.partition("=")
     if not equals or not all(name.split(".")):
         raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
-    try:
-        value = yaml.safe_load(text)
+    text = text.strip()
+    try:  # anchors, tags and such, which a file may have, are texts here
+        value: Any = text if text.startswith(tuple("&*!%@`|>=<")) else yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"setting {setting!r} has no YAML value: {one_line(error)}") from error
-    if isinstance(value, str) and not text.lstrip().startswith(("'", '"', "|", ">", "!", "&", "*")):
-        value = text.strip()  # also from a # on, which begins a comment in a file
+    if isinstance(value, str) and not text.startswith(("'", '"')):
+        value = text  # also from a # on, which begins a comment in a file
     if isinstance(value, dict):
         value = _Whole(value)
     for part in reversed(name.split(".")):

@@ -6,14 +6,13 @@ change. A run without a checkpoint has begun nothing yet, so its recipe is free.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from latent_shift.io import write_text
-from latent_shift.training.checkpoint import checkpoints, step_of
+from latent_shift.io import read_json_mapping, write_text
+from latent_shift.training.checkpoint import checkpoints, damage, step_of
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.recipe import Recipe
 
@@ -33,7 +32,8 @@ def is_finished(recipe: Recipe) -> bool:
     Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
     where the run has taken more steps than the recipe has now: its model card would name fewer.
     """
-    path, found = recipe.output / FILE_NAME, checkpoints(recipe.output)
+    path = recipe.output / FILE_NAME
+    found = [one for one in checkpoints(recipe.output) if damage(one, contents=False) is None]
     if not found:
         return False
     now = recipe.model_dump(mode="json")
@@ -65,7 +65,11 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _recorded(path: Path, config: type[Recipe]) -> dict[str, Any]:
     """The recorded recipe, completed by the defaults of keys that are younger than it."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = read_json_mapping(path)
+    except ValueError as error:
+        mend = "put the recipe of this run there, or remove the file to go on with the recipe given"
+        raise ValueError(f"{error}; {mend}") from error
     upgrade(content)
     try:
         return config.model_validate(content).model_dump(mode="json")

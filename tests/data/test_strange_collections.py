@@ -268,6 +268,11 @@ def test_quotes_that_are_none_are_pointed_at(clip):
     assert problems == {"t.csv line 2": f"has 3 cells, the header 2; {advice}"}
 
 
+def test_two_columns_of_one_name_are_refused(clip):
+    with pytest.raises(ValueError, match=r"t\.csv: has two columns 'caption'; rename or remove one"):
+        table(clip, "path,caption,caption\na.mp4,a,b\n")
+
+
 def test_trees_of_classes_have_suffixes_in_capitals_and_hidden_files(clip):
     for name in ("v_YoYo_g08_c01.AVI", "._v_YoYo_g08_c01.AVI", "v_YoYo_g09_c01.avi"):
         put(f"tree/YoYo/{name}", clip)

@@ -175,3 +175,10 @@ def test_what_may_not_be_read_is_named(folder, name):
         assert len(FolderClips(Path(folder), FOUR, allow_unreadable=True)) == (3 if name == "locked" else 2)
     finally:
         os.chmod(folder / name, 0o755)
+
+
+def test_a_clip_without_a_caption_among_others_is_named(folder):
+    for number in range(2):
+        (folder / f"{number}.txt").write_text("a bar")
+    report = evaluate([FolderClips(folder, SIX)], None, None, MetricOptions(resamples=0))
+    assert "clips: no CLIPSIM, for 1 have no caption: 2.mp4" in report.notes

@@ -74,6 +74,7 @@ def folders(
 ) -> None:
     """Compare folders of clips with real clips: distances and scores; CLIPSIM where .txt files lie beside."""
     opt.check_range(1, inf, is_splits=is_splits, batch=batch)
+    opt.check_range(0, inf, resamples=resamples, baseline=baseline, seed=seed)
     opt.check_files({".json": output, ".html": html}, overwrite=force)
     names, requested = opt.extractor_names(extractor), opt.metric_names(metrics)
     from latent_shift.evaluation.clip_files import ClipReadOptions

@@ -132,7 +132,8 @@ def scan_folder(
     _refuse(found.unreadable, folder, "cannot be read", "--allow-unreadable", allow_unreadable)
     _refuse(found.short, folder, "are too short", "--allow-short", allow_short)
     if not found.clips:
-        raise ValueError(f"{folder}: holds no clip that can be used ({len(found.short)} are too short)")
+        left_out = f"{len(found.short)} are too short, {len(found.unreadable)} cannot be read"
+        raise ValueError(f"{folder}: holds no clip that can be used ({left_out})")
     if read.fit == "exact" and len(found.sizes) > 1:
         sizes = "; ".join(f"{w} x {h} ({name})" for (h, w), name in list(found.sizes.items())[:_MAX_LISTED])
         raise ValueError(

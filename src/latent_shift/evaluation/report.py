@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
-from latent_shift.io import one_line
+from latent_shift.io import one_line, validation_error
 
 ARROWS = {"lower": " ↓", "higher": " ↑", "neither": ""}
 
@@ -111,7 +111,8 @@ def read_report(file: Path) -> Report:
     try:
         return Report.model_validate_json(file.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: is no result of latent-shift evaluate: {one_line(error)[:200]}") from error
+        reason = validation_error(error) if isinstance(error, ValidationError) else one_line(error)
+        raise ValueError(f"{file}: is no result of latent-shift evaluate: {reason}") from error
 
 
 def join_reports(reports: Sequence[Report], title: str) -> Report:

@@ -153,6 +153,8 @@ def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int,
     except csv.Error as error:
         raise ValueError(f"table {path}: its first line {error}") from error
     _check_columns(path, required, header)
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise ValueError(f"table {path}: has two columns {twice[0]!r}; rename or remove one")
     files = header.index(required[0])
     while place < len(lines):
         first = place

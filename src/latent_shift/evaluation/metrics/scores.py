@@ -73,9 +73,14 @@ class ClipSim(FeatureMetric):
 
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""
-        for name, caption in zip(clips.names, clips.captions, strict=True):
-            if caption is None:
-                raise NotAvailable(f"{name}: has no caption; put one into a .txt of its name beside it")
+        lacking = [name for name, text in zip(clips.names, clips.captions, strict=True) if text is None]
+        if lacking:
+            reason = f"{lacking[0]}: has no caption; put one into a .txt of its name beside it"
+            if len(lacking) < len(clips.names):
+                self.notes.append(
+                    f"{clips.name}: no CLIPSIM, for {len(lacking)} have no caption: {lacking[0]}"
+                )
+            raise NotAvailable(reason)
         return super().compute(clips, reference)
 
     def of_features(

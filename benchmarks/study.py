@@ -193,7 +193,7 @@ def real_clips(folder: Path, count: int) -> None:
 
 
 def demonstrate(folder: Path, share: float, seed: int) -> None:
-    """Answer a study by simulated raters: one careless, one who leaves, one who always prefers the left."""
+    """Answer a study by simulated raters, of whom one is careless and one leaves."""
     clock = Clock(time.time() - 6 * 3600)
     store = StudyStore.open(folder, clock)
     preference = Preference(share, lapses=0.02, unsure=0.3)

@@ -3,7 +3,7 @@
 A vote is for the first source where mean + prompt's + rater's + own deviation is positive, all normal, the
 last of variance 1 (the probit model). The share of votes over all prompts and raters is then known, and so
 are the correlations: of two raters on a prompt (2/π) arcsin of the prompts' part of the variance, and alike
-for one rater on two prompts. A rater may answer at random now and then, prefer a side, or see no difference.
+for one rater on two prompts. A rater may answer at random now and then, or see no difference.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Preference:
     share: of votes for the earlier of two sources in the study's list, over all prompts and raters.
     same_prompt, same_rater: correlations of votes. lapses: share of answers given at random. unsure: width of
     what counts as no difference, in standard deviations of a vote's own deviation; used where the study has
-    that answer. leaning: share of raters who always answer left.
+    that answer.
     """
 
     share: float = 0.5
@@ -36,7 +36,6 @@ class Preference:
     same_rater: float = SAME_RATER
     lapses: float = 0.0
     unsure: float = 0.0
-    leaning: float = 0.0
 
     def deviations(self) -> tuple[float, float, float]:
         """Return the mean, and the standard deviations of prompts and raters."""
@@ -74,8 +73,6 @@ class SimulatedRaters:
             prompt: number of the prompt.
             first_is_left: whether the clip of the earlier source stands on the left.
         """
-        if self._leans(rater):
-            return "left"
         drawn = self._drawn("vote", rater, place, question)
         liked = self._mean + drawn.gauss(0.0, 1.0)
         liked += self._raters * self._deviation("rater", rater, question)
@@ -98,8 +95,6 @@ class SimulatedRaters:
             known: the pair.
             clips: ids of the left and right clip.
         """
-        if self._leans(rater):
-            return "left"
         drawn = self._drawn("known", rater, place, question)
         if drawn.random() < self.preference.lapses:
             return "left" if drawn.random() < 0.5 else "right"
@@ -109,11 +104,6 @@ class SimulatedRaters:
         """Return a response time, log-normal around 1.2 seconds."""
         deviation = self._drawn("seconds", rater, place, question).gauss(0.0, 1.0)
         return round(1.2 * math.exp(0.5 * deviation), 2)
-
-    def _leans(self, rater: int) -> bool:
-        return self.preference.leaning > 0 and (
-            self._drawn("leaning", rater).random() < self.preference.leaning
-        )
 
     def _deviation(self, kind: str, number: int, question: str) -> float:
         key = (kind, number, question)

@@ -6,12 +6,13 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import sys
 import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ except ImportError:  # Windows
 _ROOMS = "io prompts conditioning video_config pipeline checkpoints systems generation"
 _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.", "diffusers.", "contextlib.")
 _END = 64 * 1024  # bytes
+_LARGE = 64 << 20  # bytes, of a file with a hash that is worth keeping
 _BLOCK = 1 << 20  # bytes
 _LOCK = ".lock"  # in a folder that a process holds
 
@@ -155,6 +157,32 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remembered_sha256(path: Path) -> str:
+    """The SHA-256 of a file, computed once while the file stays the same (`file_state`).
+
+    That of a file of 64 MiB or more is kept in the user's cache ($XDG_CACHE_HOME, or ~/.cache) as well, so
+    that commands do not read gigabytes of weights each time.
+    """
+    return _remembered_sha256(*file_state(path.absolute()))
+
+
+@lru_cache(maxsize=256)
+def _remembered_sha256(path: Path, *state: int) -> str:
+    if path.stat().st_size < _LARGE:
+        return file_sha256(path)
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    key = hashlib.sha256(repr((os.fsencode(path), *state)).encode()).hexdigest()
+    file = Path(caches) / "latent-shift" / "sha256" / key
+    with suppress(OSError, ValueError):
+        known = file.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{64}", known):
+            return known
+    found = file_sha256(path)
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        write_text(file, found)
+    return found
 
 
 def file_crc32(path: Path) -> int:

@@ -1,15 +1,14 @@
 """From a name to the path of a model, a checked folder or file; the only room that may reach the network.
 
 Resolving needs no torch. `loading` makes a pipeline of a path; settings for clips, pixels per latent pixel
-and the hash are read here, from small files and headers. Headers are read and weights hashed once per process
-while a file stays the same, so a model may be resolved again at no cost.
+and the hash are read here, from small files and headers. Headers are read and weights hashed once while a
+file stays the same, so a model may be resolved again at no cost.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from latent_shift.checkpoints.single_file import (
     choose_prediction_type,
     detect_layout,
 )
-from latent_shift.io import file_sha256, file_state, one_line, read_json_mapping, read_safetensors_header
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, remembered_sha256
 from latent_shift.model_files import INDEX, check_parts, library_and_class
 
 if TYPE_CHECKING:
@@ -151,17 +150,12 @@ def native_size(path: Path, prediction_type: str | None = None) -> tuple[int, in
 def weights_hash(path: Path) -> str:
     """The first 12 hexadecimal digits of the SHA-256 over a model's file, or all weight files of a folder."""
     if path.is_file():
-        return _sha256(*file_state(path))[:12]
+        return remembered_sha256(path)[:12]
     digest = hashlib.sha256()
     for file in weight_files(path):
         digest.update(file.relative_to(path).as_posix().encode())
-        digest.update(bytes.fromhex(_sha256(*file_state(file))))
+        digest.update(bytes.fromhex(remembered_sha256(file)))
     return digest.hexdigest()[:12]
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, *_: int) -> str:
-    return file_sha256(path)
 
 
 def _download(name: str) -> Path:

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from latent_shift.checkpoints import choose_device, choose_dtype
-from latent_shift.io import file_sha256, one_line, read_json_mapping, read_safetensors_header, write_json
+from latent_shift.io import (
+    one_line,
+    read_json_mapping,
+    read_safetensors_header,
+    remembered_sha256,
+    write_json,
+)
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,
@@ -365,7 +371,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _digest(files: Sequence[Path], folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.relative_to(folder).as_posix().encode() + bytes.fromhex(file_sha256(file)))
+        digest.update(file.relative_to(folder).as_posix().encode() + bytes.fromhex(remembered_sha256(file)))
     return digest.hexdigest()[:12]
 
 

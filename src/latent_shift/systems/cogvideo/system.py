@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from latent_shift import checkpoints
-from latent_shift.io import file_sha256, read_yaml_mapping
+from latent_shift.io import read_yaml_mapping, remembered_sha256
 from latent_shift.limits import MAX_STEPS
 from latent_shift.prompts import preprocess_prompts
 from latent_shift.rng import clip_generator
@@ -194,5 +194,5 @@ class CogVideo(TextToVideoSystem):
         digest = hashlib.sha256()
         for file in weight_files(self._path, self.model.config):
             digest.update(file.relative_to(self._path).as_posix().encode())
-            digest.update(bytes.fromhex(file_sha256(file)))
+            digest.update(bytes.fromhex(remembered_sha256(file)))
         return digest.hexdigest()[:12]

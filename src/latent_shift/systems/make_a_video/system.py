@@ -16,9 +16,9 @@ from torch import from_numpy
 from latent_shift import checkpoints
 from latent_shift.autoencoder import to_model_range, to_uint8
 from latent_shift.io import (
-    file_sha256,
     read_json_mapping,
     read_safetensors_header,
+    remembered_sha256,
     write_json,
 )
 from latent_shift.prompts import preprocess_prompts
@@ -259,7 +259,7 @@ class MakeAVideo(TextToVideoSystem):
         digest = hashlib.sha256()
         for file in _weight_files(self._path):
             digest.update(file.relative_to(self._path).as_posix().encode())
-            digest.update(bytes.fromhex(file_sha256(file)))
+            digest.update(bytes.fromhex(remembered_sha256(file)))
         return digest.hexdigest()[:12]
 
     @cached_property

@@ -1,0 +1,56 @@
+"""A disk without room: jobs are refused or fail in the open, and all goes on when there is room again."""
+
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from latent_shift.generation import GeneratedClip
+from latent_shift.server.files import ClipFiles
+from latent_shift.server.store import JobStore, NewJob, StoreFullError
+from latent_shift.systems.base import SettledRequest
+
+MANY = {"max_queued": 10**6, "max_queued_per_owner": 10**6}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here (root is needed)")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def _fill(store, new):
+    for _ in range(1000):
+        store.add(new, **MANY)
+
+
+def test_a_full_disk_breaks_nothing(small_disk):
+    store, files = JobStore(small_disk), ClipFiles(small_disk)
+    request = SettledRequest(
+        prompt="x", seed=1, frames=8, fps=8.0, steps=1, guidance=1.0, height=64, width=64
+    )
+    new = NewJob(model="m", request=request.model_dump(), shape="s")
+    first, _ = store.add(new, **MANY)
+    (job,) = store.claim("w", 60, lambda job: 1)
+    (small_disk / "filler").write_bytes(os.urandom(files.free_bytes() - 8192))
+    noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), np.uint8)
+    with pytest.raises(ValueError, match="No space left on device"):
+        files.write(job, GeneratedClip(noise, request, 1.0), {})
+    assert list(files.clips.iterdir()) == []
+    with pytest.raises(StoreFullError):
+        _fill(store, new)
+    answered = {one.id for one in store.page("", after=None, limit=2000, newest_first=False)[0]}
+    assert first.id in answered
+    (small_disk / "filler").unlink()
+    name, size = files.write(job, GeneratedClip(noise, request, 1.0), {})
+    assert store.finish(job, file=name, bytes=size, inference_s=1.0, peak_memory_mb=1.0, keep=10.0)
+    added, _ = store.add(new, **MANY)
+    ids = [one.id for one in store.page("", after=None, limit=2000, newest_first=False)[0]]
+    assert set(ids) == answered | {added.id}
+    store.close()

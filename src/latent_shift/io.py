@@ -33,6 +33,7 @@ _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.",
 _END = 64 * 1024  # bytes
 _LARGE = 64 << 20  # bytes, of a file with a hash that is worth keeping
 _BLOCK = 1 << 20  # bytes
+_LARGE = 64 * 2**20  # bytes of a file that is not hashed anew at every start
 _LOCK = ".lock"  # in a folder that a process holds
 
 
@@ -154,9 +155,35 @@ def printable(text: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
+    """The SHA-256 of a file, hexadecimal.
+
+    Of a large file it is kept in the user's cache while path, inode, size and time stay the same: gigabytes
+    of weights take seconds to read at every start.
+    """
+    state = file_state(path.resolve())
+    kept = _kept_hashes() if state[2] >= _LARGE else {}
+    key = " ".join(map(str, state))
+    if key in kept:
+        return str(kept[key])
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if state[2] >= _LARGE and file_state(path.resolve()) == state:
+        others = {one: value for one, value in kept.items() if not one.startswith(f"{state[0]} ")}
+        with suppress(OSError):  # a cache that cannot be written is none
+            write_json(_hash_cache(), {**others, key: found})
+    return found
+
+
+def _hash_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "latent-shift" / "sha256.json"
+
+
+def _kept_hashes() -> dict[str, Any]:
+    try:
+        return read_json_mapping(_hash_cache())
+    except (ValueError, OSError):
+        return {}
 
 
 def remembered_sha256(path: Path) -> str:

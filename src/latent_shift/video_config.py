@@ -72,9 +72,22 @@ class VideoConfig(BaseModel):
         default=7.5, ge=0, le=MAX_GUIDANCE, description="classifier-free guidance; none up to 1"
     )
     guidance_rescale: float = Field(default=0.0, ge=0, le=1, description="arXiv 2305.08891, section 3.4")
+    guidance_interval: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="noise levels that are guided, 0 none to 1 all: arXiv 2404.07724"
+    )
+    forecast_threshold: float = Field(
+        default=0.0, ge=0, description="error of forecast steps before one is computed; 0: all are"
+    )
     eta: float = Field(
         default=0.0, ge=0, le=1, description="fresh noise in every step of clips, of DDIM: arXiv 2010.02502"
     )
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_interval(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError("give two numbers, 0 <= lowest <= highest <= 1")
+        return interval
 
     @field_validator("shift")
     @classmethod

@@ -5,8 +5,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from latent_shift.benchmark import measure
+from latent_shift.benchmark.measure import MultiplyAdds
 from latent_shift.compare import cost
-from latent_shift.compare.cost import MultiplyAdds, count_sampling, machine_line
+from latent_shift.compare.cost import count_sampling, machine_line
 from latent_shift.compare.memory import peak_memory
 from latent_shift.systems.latent_shift import LatentShift
 from tiny import tiny_pipeline_folder, tiny_unet
@@ -75,7 +77,7 @@ def test_systems_take_turns_and_the_first_rounds_do_not_count(monkeypatch):
             order.append(self.name)
             now[0] += next(self.seconds) * len(requests)
 
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     loaded = {"a": Slow("a", [9, 1, 2, 3]), "b": Slow("b", [9, 5, 5, 8])}
     found = cost._seconds(loaded, 4, 2, 1, 3, lambda name, done, total: None)
     assert found == {"a": 2, "b": 5}

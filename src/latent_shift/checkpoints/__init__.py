@@ -16,13 +16,16 @@ from latent_shift.checkpoints.loading import (
     DEVICES,
     DTYPES,
     SCHEDULERS,
+    check_compiler,
     choose_device,
     choose_dtype,
+    compile_unet,
     load,
     max_steps,
     use_scheduler,
 )
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
+from latent_shift.checkpoints.precision import auto_dtype
 from latent_shift.checkpoints.resolve import (
     DEFAULT_MODEL,
     native_size,
@@ -41,10 +44,13 @@ __all__ = [
     "PREDICTION_TYPES",
     "SCHEDULERS",
     "Lora",
+    "auto_dtype",
+    "check_compiler",
     "check_loras",
     "check_weights",
     "choose_device",
     "choose_dtype",
+    "compile_unet",
     "load",
     "lora_facts",
     "max_steps",

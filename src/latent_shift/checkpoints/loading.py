@@ -5,18 +5,22 @@ torch and diffusers are imported inside the functions: the choices below are rea
 
 from __future__ import annotations
 
+import os
+import shutil
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.checkpoints.resolve import resolve, weight_files
+from latent_shift.checkpoints.precision import auto_dtype
+from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_parts
 from latent_shift.checkpoints.single_file import detect_layout, load_single_file
 from latent_shift.io import one_line, read_json_mapping
 from latent_shift.limits import MAX_STEPS
+from latent_shift.model_files import check_weights, opened_files
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +53,7 @@ def load(
     Args:
         name, tokenizer, prediction_type: as in `resolve`.
         device: one of DEVICES; "auto" takes cuda, then mps, then the cpu.
-        dtype: one of DTYPES; "auto" takes half precision everywhere but on the cpu.
+        dtype: one of DTYPES; "auto" takes the fastest on the device (`precision.auto_dtype`).
         loras: LoRA files of the base model, "FILE" or "FILE:WEIGHT" each; their layers stay beside the
             model's own (`pipeline.fuse_lora` would merge them).
 
@@ -74,6 +78,11 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
     from latent_shift.pipeline import LatentShiftPipeline
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    for part, (library, kind) in weighted_parts(folder).items():
+        if library == "transformers":
+            check_weights(folder / part, library, kind)
+            text_encoder = _text_encoder(folder / part, kind, dtype)
+            options |= {} if text_encoder is None else {part: text_encoder}
     if all(".fp16" in file.name for file in weight_files(folder)):
         options["variant"] = "fp16"
     try:
@@ -82,6 +91,36 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
         if isinstance(error, ValueError) and str(error).startswith(str(folder)):
             raise
         raise ValueError(f"{folder}: cannot be loaded: {one_line(error)}") from error
+
+
+def _text_encoder(part: Path, kind: str, dtype: torch.dtype) -> Any | None:
+    """The text encoder in a model's folder; None where its weights have names of earlier releases.
+
+    transformers' own loader would first build its rules of renaming for all models that it knows, half a
+    second of regular expressions, which weights of today's names do not need. part: checked by
+    `check_weights`.
+    """
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    network: Any = getattr(transformers, kind)
+    with torch.device("meta"):
+        model = network(network.config_class.from_pretrained(part))
+    held = {name: tensor for file in opened_files(part) for name, tensor in load_file(file).items()}
+    positions = [name for name, _ in model.named_buffers()]  # not saved today; earlier releases saved them
+    if {name for name, _ in model.named_parameters()} != set(held) - set(positions):
+        return None
+    for name in positions:
+        module, _, buffer = name.rpartition(".")
+        if buffer != "position_ids":
+            return None
+        length = model.config.max_position_embeddings
+        model.get_submodule(module).position_ids = torch.arange(length).expand(1, -1)
+        held.pop(name, None)
+    model.load_state_dict(held, strict=False, assign=True)
+    model.name_or_path = model.config.name_or_path = str(part)
+    return model.to(dtype).eval()
 
 
 def choose_device(name: str) -> torch.device:
@@ -100,7 +139,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype of a name in DTYPES; "auto": fp32 on a cpu, else bf16 if supported, else fp16."""
+    """The torch dtype of a name in DTYPES; "auto": the fastest on the device, as in training."""
     import torch
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -108,10 +147,29 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return kinds[name]
     if name != "auto":
         raise ValueError(f"dtype {name!r}: expected one of {', '.join(DTYPES)}")
-    if device.type == "cpu":
-        return torch.float32
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if has_bf16 else torch.float16
+    return kinds[auto_dtype(device.type)]
+
+
+def check_compiler(device: str) -> None:
+    """Raise ValueError where torch would compile for the processor and there is no C++ compiler.
+
+    device: one of DEVICES.
+    """
+    names = (os.environ.get("CXX", ""), "g++", "clang++", "cl")
+    if choose_device(device).type == "cpu" and not any(map(shutil.which, filter(None, names))):
+        raise ValueError("compiling needs a C++ compiler, and there is none: install g++, or leave it out")
+
+
+def compile_unet(
+    pipeline: LatentShiftPipeline | LatentShiftXLPipeline, backend: str | Callable[..., Any] = "inductor"
+) -> None:
+    """Compile the U-Net at its first call: once for all steps and sizes, again for other frames.
+
+    backend: of `torch.compile`.
+    """
+    import torch
+
+    pipeline.unet = torch.compile(pipeline.unet, dynamic=True, backend=backend)
 
 
 def use_scheduler(pipeline: LatentShiftPipeline | LatentShiftXLPipeline, name: str) -> None:

@@ -62,6 +62,21 @@ def generate(
     fps: Annotated[float | None, typer.Option(help="Frames per second. [the model's: 8]")] = None,
     steps: opt.Steps = None,
     guidance: opt.Guidance = None,
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            "--guidance-interval",
+            metavar="LOW,HIGH",
+            help="Noise levels that are guided, 0 no noise to 1; fewer are faster. [the model's: 0,1]",
+        ),
+    ] = None,
+    forecast: Annotated[
+        float | None,
+        typer.Option(help="Error of steps that are forecast, 0 to 1; 0 computes all. [the model's]"),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the U-Net first: minutes; for many clips.")
+    ] = False,
     negative: Annotated[
         str | None, typer.Option(help="Negative prompt: text that guidance moves away from.")
     ] = None,
@@ -92,6 +107,11 @@ def generate(
     opt.check_choice(SCHEDULERS, scheduler=scheduler)
     opt.check_choice(DTYPES, dtype=dtype)
     opt.check_choice(DEVICES, device=device)
+    opt.check_range(0, 1, forecast=forecast)
+    shortcuts = {
+        "guidance_interval": None if interval is None else opt.parse_interval(interval),
+        "forecast_threshold": forecast, "compile": compiled or None,
+    }  # fmt: skip
     from latent_shift.media import check_output, write_clip
 
     check_output(output if generation.is_file_output(output) else Path(output) / "clip.mp4", overwrite=True)
@@ -102,7 +122,7 @@ def generate(
     jobs = generation.plan_jobs(requests, systems.inspect(model, **files), count=count, output=output)
     for job in jobs:
         check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
-    system = systems.load(model, device=device, dtype=dtype, **files)
+    system = systems.load(model, device=device, dtype=dtype, **files, **shortcuts)
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:
         clips = generation.run_in_parts(
             system, [job.request for job in jobs], on_progress=lambda done, total: show_done(done)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from latent_shift import __version__
-from latent_shift.cli import data, errors, generate, study, train
+from latent_shift.cli import benchmark, data, errors, generate, study, train
 from latent_shift.cli.compare import compare
 from latent_shift.cli.evaluate_folders import folders, report, sensitivity
 from latent_shift.cli.evaluate_moving_shapes import moving_shapes, moving_shapes_report
@@ -34,6 +34,7 @@ app.command("compare")(compare)
 app.command("serve")(serve)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
+app.add_typer(benchmark.app, name="benchmark")
 evaluate = typer.Typer(
     help="Evaluate a model on a protocol, or a folder of clips against another.", no_args_is_help=True,
     rich_markup_mode=None,

@@ -168,6 +168,18 @@ def check_choice(known: Collection[str], **names: str | None) -> None:
             raise ValueError(f"--{option} {value}: expected one of {', '.join(known)}")
 
 
+def parse_interval(text: str) -> tuple[float, float]:
+    """Parse the noise levels of --guidance-interval, "LOW,HIGH". Raises ValueError for any other text."""
+    low, _, high = text.partition(",")
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        found = (1.0, 0.0)
+    if not 0 <= found[0] <= found[1] <= 1:
+        raise ValueError(f"--guidance-interval {text}: give two noise levels from 0 to 1, such as 0.2,0.8")
+    return found
+
+
 def check_files(files: dict[str, Path | None], *, overwrite: bool) -> None:
     """Raise ValueError where a file, by its suffix, could not be written."""
     from latent_shift.media import check_output

@@ -8,22 +8,16 @@ and matrix product that runs. Memory is measured in a process of its own for eac
 from __future__ import annotations
 
 import platform
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from latent_shift import systems
+from latent_shift.benchmark import systems as measured
+from latent_shift.benchmark.measure import counted as counting
 from latent_shift.compare.memory import peak_memory
 from latent_shift.compare.plan import Comparison
 from latent_shift.evaluation.runner import environment
@@ -133,21 +127,17 @@ def _seconds(
     on_progress: Callable[[str, int, int], None],
 ) -> dict[str, float]:
     """Median seconds of a clip, by row; in each round every system makes one batch."""
-    taken: dict[str, list[float]] = {row: [] for row in loaded}
-    for turn in range(before + repeats):
-        for row, system in loaded.items():
-            began = time.perf_counter()
-            system.generate(_requests(frames, batch))
-            taken[row].append((time.perf_counter() - began) / batch)
-        on_progress(f"seconds in batches of {batch}", turn + 1, before + repeats)
-    return {row: statistics.median(seconds[before:]) for row, seconds in taken.items()}
+    name = f"seconds in batches of {batch}"
+    times = measured.time_systems(
+        loaded, _requests(frames, batch), warmups=before, repeats=repeats,
+        on_round=lambda done, total: on_progress(name, done, total),
+    )  # fmt: skip
+    return {row: one.seconds(cpu=False) / batch for row, one in times.items()}
 
 
 def count_sampling(system: TextToVideoSystem, frames: int) -> tuple[float, int]:
     """Multiply-adds (10^9) of one clip, and how many networks are called for it, layers of layers not."""
-    with _counted() as counter, _calls() as calls:
-        system.generate(_requests(frames, 1))
-    return counter.total / 1e9, calls[0]
+    return measured.count_sampling(system, _requests(frames, 1))
 
 
 def count_training(recipe: Recipe) -> float:
@@ -156,66 +146,9 @@ def count_training(recipe: Recipe) -> float:
     task = build_task(recipe)
     data = task.dataset(lambda progress: None)
     batches = loader(data, size, recipe.seed, 0, workers=0, rank=0, world_size=1)
-    with _counted() as counter:
+    with counting() as counter:
         task(next(iter(batches)), StepRNG.of(step_seed(recipe.seed, 1), size))["loss"].backward()
     return counter.total / 1e9 / size
-
-
-class MultiplyAdds(TorchDispatchMode):
-    """Counts the multiply-adds of convolutions and matrix products, forward and backward, as they run.
-
-    As torch's FlopCounterMode, without its list of modules, which takes longer than many small operations.
-    total: so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-        self._whole: set[Any] = set()  # operations that are made of no others
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run an operation and add what it takes; in inference mode, those that it is made of."""
-        formula, kwargs = flop_registry.get(func.overloadpacket), kwargs or {}
-        if formula is None and func not in self._whole:
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-            self._whole.add(func)
-        out = func(*args, **kwargs)
-        if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=out) // 2
-        return out
-
-
-@contextmanager
-def _counted() -> Iterator[MultiplyAdds]:
-    """Count multiply-adds; attention as the matrix products that it is made of, on every device."""
-    with sdpa_kernel(SDPBackend.MATH), MultiplyAdds() as counter:
-        yield counter
-
-
-@contextmanager
-def _calls() -> Iterator[list[int]]:
-    """Count calls of modules with parts that no other module makes."""
-    count, depth = [0], [0]
-
-    def entered(module: nn.Module, *_: Any) -> None:
-        if depth[0] == 0 and next(module.children(), None) is not None:
-            count[0] += 1
-        depth[0] += 1
-
-    def left(*_: Any) -> None:
-        depth[0] -= 1
-
-    hooks = register_module_forward_pre_hook(entered), register_module_forward_hook(left, always_call=True)
-    try:
-        yield count
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:

@@ -41,7 +41,9 @@ from latent_shift.pipeline.inputs import (
     split_into_clips,
     timesteps_until,
 )
+from latent_shift.pipeline.shortcuts import EVERYWHERE, Forecast, is_inside
 from latent_shift.prompts import Texts, preprocess_prompts, validate_prompts
+from latent_shift.text_attention import ClipText, attending_to
 from latent_shift.unet import override_num_frames, override_padding, shift_options
 
 # Latent pixels that go through the U-Net together, of all frames and both halves of guidance; a clip is never
@@ -85,6 +87,8 @@ class VideoPipelineMixin(FolderMixin):
     _frame_positions = _loop = False  # of the current call
     # In callbacks: the scheduler's estimate of the clean latents (B*F, C, h, w); the noisy where it has none
     estimate: Tensor | None = None
+    _guidance_interval = EVERYWHERE  # noise levels of the current call that are guided
+    _forecast_threshold = 0.0  # of the current call
 
     @abstractmethod
     def _encode_prompts(
@@ -146,6 +150,8 @@ class VideoPipelineMixin(FolderMixin):
         denoising_end: float | None = None,
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        forecast_threshold: float | None = None,
         num_videos_per_prompt: int = 1,
         num_images_per_prompt: int = 1,
         eta: float | None = None,
@@ -182,6 +188,12 @@ class VideoPipelineMixin(FolderMixin):
             num_frames, fps, height, width, num_inference_steps, guidance_scale, guidance_rescale, eta: ranges
                 and units as in `VideoConfig`; None takes the model's own. fps matters only to models tuned
                 with it. eta: fresh noise in every step, correlated between frames as the initial noise.
+            guidance_interval: lowest and highest noise level that are guided, as parts of the schedule: 0 is
+            no
+                noise, 1 all noise. Steps outside take half of the work (arXiv 2404.07724).
+            forecast_threshold: how wrong, as a part of the clean clip, the forecasts of steps may be in all
+            before
+                a step is computed again; 0 computes every step. See `pipeline/shortcuts.py`.
             timesteps, sigmas: in place of num_inference_steps, for schedulers that take them.
             num_videos_per_prompt, num_images_per_prompt: clips of each prompt, at least 1; the same by two
                 names.
@@ -214,7 +226,9 @@ class VideoPipelineMixin(FolderMixin):
         call = self.video_config.overlaid(
             num_frames=num_frames, fps=fps, height=height, width=width, guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps, guidance_rescale=guidance_rescale, eta=eta,
+            guidance_interval=guidance_interval, forecast_threshold=forecast_threshold,
         )  # fmt: skip
+        self._guidance_interval, self._forecast_threshold = call.guidance_interval, call.forecast_threshold
         self._guidance_scale, self._guidance_rescale = call.guidance_scale, call.guidance_rescale
         self._cross_attention_kwargs, self._clip_skip = cross_attention_kwargs, clip_skip
         self._denoising_end = denoising_end
@@ -259,6 +273,7 @@ class VideoPipelineMixin(FolderMixin):
         conditioning = repeat_per_frame(
             stacked, repeats, pixels, frame_positions=positions, loop=loop, size_ids=size_ids
         )
+        text = ClipText(conditioning.text, 1 if call.frame_position_embedding else frames)
         tensors: dict[str, Any] = {"prompt_embeds": conditioning.text}  # a callback may ask for each by name
         if negative_embeds is not None:
             tensors["negative_prompt_embeds"] = conditioning.text.chunk(2)[0]
@@ -294,7 +309,7 @@ class VideoPipelineMixin(FolderMixin):
         is_circular = loop and shift_options(self.unet) is not None
         with override_padding(self.unet, "circular") if is_circular else nullcontext():
             self._denoise(
-                tensors, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs
+                tensors, text, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs
             )
         # 5. Decode a clip or block at a time, or images all at once as the stock pipeline does
         chunk = decode_chunk_size or self._block or (frames if frames > 1 else videos)
@@ -365,6 +380,7 @@ class VideoPipelineMixin(FolderMixin):
     def _denoise(
         self,
         tensors: dict[str, Any],
+        text: ClipText,
         frames: int,
         step_kwargs: Callable[[], dict[str, Any]],
         callback: Callable[..., dict[str, Any] | None] | None,
@@ -380,9 +396,15 @@ class VideoPipelineMixin(FolderMixin):
             )
         timesteps = timesteps_until(self.scheduler, self._denoising_end)
         self._interrupt, self._num_timesteps = False, len(timesteps)
+        forecast = Forecast(self._forecast_threshold, self.scheduler, len(timesteps))
         for step, timestep in enumerate(self.progress_bar(timesteps)):
             latents = tensors["latents"]
-            noise = self._predict(latents, timestep, tensors, frames)
+            if tensors["prompt_embeds"] is not text.source:  # changed by a callback
+                text = ClipText(tensors["prompt_embeds"], 1)
+            with attending_to(text) if self._block is None else nullcontext():
+                noise = forecast(
+                    step, latents, timestep, partial(self._predict_step, latents, timestep, tensors, frames)
+                )
             stepped = self.scheduler.step(noise, timestep, latents, **step_kwargs(), return_dict=False)
             latents = stepped[0]
             if not torch.isfinite(latents).all():
@@ -400,9 +422,21 @@ class VideoPipelineMixin(FolderMixin):
                 break
         self.estimate = None
 
-    def _predict(self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int) -> Tensor:
-        """The guided prediction for latents (B*F, C, h, w), whole clips at a time, few enough for memory."""
-        halves = 2 if self.do_classifier_free_guidance else 1
+    def _predict_step(
+        self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int
+    ) -> Tensor:
+        """The prediction for latents (B*F, C, h, w), guided where the noise level is in the interval."""
+        guided = self.do_classifier_free_guidance
+        if guided and not is_inside(self._guidance_interval, timestep, self.scheduler):
+            halved = {name: _text_half(tensors[name]) for name in _CONDITIONS if name in tensors}
+            return self._predict(latents, timestep, halved, frames, guided=False)
+        return self._predict(latents, timestep, tensors, frames, guided=guided)
+
+    def _predict(
+        self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int, *, guided: bool
+    ) -> Tensor:
+        """The prediction for latents (B*F, C, h, w), whole clips at a time, few enough for memory."""
+        halves = 2 if guided else 1
         scaled = self.scheduler.scale_model_input(torch.cat([latents] * halves), timestep)
         pixels = halves * (self._block or frames) * latents.shape[-2] * latents.shape[-1]
         clips = max(1, LATENT_PIXELS_AT_ONCE // pixels)
@@ -413,14 +447,20 @@ class VideoPipelineMixin(FolderMixin):
             rows, given = (slice(first * each, (first + clips) * each) for each in (frames, of_clip))
             parts.append(
                 self._predict_group(
-                    _rows(scaled, rows, halves), timestep, _rows(inputs, given, halves), frames
+                    _rows(scaled, rows, halves),
+                    timestep,
+                    _rows(inputs, given, halves),
+                    frames,
+                    guided=guided,
                 )
             )
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _predict_group(self, sample: Tensor, timestep: Tensor, inputs: dict[str, Any], frames: int) -> Tensor:
+    def _predict_group(
+        self, sample: Tensor, timestep: Tensor, inputs: dict[str, Any], frames: int, *, guided: bool
+    ) -> Tensor:
         """As `_predict`, for a sample with both halves of guidance: (2*N*F, C, h, w)."""
-        guided, text = self.do_classifier_free_guidance, inputs["prompt_embeds"]
+        text = inputs["prompt_embeds"]
         added = {new: inputs[old] for old, new in _CONDITIONS.items() if new and old in inputs}
         guidance_embedding = None
         if self.unet.config.time_cond_proj_dim is not None:  # a U-Net distilled to know its guidance
@@ -510,10 +550,13 @@ def _end_guidance(tensors: dict[str, Any], before: dict[str, Any]) -> None:
     """
     for name in (name for name in _CONDITIONS if name in tensors):
         old = before[name]
-        if isinstance(old, list):
-            tensors[name] = [one.chunk(2)[1] for one in old]
-        elif len(tensors[name]) != len(old) // 2:
-            tensors[name] = old.chunk(2)[1]
+        if isinstance(old, list) or len(tensors[name]) != len(old) // 2:
+            tensors[name] = _text_half(old)
+
+
+def _text_half(value: Any) -> Any:
+    """Of a condition of both halves of guidance, or a list of such, the half of the text."""
+    return [one.chunk(2)[1] for one in value] if isinstance(value, list) else value.chunk(2)[1]
 
 
 def _non_finite(subject: str, where: str, dtype: torch.dtype) -> str:

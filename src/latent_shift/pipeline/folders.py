@@ -14,6 +14,7 @@ from huggingface_hub import create_repo
 from latent_shift.io import write_json
 from latent_shift.model_files import INDEX, check_model
 from latent_shift.pipeline.quiet import libraries_quiet
+from latent_shift.text_attention import use_clip_attention
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift, shift_options
 from latent_shift.video_config import (
     FILE_NAME,
@@ -38,8 +39,10 @@ class FolderMixin(DiffusionPipeline):
     def register_modules(self, **modules: Any) -> None:
         """As in diffusers; a stock U-Net is given the shift, bypassed for single frames."""
         super().register_modules(**modules)
-        if modules.get("unet") is not None and shift_options(self.unet) is None:
-            self.video_config = self._stored_config
+        if modules.get("unet") is not None:
+            use_clip_attention(self.unet)
+            if shift_options(self.unet) is None:
+                self.video_config = self._stored_config
 
     @property
     def video_config(self) -> VideoConfig:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
     from latent_shift.systems.base import Clips
 
+EVERYWHERE = (0.0, 1.0)  # all noise levels
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 TRAINED_ON: dict[str, TrainedOn] = {
     "text_contrastive": "captions",
@@ -96,6 +97,9 @@ class LatentShift(TextToVideoSystem):
         tokenizer: str | Path | None = None,
         prediction_type: str | None = None,
         scheduler: str | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        forecast_threshold: float | None = None,
+        compile: bool | None = None,
     ) -> Self:
         """Load a model, ready to generate.
 
@@ -107,11 +111,16 @@ class LatentShift(TextToVideoSystem):
             tokenizer: for a single file, CLIP's: a folder or a file.
             prediction_type: for a single file that does not say, one of `checkpoints.PREDICTION_TYPES`.
             scheduler: one of `checkpoints.SCHEDULERS`, None: the model's own.
+            guidance_interval, forecast_threshold: as of the pipeline's call, for all clips; None: the model's
+            own.
+            compile: whether the U-Net is compiled, at the first clip, which takes minutes.
 
         Raises:
             ValueError: for files that are missing, damaged or of another kind, LoRA layers that fit nothing
-                in the model, and a device that is not there.
+                in the model, a device or a compiler that is not there, and settings out of range.
         """
+        if compile:
+            checkpoints.check_compiler(device)
         path = checkpoints.resolve(path, tokenizer=tokenizer, prediction_type=prediction_type)
         pipeline = checkpoints.load(
             path,
@@ -123,6 +132,12 @@ class LatentShift(TextToVideoSystem):
         )
         if scheduler is not None:
             checkpoints.use_scheduler(pipeline, scheduler)
+        if guidance_interval is not None or forecast_threshold is not None:
+            pipeline.video_config = pipeline.video_config.overlaid(
+                guidance_interval=guidance_interval, forecast_threshold=forecast_threshold
+            )
+        if compile:
+            checkpoints.compile_unet(pipeline)
         return cls(pipeline, path, loras=loras, prediction_type=prediction_type, scheduler=scheduler)
 
     def save(self, folder: Path) -> None:
@@ -230,6 +245,11 @@ class LatentShift(TextToVideoSystem):
     def info(self) -> SystemInfo:
         """Facts of the loaded model; settings: scheduler, and prediction and LoRA files where given."""
         settings: dict[str, Any] = {"scheduler": type(self.pipeline.scheduler).__name__}
+        own = self.pipeline.video_config
+        if own.guidance_interval != EVERYWHERE:
+            settings["guidance_interval"] = list(own.guidance_interval)
+        if own.forecast_threshold > 0:
+            settings["forecast"] = own.forecast_threshold
         if self._prediction_type is not None:
             settings["prediction"] = self._prediction_type
         if self._lora_facts:

@@ -22,6 +22,7 @@ from accelerate.utils import ProjectConfiguration
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from latent_shift.checkpoints import auto_dtype, choose_device
 from latent_shift.training.recipe import Recipe
 
 _FSDP_SWITCHES = {  # that would change names or lose the weights of the parts that are not trained
@@ -114,13 +115,11 @@ def reshard(task: nn.Module) -> None:
 
 
 def resolve_precision(precision: str) -> str:
-    """Resolve "auto": bf16 where the machine computes in it, else fp32 (fp16 on an older GPU)."""
+    """Resolve "auto": the fastest precision of the machine, as in sampling; on Apple's GPUs fp32."""
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if has_bf16 else "fp32"
+    device = choose_device("auto").type
+    return "fp32" if device == "mps" else auto_dtype(device)
 
 
 def _with_fsdp() -> bool:

@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from benchmark_module import FOLDER, benchmark_module
+from latent_shift.benchmark import full_size
+from latent_shift.benchmark.memory import LiveBytes
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    with benchmark_module("full_size") as module:
-        yield module
+    return full_size
 
 
 @pytest.mark.parametrize("job", ["sampling", "lora", "full"])
@@ -50,8 +50,8 @@ def test_the_computed_table_has_a_line_a_job(benchmark):
     assert activations > 0
 
 
-def test_live_bytes_are_those_of_tensors_that_live(benchmark):
-    with benchmark.LiveBytes() as counted:
+def test_live_bytes_are_those_of_tensors_that_live():
+    with LiveBytes() as counted:
         first = torch.zeros(1000)  # 4,000 bytes
         view = first.view(10, 100)
         second = first + 1
@@ -64,9 +64,9 @@ def test_live_bytes_are_those_of_tensors_that_live(benchmark):
     assert (counted.now, counted.peak) == (0, 8000)
 
 
-def test_live_bytes_of_a_backward_pass_hold_what_autograd_saved(benchmark):
+def test_live_bytes_of_a_backward_pass_hold_what_autograd_saved():
     weight = torch.ones(100, requires_grad=True)
-    with benchmark.LiveBytes() as counted:
+    with LiveBytes() as counted:
         result = (weight * 2).exp().sum()  # exp keeps its result, 400 bytes; the product is not kept
         assert counted.now == 404
         result.backward()
@@ -74,6 +74,6 @@ def test_live_bytes_of_a_backward_pass_hold_what_autograd_saved(benchmark):
 
 @pytest.mark.slow
 def test_a_job_in_its_own_process():
-    command = [sys.executable, str(FOLDER / "full_size.py"), "--size", "tiny", "--only", "sampling"]
+    command = [sys.executable, "-m", "latent_shift.benchmark.full_size", "sampling", "tiny", "cpu", "fp32"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.fullmatch(r'\{"seconds": [\d.]+, "autoencoder": [\d.]+, "peak": \d+\}', done.stdout.strip())

@@ -1,30 +1,26 @@
-"""What Stable Diffusion 1.5's size takes: a guided sampling step; training steps of LoRA and all weights.
-
-    python benchmarks/full_size.py                    # 16 frames of 256x256 on the CPU: about 20 GiB, minutes
-    python benchmarks/full_size.py --device cuda --dtype bf16
-    python benchmarks/full_size.py --size tiny        # the same paths in seconds; its figures mean nothing
+"""Cost of Stable Diffusion 1.5's size: a guided sampling step; training steps of LoRA and all weights.
 
 U-Net, autoencoder and text model have the published sizes and random weights: time and memory do not depend
-on what the weights are. Each job runs in a process of its own, whose peak memory is printed: resident memory
+on what the weights are. Each job runs in a process of its own, and its peak memory is given: resident memory
 on a CPU, allocated memory on a GPU. The training steps are those of the training loop, in the middle of a
 run: the optimizer's states and the moving average are there before they begin.
 A second table is computed, not measured: what each job needs on a GPU, by counting the tensors alive while
 the same networks run on torch's meta device, which holds no data.
+
+python -m latent_shift.benchmark.full_size JOB SIZE DEVICE DTYPE      # one job, in this process: a JSON line
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import resource
 import subprocess
 import sys
 import time
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -32,10 +28,10 @@ from diffusers.training_utils import EMAModel
 from diffusers.utils import logging
 from peft import LoraConfig
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from latent_shift.benchmark.measure import synchronize as wait_for
+from latent_shift.benchmark.memory import LiveBytes, fused_attention
 from latent_shift.checkpoints.single_file import CONFIGS
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.optim import new_optimizer
@@ -76,55 +72,47 @@ SIZES = {
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="fp32", help="of what is measured; weights in training: fp32"
-    )
-    parser.add_argument(
-        "--only",
-        choices=(*JOBS, "computed"),
-        help="one job, in this process: a JSON line; or the second table",
-    )
-    asked = parser.parse_args()
-    logging.set_verbosity_error()  # of precisions that are as they should be
-    if asked.only == "computed":
-        print(computed_table(SIZES[asked.size]))
-        return
-    if asked.only is not None:
-        print(json.dumps(measure(asked.only, SIZES[asked.size], asked.device, DTYPES[asked.dtype])))
-        return
-    print(heading(asked.size, asked.device, asked.dtype))
-    print("| job | seconds | of them decoding or encoding | peak memory, GiB |\n|---|---|---|---|")
+def tables(size: str, device: str, dtype: str) -> Iterator[str]:
+    """The lines of both tables in Markdown, each as soon as it is there. Arguments: names as of `measure`."""
+    yield heading(size, device, dtype)
+    yield "| job | seconds | of them decoding or encoding | peak memory, GiB |\n|---|---|---|---|"
     for job in JOBS:
-        found = in_own_process(job, sys.argv[1:])
+        found = in_own_process(job, size, device, dtype)
         figures = f"{found['seconds']:.1f} | {found['autoencoder']:.1f} | {found['peak'] / GIB:.2f}"
-        print(f"| {NAMES[job]} | {figures} |", flush=True)
-    print(computed_table(SIZES[asked.size]))
+        yield f"| {NAMES[job]} | {figures} |"
+    yield computed_table(SIZES[size])
 
 
 def heading(size: str, device: str, dtype: str) -> str:
+    """A line above the tables. size, device, dtype: as of `in_own_process`."""
     clip = SIZES[size]
     threads = f"{torch.get_num_threads()} threads, " if device == "cpu" else ""
     shape = f"{clip.frames} frames of {clip.pixels}x{clip.pixels}"
     return f"Measured: {size} size, {shape}, {device}, {threads}{dtype}, torch {torch.__version__}\n"
 
 
-def in_own_process(job: str, arguments: list[str]) -> dict[str, float]:
-    command = [sys.executable, __file__, *arguments, "--only", job]
+def in_own_process(job: str, size: str, device: str, dtype: str) -> dict[str, float]:
+    """Measure a job in a fresh process.
+
+    job: one of `JOBS`. size: one of `SIZES`. device: of torch. dtype: one of `DTYPES`. Raises ValueError
+    where the process ends, as for lack of memory.
+    """
+    command = [sys.executable, "-m", __name__, job, size, device, dtype]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{job}: ended with status {done.returncode} (-9: out of memory)")
-    return json.loads(done.stdout.splitlines()[-1])
+        raise ValueError(f"{job}: ended with status {done.returncode} (-9: out of memory)")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 # Measured
 
 
 def measure(job: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, float]:
-    """Seconds in all and in the autoencoder, and the peak memory of this process in bytes."""
+    """Seconds in all and in the autoencoder, and the peak memory of this process in bytes.
+
+    job, size, device, dtype: as of `in_own_process`.
+    """
     torch.manual_seed(0)
     parts = build(size, device, dtype if job == "sampling" else torch.float32)
     if job == "sampling":
@@ -139,7 +127,7 @@ def measure(job: str, size: Size, device: str, dtype: torch.dtype) -> dict[str, 
     return {"seconds": seconds, "autoencoder": autoencoder, "peak": peak}
 
 
-def build(size: Size, device: str, dtype: torch.dtype) -> dict[str, nn.Module]:
+def build(size: Size, device: str, dtype: torch.dtype) -> dict[str, Any]:
     """U-Net, autoencoder and text model with random weights."""
     place = CONFIGS / "sd-1"
     text = CLIPTextConfig.from_pretrained(place / "text_encoder", **size.text)
@@ -153,10 +141,11 @@ def build(size: Size, device: str, dtype: torch.dtype) -> dict[str, nn.Module]:
 
 
 def unet_config() -> dict[str, Any]:
+    """The published configuration of the U-Net."""
     return dict(UNet2DConditionModel.load_config(CONFIGS / "sd-1" / "unet"))
 
 
-def sample(parts: dict[str, nn.Module], size: Size) -> tuple[float, float]:
+def sample(parts: dict[str, Any], size: Size) -> tuple[float, float]:
     """One guided step of a clip and its decoding, by the pipeline itself; seconds, those of decoding."""
     pipeline = LatentShiftPipeline(
         **parts, tokenizer=None, scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
@@ -182,17 +171,19 @@ def sample(parts: dict[str, nn.Module], size: Size) -> tuple[float, float]:
     return ended - began, ended - stepped[-1]
 
 
-def train_lora(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[float, float]:
+def train_lora(parts: dict[str, Any], size: Size, dtype: torch.dtype) -> tuple[float, float]:
+    """As `train`, with LoRA layers only."""
     parts["unet"].add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS))
     return train(parts, size, dtype)
 
 
-def train_all(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[float, float]:
+def train_all(parts: dict[str, Any], size: Size, dtype: torch.dtype) -> tuple[float, float]:
+    """As `train`, with all weights of the U-Net."""
     parts["unet"].requires_grad_(True)
     return train(parts, size, dtype)
 
 
-def train(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[float, float]:
+def train(parts: dict[str, Any], size: Size, dtype: torch.dtype) -> tuple[float, float]:
     """Encode a clip and its caption, then one step of AdamW and of the average, as the training loop does.
 
     Weights are float32, the arithmetic `dtype` by autocast. Returns seconds, and those of encoding.
@@ -211,7 +202,7 @@ def train(parts: dict[str, nn.Module], size: Size, dtype: torch.dtype) -> tuple[
         encoded = time.perf_counter() - began
         text = encode_text(parts, 1).repeat_interleave(size.frames, dim=0)
         loss = denoise(unet, latents, text)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
     optimizer.zero_grad()
@@ -228,12 +219,12 @@ def begin(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter]) -> None
     optimizer.zero_grad()
 
 
-def synchronize(parts: dict[str, nn.Module]) -> None:
-    if parts["unet"].device.type == "cuda":
-        torch.cuda.synchronize()
+def synchronize(parts: dict[str, Any]) -> None:
+    """Wait for what a GPU still has to do."""
+    wait_for(parts["unet"].device.type)
 
 
-def denoise(unet: nn.Module, latents: Tensor, text: Tensor) -> Tensor:
+def denoise(unet: Any, latents: Tensor, text: Tensor) -> Tensor:
     """The loss of one noise level: latents (F, C, h, w), text (F, L, D)."""
     noise = torch.randn_like(latents)
     timesteps = torch.full((len(latents),), 500, device=latents.device)
@@ -241,7 +232,7 @@ def denoise(unet: nn.Module, latents: Tensor, text: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_frames(vae: nn.Module, size: Size) -> Tensor:
+def encode_frames(vae: Any, size: Size) -> Tensor:
     """Random frames, one at a time, to latents (F, C, h, w)."""
     frames = torch.rand(size.frames, 3, size.pixels, size.pixels, device=vae.device, dtype=vae.dtype)
     latents = [vae.encode(frame[None] * 2 - 1).latent_dist.mean for frame in frames]
@@ -249,7 +240,7 @@ def encode_frames(vae: nn.Module, size: Size) -> Tensor:
 
 
 @torch.no_grad()
-def encode_text(parts: dict[str, nn.Module], prompts: int) -> Tensor:
+def encode_text(parts: dict[str, Any], prompts: int) -> Tensor:
     """Random tokens to text (prompts, L, D)."""
     model = parts["text_encoder"]
     length = model.config.max_position_embeddings
@@ -260,6 +251,7 @@ def encode_text(parts: dict[str, nn.Module], prompts: int) -> Tensor:
 
 
 def computed_table(size: Size) -> str:
+    """A line a job, in Markdown."""
     """What each job needs on a GPU, in GiB: by formula, and the activations counted."""
     lines = [
         "\nComputed, not measured: GiB on a GPU, bf16 arithmetic, attention that stores no map.",
@@ -292,10 +284,10 @@ def computed(job: str, size: Size) -> tuple[float, float, float, float, float]:
     return weights, 4 * trained, 8 * trained, 4 * trained, activations(job, unet, size)
 
 
-def activations(job: str, unet: nn.Module, size: Size) -> int:
+def activations(job: str, unet: Any, size: Size) -> int:
     """The most bytes alive at once in a step of the U-Net, weights and kept gradients left out."""
     side, batch = size.pixels // 8, size.frames * (2 if job == "sampling" else 1)
-    empty = {"device": "meta", "dtype": torch.bfloat16}
+    empty: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
     latents = torch.empty(batch, 4, side, side, **empty)
     text = torch.empty(batch, 77, unet.config.cross_attention_dim, **empty)
     enable_temporal_shift(unet, size.frames)
@@ -313,61 +305,16 @@ def activations(job: str, unet: nn.Module, size: Size) -> int:
 
 
 def forget_gradient(parameter: Tensor) -> None:
+    """Free the gradient of a parameter."""
     parameter.grad = None
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made within it that are alive, and the most there ever were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._holders: Counter[int] = Counter()  # tensors alive by the storage that they share
-
-    def __torch_dispatch__(self, function: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter):
-                self._note(tensor)
-        return result
-
-    def _note(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if not self._holders[key]:
-            self.now += size
-            self.peak = max(self.peak, self.now)
-        self._holders[key] += 1
-        weakref.finalize(tensor, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            self.now -= size
-
-
-class FusedAttention(torch.autograd.Function):
-    """The shapes of fused attention, without arithmetic: it keeps queries, keys, values and its result."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        result = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
-
-
-@contextmanager
-def fused_attention() -> Iterator[None]:
-    def attend(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-        return FusedAttention.apply(query, key, value)
-
-    with mock.patch("torch.nn.functional.scaled_dot_product_attention", attend):
-        yield
+def main(arguments: Sequence[str]) -> None:
+    """Print what one job took as a JSON line."""
+    job, size, device, dtype = arguments
+    logging.set_verbosity_error()  # of precisions that are as they should be
+    print(json.dumps(measure(job, SIZES[size], device, DTYPES[dtype])))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,0 +1,88 @@
+"""The commands of `latent-shift benchmark`, on tiny networks and a tiny model."""
+
+import json
+
+import pytest
+import torch
+
+from latent_shift.benchmark import addition
+from latent_shift.benchmark.floor import kind_of
+from program import run_program
+from tiny import tiny_pipeline_folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.mark.slow
+def test_networks(tmp_path, capsys):
+    given = ("--size", "tiny", "--networks", "shift,unet3d", "--frames", "2", "--resolution", "64")
+    how = ("--dtype", "fp32", "--device", "cpu", "--repeats", 1, "--warmups", 0, "-o", tmp_path)
+    page = tmp_path / "page.md"
+    status, out, said = run_program(capsys, "benchmark", "networks", *given, *how, "--markdown", page)
+    assert (status, said) == (0, "")
+    assert "| shift | 2.4 |" in out
+    assert "UNet3DConditionModel" in page.read_text()
+    assert "<!-- begin networks tiny pass -->" in page.read_text()
+    assert (tmp_path / "tiny-pass-cpu-fp32-64-ratios.svg").is_file()
+    status, out, _ = run_program(capsys, "benchmark", "networks", *given, *how, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["network"] for line in lines] == ["shift", "unet3d"]
+    assert all(line["peak"] > 2**20 for line in lines)
+
+
+def test_systems(model, capsys):
+    both = ("--model", model, "--model", f"latent_shift:{model}", "--prompt", "a red circle")
+    given = (*both, "--repeats", 1, "--warmups", 0, "--no-memory")
+    status, out, said = run_program(capsys, "benchmark", "systems", *given, "--dtype", "fp32", "--json")
+    assert (status, said) == (0, "")
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first["gmac"] == second["gmac"] > 0
+    assert first["calls"] > 3
+    assert len(first["times"]["cpu"]) == 1
+
+
+def test_floor_of_a_system(model, capsys):
+    how = ("--model", model, "--dtype", "fp32", "--device", "cpu", "--repeats", 1)
+    status, out, _ = run_program(capsys, "benchmark", "floor", *how, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["rate"] > 1
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert "convolutions" in found["shares"]
+
+
+def test_operations_have_a_kind():
+    names = ("mkldnn_convolution", "addmm", "native_group_norm", "silu", "copy_", "add", "arange")
+    found = [kind_of(f"aten::{name}") for name in names]
+    assert found == [
+        "convolutions", "linear layers", "norms", "activations", "copies, layout", "additions, the shift",
+        "other"
+    ]  # fmt: skip
+
+
+def test_the_addition_is_compared_in_both_layouts_and_directions():
+    rows = list(addition.measure("cpu", 2, (((32, 12, 4, 4), torch.float32),)))
+    assert [(row.layout, row.direction) for row in rows] == [
+        ("contiguous_format", "forward"), ("contiguous_format", "backward"),
+        ("channels_last", "forward"), ("channels_last", "backward"),
+    ]  # fmt: skip
+    assert all(row.ratio.median > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["networks", "--size", "sd-9"], "size 'sd-9'"),
+        (["networks", "--frames", "some"], "--frames 'some': give whole numbers"),
+        (["systems", "--model", "nosuch"], "unknown model"),
+        (["step", "nosuch.yaml"], "nosuch.yaml"),
+        (["full-size", "--size", "huge"], "--size huge: expected one of full, tiny"),
+    ],
+)
+def test_what_is_refused(capsys, arguments, message):
+    status, out, said = run_program(capsys, "benchmark", *arguments)
+    assert (status, out) == (2, "")
+    assert message in said

@@ -1,0 +1,27 @@
+"""Parts of the time of a training step, read by hooks on the trainer's own parts."""
+
+import pytest
+
+from latent_shift.benchmark.training_step import PARTS, _Clock, time_steps
+
+
+@pytest.mark.parametrize("task", ["autoencoder", "video"])
+def test_the_parts_of_a_step_are_the_whole(recipe, tmp_path, task):
+    given = recipe(task)
+    found = time_steps(given, tmp_path / "run", warmups=1, steps=2, report=lambda progress: None)
+    assert (found.steps, found.items) == (2, given.batch_size)
+    assert found.parts.keys() == PARTS.keys()
+    assert sum(found.shares.values()) == pytest.approx(1, abs=0.05)
+    busy = ["forward", "backward", "optimizer", *(["encode"] if task == "video" else [])]
+    assert min(found.parts[name] for name in busy) > 0
+    assert not (tmp_path / "run" / "model").exists()
+    assert not given.output.exists()
+
+
+def test_a_part_inside_another_is_taken_out_of_it(monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 6.0])
+    monkeypatch.setattr("latent_shift.benchmark.training_step.time.perf_counter", lambda: next(now))
+    clock = _Clock("cpu")
+    with clock.during("forward"), clock.during("encode"):
+        pass
+    assert (clock.seconds["forward"], clock.seconds["encode"]) == (3.0, 3.0)

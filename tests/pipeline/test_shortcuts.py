@@ -6,6 +6,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from latent_shift import LatentShiftPipeline
+from latent_shift.pipeline import base
 from latent_shift.pipeline.shortcuts import Forecast
 from tiny import tiny_components, tiny_scheduler
 
@@ -101,3 +102,14 @@ def test_what_forecasting_is_not_for():
     euler.set_timesteps(4)
     with pytest.raises(ValueError, match="not for EulerDiscreteScheduler; take ddim"):
         Forecast(0.1, euler, 4)
+
+
+def test_large_frames_are_decoded_few_at_a_time(pipeline, monkeypatch):
+    whole, sizes = clips(pipeline), []
+    hook = pipeline.vae.decoder.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    monkeypatch.setattr(base, "DECODED_PIXELS", 3 * 32 * 32)
+    found = clips(pipeline)
+    clips(pipeline, decode_chunk_size=8)
+    hook.remove()
+    assert sizes == [3, 3, 2, 8]
+    assert np.allclose(found, whole, atol=1e-5)

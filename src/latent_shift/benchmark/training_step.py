@@ -127,7 +127,8 @@ def time_steps(
         wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     finally:
         AcceleratorState._reset_state()
-    parts = {name: seconds / steps for name, seconds in clock.seconds.items()}
+    parts = {name: seconds / steps for name, seconds in clock.seconds.items() if name != "rest"}
+    parts["rest"] = wall / steps - sum(parts.values())
     return StepTimes(steps=steps, items=recipe.batch_size, wall=wall / steps, cpu=cpu / steps, parts=parts)
 
 
@@ -170,8 +171,8 @@ def _frozen_parts(task: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = []
 
     def visit(module: nn.Module) -> None:
-        parameters = list(module.parameters())
-        if parameters and not any(one.requires_grad for one in parameters):
+        parameters, is_list = list(module.parameters()), isinstance(module, nn.ModuleList)
+        if parameters and not is_list and not any(one.requires_grad for one in parameters):
             # An autoencoder is called by encode and decode, which are no calls of the module itself.
             inner = [part for name, part in module.named_children() if name in ("encoder", "decoder")]
             found.extend(inner or [module])

@@ -50,6 +50,10 @@ from latent_shift.unet import override_num_frames, override_padding, shift_optio
 # divided. A clip of 16 frames of 1024 x 1024 pixels, or four of 512 x 512, under guidance.
 LATENT_PIXELS_AT_ONCE = 2**19
 
+# Pixels decoded together: 64 frames of 64 x 64, 4 of 256 x 256, 1 of 512 x 512, which take 0.4 GiB of
+# Stable Diffusion's autoencoder in half precision, whatever the length of the clip.
+DECODED_PIXELS = 2**18
+
 # Frames of a block, for models of shorter clips, too: with fewer, small convolutions are slow.
 SHORT_CLIP = 16
 
@@ -212,7 +216,7 @@ class VideoPipelineMixin(FolderMixin):
                 so that memory does not grow with its length. The result is the same but for rounding. By
                 default all frames of a short clip, and of a longer one as many as the model's own clips have,
                 or fewer where free memory is short. A callback then gets embeddings of one row a clip.
-            decode_chunk_size: frames decoded together, by default a block's; fewer take less memory.
+            decode_chunk_size: frames decoded together, by default a block's, and fewer where they are large.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); may return changed tensors,
                 and set `pipeline._interrupt` to stop.
             callback_on_step_end_tensor_inputs: names of the tensors that it is given.
@@ -311,8 +315,9 @@ class VideoPipelineMixin(FolderMixin):
             self._denoise(
                 tensors, text, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs
             )
-        # 5. Decode a clip or block at a time, or images all at once as the stock pipeline does
-        chunk = decode_chunk_size or self._block or (frames if frames > 1 else videos)
+        # 5. Decode a clip, a block or fewer large frames at a time, or images all at once as stock does
+        few = max(1, DECODED_PIXELS // (pixels[0] * pixels[1]))
+        chunk = decode_chunk_size or (min(self._block or frames, few) if frames > 1 else videos)
         generators = repeat_generator_per_frame(generator, frames)
         shown, flags = self._decode(tensors["latents"], chunk, output_type, generators)
         self.maybe_free_model_hooks()

@@ -61,8 +61,12 @@ def encode_prompts(model: Any, captions: Sequence[str]) -> PromptEmbeds:
             list(captions), device=device, do_classifier_free_guidance=False
         )
         return PromptEmbeds(states, pooled)
-    tokens = model.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-    states = model.text_encoder(tokens.input_ids.to(model.text_encoder.device)).last_hidden_state
+    encoder, tokenizer = model.text_encoder, model.tokenizer
+    tokens = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+    # As stock pipelines do: a mask where the configuration says so, which CLIP's does not.
+    masked = getattr(encoder.config, "use_attention_mask", False)
+    mask = tokens.attention_mask.to(encoder.device) if masked else None
+    states = encoder(tokens.input_ids.to(encoder.device), attention_mask=mask).last_hidden_state
     return PromptEmbeds(states, filled=tuple(tokens.attention_mask.all(dim=1).nonzero().flatten().tolist()))
 
 

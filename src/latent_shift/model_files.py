@@ -30,7 +30,9 @@ SCHEDULER_CLASSES = (
 )  # fmt: skip
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _TEXT_PARTS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-_TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_MAX_LENGTH = 512  # tokens of a prompt, of a text encoder without a number of its own
+_STATES = ("Model", "ModelWithProjection")  # ends of the names of classes that give a state per token
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 _STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
 _FORMER_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -60,12 +62,16 @@ def check_parts(folder: Path) -> None:
     is_xl = "text_encoder_2" in index
     texts = []
     for part, tokenizer in list(_TEXT_PARTS.items())[: 1 + is_xl]:
-        _, kind = library_and_class(folder, index, part)
-        if kind not in _TEXT_ENCODERS:
-            raise ValueError(f"{folder}: its {part} is a {kind}; expected {' or '.join(_TEXT_ENCODERS)}")
-        texts.append(read_json_mapping(folder / part / "config.json"))
+        library, kind = library_and_class(folder, index, part)
+        config = read_json_mapping(folder / part / "config.json")
+        if problem := _text_encoder_problem(library, kind, config, is_xl=is_xl):
+            raise ValueError(f"{folder}: its {part} is a {problem}")
+        texts.append(config)
         if (folder / tokenizer).is_dir():
-            _check_tokenizer(folder / tokenizer, texts[-1])
+            if kind in _CLIP:
+                _check_words(folder / tokenizer, config)
+            longest = 77 if kind in _CLIP else _MAX_LENGTH
+            _check_length(folder / tokenizer, config.get("max_position_embeddings") or longest)
     vae = read_json_mapping(folder / "vae" / "config.json")
     problem = _unet_problem(read_json_mapping(folder / "unet" / "config.json"), vae, texts)
     if problem is not None:
@@ -83,7 +89,7 @@ def library_and_class(folder: Path, index: dict[str, Any], part: str) -> tuple[s
     return entry[0], entry[1]
 
 
-def _check_tokenizer(part: Path, text: dict[str, Any]) -> None:
+def _check_words(part: Path, text: dict[str, Any]) -> None:
     """Raise ValueError where a tokenizer has no words, or more of them than its text encoder reads."""
     whole, words = part / "tokenizer.json", part / "vocab.json"
     if not whole.is_file() and not words.is_file():
@@ -99,13 +105,34 @@ def _check_tokenizer(part: Path, text: dict[str, Any]) -> None:
         raise ValueError(
             f"{part}: its words have numbers up to {last}, the text encoder knows {known} of them"
         )
+
+
+def _check_length(part: Path, positions: int) -> None:
+    """Raise ValueError where a tokenizer pads to more tokens than its text encoder has positions."""
     file = part / "tokenizer_config.json"
-    length, positions = (
-        read_json_mapping(file).get("model_max_length"),
-        text.get("max_position_embeddings", 77),
-    )
+    length = read_json_mapping(file).get("model_max_length")
     if not isinstance(length, int) or not 1 < length <= positions:
         raise ValueError(f"{file}: model_max_length is {length}; expected the text encoder's {positions}")
+
+
+def _text_encoder_problem(library: str, kind: str, config: dict[str, Any], *, is_xl: bool) -> str | None:
+    """Return what a text encoder is, and why it cannot be used; None where it gives a state per token.
+
+    SDXL's layout reads CLIP's pooled states, too; Stable Diffusion's any text model of transformers.
+    """
+    if kind in _CLIP:
+        return None
+    own = (config.get("architectures") or ["CLIPTextModel"])[0]
+    if is_xl or kind != own:
+        return f"{kind}; expected {' or '.join(_CLIP) if is_xl else own}"
+    if library != "transformers" or not kind.endswith(_STATES):
+        return f"{kind} of {library}; expected a model of transformers that gives a state per token"
+    return None
+
+
+def text_width(config: dict[str, Any]) -> int:
+    """Width of a text encoder's states, by its configuration."""
+    return int(config.get("hidden_size") or config.get("d_model") or 512)
 
 
 def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[str, Any]]) -> str | None:
@@ -135,10 +162,10 @@ def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[st
             wanted = " or ".join("null" if one is None else one for one in known)
             return f"its U-Net's {name} is {value}, but the condition here is {reads}: expected {wanted}"
     widths: dict[str, tuple[Any, int]] = {}
-    text_width = sum(text.get("hidden_size", 512) for text in texts)
+    width_of_texts = sum(map(text_width, texts))
     name = "cross_attention_dim" if hidden is None else "encoder_hid_dim"
     if isinstance(unet.get(name), int):
-        widths[name] = (unet[name], text_width)
+        widths[name] = (unet[name], width_of_texts)
     if is_xl:
         name = "projection_class_embeddings_input_dim"
         sizes = 6 * (unet.get("addition_time_embed_dim") or 0)

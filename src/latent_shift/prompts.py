@@ -15,9 +15,11 @@ from typing import Any
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
+from latent_shift.emoji_names import spell_emoji
 from latent_shift.io import warn
 
 Texts = str | Sequence[str] | None
+_WORD_END = "</w>"  # of pieces in CLIP's format
 _PARTS = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")  # words, single digits, punctuation
 
 
@@ -59,8 +61,12 @@ def preprocess_prompts(
     where there is no text. vocabulary: closed vocabulary in lower case; empty where it is open.
     prompts, negatives: one text per prompt; None where there are none. fps: frames per second, appended to
     the prompts; None for models that were not tuned so. Returns prompts and negative prompts without unknown
-    words. Raises ValueError for a prompt without a known word; a negative prompt may lose all of its words.
+    words, and with the names of emoji that an open vocabulary lacks. Raises ValueError for a prompt without a
+    known word; a negative prompt may lose all of its words.
     """
+    if tokenizer is not None and not vocabulary:
+        prompts = prompts and [_spell_unknown_emoji(tokenizer, prompt) for prompt in prompts]
+        negatives = negatives and [_spell_unknown_emoji(tokenizer, negative) for negative in negatives]
     if fps is not None:
         prompts = prompts and [append_fps(prompt, fps) for prompt in prompts]
     if tokenizer is None and (prompts or negatives):
@@ -156,7 +162,7 @@ def _drop_unknown(prompt: str, vocabulary: Collection[str], added: Collection[st
 def truncated_text(tokenizer: Any, prompt: str) -> str:
     """The end of a prompt beyond the tokenizer's length; empty where everything fits."""
     encoded = tokenizer(prompt, truncation=False, verbose=False, return_offsets_mapping=tokenizer.is_fast)
-    closing = 1 if encoded.input_ids[-1] == tokenizer.eos_token_id else 0
+    closing = 1 if encoded.input_ids[-1] in (tokenizer.eos_token_id, tokenizer.sep_token_id) else 0
     lost = slice(tokenizer.model_max_length - closing, len(encoded.input_ids) - closing)
     if not encoded.input_ids[lost]:
         return ""
@@ -166,16 +172,29 @@ def truncated_text(tokenizer: Any, prompt: str) -> str:
 
 
 def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
-    """Words outside a tokenizer's closed vocabulary in order, once each; none where the vocabulary is open.
+    """Words that a tokenizer does not know, in order, once each.
 
-    A closed one knows the words that are one token; others fall apart into pieces nothing was trained on.
+    A closed vocabulary knows the words that are one token; others fall apart into pieces nothing was trained
+    on. An open one can spell words in pieces, but may lack characters.
     """
-    if not has_closed_vocabulary(tokenizer):
-        return []
     added = added_tokens(tokenizer)
     words = dict.fromkeys(part for part in _split(prompt, added) if part not in added)
+    if not has_closed_vocabulary(tokenizer):
+        return [word for word in words if _is_unknown(tokenizer, word)]
     pieces = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
     return [word for word, ids in pieces.items() if len(ids) != 1 or ids[0] in tokenizer.all_special_ids]
+
+
+def _is_unknown(tokenizer: Any, text: str) -> bool:
+    """Whether a text has characters that an open vocabulary lacks."""
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids
+
+
+def _spell_unknown_emoji(tokenizer: Any, text: str) -> str:
+    if text.isascii():
+        return text
+    return spell_emoji(text, lambda symbol: not _is_unknown(tokenizer, symbol))
 
 
 def added_tokens(tokenizer: Any) -> set[str]:
@@ -190,6 +209,10 @@ def _split(prompt: str, added: Collection[str]) -> list[str]:
 
 
 def has_closed_vocabulary(tokenizer: Any) -> bool:
-    """Whether a tokenizer knows words only: it cannot spell every byte, as CLIP's own can."""
+    """Whether a tokenizer knows words only: one in CLIP's format that cannot spell every byte.
+
+    Those of other text models (WordPiece, SentencePiece) fall back to pieces that were trained on.
+    """
     vocabulary = tokenizer.get_vocab()
-    return not all(byte in vocabulary for byte in ByteLevel.alphabet())
+    in_clip_format = any(piece.endswith(_WORD_END) for piece in vocabulary)
+    return in_clip_format and not all(byte in vocabulary for byte in ByteLevel.alphabet())

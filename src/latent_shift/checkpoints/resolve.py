@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from latent_shift.video_config import VideoConfig
 
 DEFAULT_MODEL = "moving-shapes"
+BUILT_IN = {DEFAULT_MODEL: "make default-model", "emoji": "make emoji-model"}  # and how each is made
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
@@ -58,19 +59,24 @@ def resolve(
     for option, value in (("tokenizer", tokenizer), ("prediction-type", prediction_type)):
         if value is not None:
             raise ValueError(f"--{option} {value}: is for single files; other models have their own")
-    if str(name) == DEFAULT_MODEL:
-        folder = Path(str(files("latent_shift"))) / "assets" / DEFAULT_MODEL
+    if str(name) in BUILT_IN:
+        folder = _built_in(str(name))
         if not folder.is_dir():
-            raise ValueError(f"{name}: the built-in model is not installed; make it: make default-model")
+            raise ValueError(f"{name}: the built-in model is not installed; make it: {BUILT_IN[str(name)]}")
     elif str(name) and path.is_dir():
         folder = path
     elif _HUB_ID.fullmatch(str(name)):
         folder = _download(str(name))
     else:
-        known = f"{DEFAULT_MODEL!r}, {LAYOUT}, a .safetensors file ({EXPECTED}), a hub id (org/name)"
+        installed = ", ".join(repr(one) for one in BUILT_IN if _built_in(one).is_dir())
+        known = f"{installed}, {LAYOUT}, a .safetensors file ({EXPECTED}), a hub id (org/name)"
         raise ValueError(f"{str(name)!r}: unknown model; known are {known}")
     check_folder(folder)
     return folder
+
+
+def _built_in(name: str) -> Path:
+    return Path(str(files("latent_shift"))) / "assets" / name
 
 
 def check_folder(folder: Path) -> None:

@@ -14,6 +14,8 @@ from latent_shift.pipeline.base import VideoPipelineMixin
 from latent_shift.pipeline.folders import read_index
 from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
 
+_CLIP_TYPES = ("clip", "clip_text_model")
+
 
 class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
     """Text to video by a text-to-image model with the temporal shift in its U-Net (arXiv 2304.08477)."""
@@ -39,6 +41,11 @@ class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
     ) -> tuple[PromptEmbeds, PromptEmbeds | None]:
         xl_only = {name: given.pop(name) for name in list(given) if "pooled" in name or name.endswith("_2")}
         self._refuse_xl(**xl_only)
+        if given.get("clip_skip") is not None and self.text_encoder.config.model_type not in _CLIP_TYPES:
+            raise ValueError(
+                f"clip_skip {given['clip_skip']}: is for CLIP's text encoder; this model has a"
+                f" {type(self.text_encoder).__name__}"
+            )
         guided = self.do_classifier_free_guidance
         text, negative = self.encode_prompt(
             prompts, self._execution_device, videos_per_prompt, guided, negatives, **given

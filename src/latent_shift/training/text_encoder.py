@@ -1,8 +1,10 @@
-"""A small text encoder over a closed vocabulary: tokenizer in CLIP's format, transformers' CLIPTextModel.
+"""Text encoders of trainings: those of transformers, and a small one over a closed vocabulary.
 
-Each known word is one token. Not for open text: a word outside the list is spelled in pieces that no encoder
-was trained on. The same words always give the same tokens, so that a resumed training goes on with them; that
-is why the merges are counted here (the trainer of `tokenizers` breaks ties at random).
+`load_text_encoder` opens any that gives a state per token. `new_text_encoder` makes the small one: tokenizer
+in CLIP's format, transformers' CLIPTextModel. Each known word is one token. Not for open text: a word
+outside the list is spelled in pieces that no encoder was trained on. The same words always give the same
+tokens, so that a resumed training goes on with them; that is why the merges are counted here (the trainer of
+`tokenizers` breaks ties at random).
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latent_shift.checkpoints import check_weights
+from latent_shift.io import one_line, read_json_mapping
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 
 WORDS = "trained_words"  # an entry of the tokenizer's configuration, which stock tools keep
 START, END, SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
+_MAX_LENGTH = 512  # tokens; prompts are padded to the tokenizer's length, and each is attended to
 
 
 def new_text_encoder(config: dict[str, Any], words: Iterable[str]) -> tuple[CLIPTokenizer, CLIPTextModel]:
@@ -35,11 +41,41 @@ def new_text_encoder(config: dict[str, Any], words: Iterable[str]) -> tuple[CLIP
     return tokenizer, CLIPTextModel(complete)
 
 
-def load_text_encoder(folder: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """Load the `tokenizer/` and `text_encoder/` of a folder, in float32. ValueError for missing weights."""
-    check_weights(folder / "text_encoder", "transformers", "CLIPTextModel")
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    return tokenizer, CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype="float32")
+def load_text_encoder(folder: Path) -> tuple[Any, Any]:
+    """Load the `tokenizer/` and `text_encoder/` of a folder, in float32: CLIP's, or any of transformers.
+
+    Another model than CLIP's has to give a state per token, and its tokenizer a finite length.
+    Raises ValueError for missing weights, and for a model or tokenizer that cannot be used so.
+    """
+    part = folder / "text_encoder"
+    kind = (read_json_mapping(part / "config.json").get("architectures") or ["CLIPTextModel"])[0]
+    check_weights(part, "transformers", kind)
+    if kind == "CLIPTextModel":
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return tokenizer, CLIPTextModel.from_pretrained(part, torch_dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = getattr(transformers, kind).from_pretrained(part, torch_dtype="float32")
+    check_state_per_token(tokenizer, encoder, part)
+    return tokenizer, encoder
+
+
+@torch.no_grad()
+def check_state_per_token(tokenizer: Any, encoder: Any, part: Path) -> None:
+    """Raise ValueError, naming the folder `part`, where an encoder does not give a state per token."""
+    longest = getattr(encoder.config, "max_position_embeddings", None) or _MAX_LENGTH
+    if tokenizer.pad_token is None or not 1 < tokenizer.model_max_length <= min(longest, _MAX_LENGTH):
+        raise ValueError(
+            f"{part.parent / 'tokenizer'}: pads to {tokenizer.model_max_length} tokens with"
+            f" {tokenizer.pad_token}; set model_max_length in its tokenizer_config.json, 2 to"
+            f" {min(longest, _MAX_LENGTH)}, and a pad_token"
+        )
+    tokens = tokenizer([""], padding="max_length", truncation=True, return_tensors="pt")
+    try:
+        states = getattr(encoder(tokens.input_ids), "last_hidden_state", None)
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise ValueError(f"{part}: cannot read a text: {one_line(error)}") from error
+    if states is None or states.shape[:2] != tokens.input_ids.shape:
+        raise ValueError(f"{part}: a {type(encoder).__name__} gives no state per token; take its encoder")
 
 
 def embed_texts(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, captions: list[str]) -> Tensor:

@@ -193,6 +193,13 @@ class DenoisingTask(Task):
         disable_temporal_shift(self.unet)
         self._warned_of_truncation = False
 
+    def train(self, mode: bool = True) -> DenoisingTask:
+        """Set the mode of the U-Net only: frozen parts have dropout, too, and would condition on noise."""
+        super().train(mode)
+        for frozen in (self.vae, self.text_encoders):
+            frozen.eval()
+        return self
+
     @cached_property  # which does not count as another module, as an attribute would
     def _compiled_unet(self) -> Any:
         return torch.compile(self.unet, dynamic=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from damage import damaged
 from latent_shift.data.caption_io import caption_lines, decode, text_of
 from latent_shift.data.sources import detect_source
 
@@ -32,21 +33,6 @@ ENCODINGS = (
     "shift-jis",
 )
 ROWS = 30
-
-
-def damaged(data, draw):
-    """A copy that is cut, or in which bytes are changed, added or missing."""
-    data, kind = bytearray(data), draw.randrange(4)
-    place = draw.randrange(len(data) + 1)
-    if kind == 0:
-        del data[place:]
-    elif kind == 1:
-        data[place : place + 1] = draw.randbytes(1)
-    elif kind == 2:
-        data[place:place] = draw.choice((b"\0", b'"', b"\r", b"\x85", b"\xff\xfe", draw.randbytes(5)))
-    else:
-        del data[place : place + draw.randrange(1, 9)]
-    return bytes(data)
 
 
 def test_any_bytes_are_captions_or_one_line_that_names_the_file():

@@ -255,11 +255,17 @@ def _explain(error: ValidationError, option: str = "") -> str:
 
 
 def plan_jobs(
-    requests: Sequence[FileRequest], defaults: RequestDefaults, *, count: int, output: str
+    requests: Sequence[FileRequest],
+    defaults: RequestDefaults,
+    *,
+    count: int,
+    output: str,
+    clip_suffix: str = ".mp4",
 ) -> list[ClipJob]:
     """All clips to make, in order; values that requests leave open are the model's `defaults`.
 
     count: clips a request, with the seeds seed, seed + 1, ... output: a file for one clip, or a folder.
+    clip_suffix: of clips in a folder that name no file.
     Raises ValueError for outputs that do not fit, and requests that the model cannot meet. Warns
     (UserWarning) about words of a prompt that the model knows and was not trained on.
     """
@@ -273,7 +279,7 @@ def plan_jobs(
         if first.seed + count - 1 > MAX_SEED:
             raise ValueError(f"--seed {first.seed}: with --count {count} it exceeds {MAX_SEED}")
         folder, file = _target(output, request.output, several=len(requests) * count > 1, count=count)
-        suffix = ".png" if first.frames == 1 else ".mp4"
+        suffix = ".png" if first.frames == 1 else clip_suffix
         for seed in range(first.seed, first.seed + count):
             path = file or _free(folder / f"{slug(first.prompt)}-{seed}{suffix}", taken)
             if path in taken:

@@ -7,8 +7,9 @@ written.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +19,14 @@ from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
+from latent_shift.io import warn
 from latent_shift.limits import MAX_COUNT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TRANSPARENT = "transparent"
 
 
 def generate(
@@ -90,6 +98,13 @@ def generate(
     scheduler: Annotated[
         str | None, typer.Option(metavar="NAME", help=f"Scheduler: {', '.join(SCHEDULERS)}. [the model's]")
     ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="transparent",
+            help="Make the flat ground transparent, in .gif, .webp and .png; in a folder clips are .webp.",
+        ),
+    ] = None,
     dtype: opt.Dtype = "auto",
     device: opt.Device = "auto",
     force: opt.Force = False,
@@ -112,6 +127,7 @@ def generate(
         "guidance_interval": None if interval is None else opt.parse_interval(interval),
         "forecast_threshold": forecast, "compile": compiled or None,
     }  # fmt: skip
+    opt.check_choice((TRANSPARENT,), background=background)
     from latent_shift.media import check_output, write_clip
 
     check_output(output if generation.is_file_output(output) else Path(output) / "clip.mp4", overwrite=True)
@@ -119,7 +135,13 @@ def generate(
         "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler
     }  # fmt: skip
     quiet_libraries()
-    jobs = generation.plan_jobs(requests, systems.inspect(model, **files), count=count, output=output)
+    jobs = generation.plan_jobs(
+        requests,
+        systems.inspect(model, **files),
+        count=count,
+        output=output,
+        clip_suffix=".webp" if background else ".mp4",
+    )
     for job in jobs:
         check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
     system = systems.load(model, device=device, dtype=dtype, **files, **shortcuts)
@@ -129,11 +151,31 @@ def generate(
         )
         for job, made in zip(jobs, clips, strict=True):
             settings = generation.clip_settings(made, model, system.info())
-            write_clip(
-                job.file, made.parts, made.request.fps, settings, overwrite=force, loop=made.request.loop
-            )
+            parts: Iterable[NDArray[np.uint8]] = made.parts
+            if background is not None:
+                parts, settings = _without_ground(job.file, made.parts, settings)
+            write_clip(job.file, parts, made.request.fps, settings, overwrite=force, loop=made.request.loop)
             line = {"file": str(job.file), **settings, "seconds": made.seconds}
             print(json.dumps(line) if as_json else job.file, flush=True)
+
+
+def _without_ground(
+    file: Path, parts: Iterable[NDArray[np.uint8]], settings: dict[str, Any]
+) -> tuple[Iterable[NDArray[np.uint8]], dict[str, Any]]:
+    """Make the ground of a clip transparent; warn and keep it where file or clip do not allow it."""
+    import numpy as np
+
+    from latent_shift.media import WITH_ALPHA, remove_ground
+
+    if file.suffix.lower() not in WITH_ALPHA:
+        warn(f"{file}: holds no transparency: it keeps its ground; write {' or '.join(WITH_ALPHA)}")
+        return parts, settings
+    clip = np.concatenate(list(parts))
+    try:
+        return [remove_ground(clip)], {**settings, "background": TRANSPARENT}
+    except ValueError as error:
+        warn(f"{file}: keeps its ground: {error}")
+        return [clip], settings
 
 
 def _requests(arguments: list[str], file: Path | None, shared: dict[str, Any]) -> list[FileRequest]:

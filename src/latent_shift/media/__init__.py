@@ -27,10 +27,12 @@ from latent_shift.media.decode import (
     Kind,
     kind_by_name,
 )
+from latent_shift.media.matting import remove_ground
 from latent_shift.media.pictures import kind_of
 from latent_shift.media.read import Clip, Facts, open_clip, probe, read_clip, read_settings
 from latent_shift.media.write import (
     MAX_RATES,
+    WITH_ALPHA,
     WRITERS,
     check_output,
     contact_sheet,
@@ -43,6 +45,7 @@ __all__ = [
     "CLIP_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_RATES",
+    "WITH_ALPHA",
     "WRITERS",
     "Clip",
     "EndsEarlyError",
@@ -60,6 +63,7 @@ __all__ = [
     "probe",
     "read_clip",
     "read_settings",
+    "remove_ground",
     "write_clip",
     "write_image",
 ]

@@ -30,6 +30,8 @@ from latent_shift.media.pixels import Picture
 
 Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
+WITH_ALPHA = (".gif", ".webp", ".png")
+_TRANSPARENT = 255  # number of the see-through colour in a gif
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
@@ -80,6 +82,7 @@ def write_clip(
 ) -> Path:
     """Write `frames` (F, H, W, 3) uint8 at `fps` frames a second; the suffix chooses the format.
 
+    Frames (F, H, W, 4) have an alpha channel, which .gif (on or off), .webp and .png keep.
     Frames may come in parts (n, H, W, 3), one after the other: an mp4 is written as they come, and memory
     does not grow with the clip; the other formats need all frames at once.
     .mp4, .gif and .webp are clips; .png is the image itself for one frame and a contact sheet for more.
@@ -98,6 +101,8 @@ def write_clip(
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
     path = check_output(path, overwrite=overwrite, fps=fps if len(first) > 1 else None)
+    if first.shape[-1] == 4 and path.suffix.lower() not in WITH_ALPHA:
+        raise ValueError(f"{path}: holds no transparency; write one of {' '.join(WITH_ALPHA)}")
     told: dict[str, Any] = {} if settings is None else {SETTINGS_KEY: settings}
     if path.suffix.lower() in (".gif", ".webp") and len(first) > 1:
         told[CLOCK_KEY] = [fps, len(first)]
@@ -173,8 +178,22 @@ def _padded(parts: Iterable[Frames], shape: tuple[int, ...]) -> Iterator[Picture
 
 
 def _write_gif(path: Path, frames: Frames, fps: float, comment: str, loop: bool) -> None:
-    images = [Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in frames]
-    _save_animation(path, images, fps, loop, tick=10, format="GIF", comment=comment.encode())
+    options: dict[str, Any] = {"format": "GIF", "comment": comment.encode()}
+    if frames.shape[-1] == 4:
+        images = [_palette_with_alpha(image) for image in frames]
+        options |= {"transparency": _TRANSPARENT, "disposal": 2, "optimize": False}  # each frame on nothing
+    else:
+        images = [Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in frames]
+    _save_animation(path, images, fps, loop, tick=10, **options)
+
+
+def _palette_with_alpha(image: Picture) -> Image.Image:
+    """A picture (H, W, 4) in 255 colours and a see-through one, for what is less than half covered."""
+    colours = Image.fromarray(image[..., :3]).quantize(_TRANSPARENT, dither=Image.Dither.NONE)
+    numbers = np.where(image[..., 3] < 128, _TRANSPARENT, np.asarray(colours)).astype(np.uint8)
+    shown = Image.fromarray(numbers, mode="P")
+    shown.putpalette((colours.getpalette() or [])[: 3 * _TRANSPARENT])
+    return shown
 
 
 def _write_webp(path: Path, frames: Frames, fps: float, comment: str, loop: bool) -> None:
@@ -182,7 +201,9 @@ def _write_webp(path: Path, frames: Frames, fps: float, comment: str, loop: bool
     if comment:
         exif[EXIF_DESCRIPTION] = comment
     images = [Image.fromarray(image) for image in frames]
-    _save_animation(path, images, fps, loop, tick=1, format="WEBP", lossless=True, exif=exif)
+    # Each frame whole: of differences between lossless frames the encoder loses the transparency.
+    whole = {"kmin": 0, "kmax": 1} if frames.shape[-1] == 4 else {}
+    _save_animation(path, images, fps, loop, tick=1, format="WEBP", lossless=True, exif=exif, **whole)
 
 
 def _save_animation(
@@ -223,9 +244,10 @@ def contact_sheet(
 ) -> Picture:
     """All frames of all clips on one image (H', W', 3) uint8, time running along each line.
 
-    Every clip (F, H, W, 3), all of one frame size, starts a new line and takes as many lines as it needs at
-    `columns` frames each (all its frames on one line where None), GAP gray pixels apart. `captions`, one a
-    clip, are drawn above. Raises ValueError for no clips, other sizes, or another number of captions.
+    Every clip (F, H, W, 3), or (F, H, W, 4) without captions, all of one frame size, starts a new line
+    and takes as many lines as it needs at `columns` frames each (all its frames on one line where None),
+    GAP gray pixels apart. `captions`, one a clip, are drawn above. Raises ValueError for no clips, other
+    sizes, or another number of captions.
     """
     if not clips or len({clip.shape[1:] for clip in clips}) != 1:
         raise ValueError("a contact sheet needs at least one clip, all of one frame size")
@@ -236,12 +258,13 @@ def contact_sheet(
     columns = columns or max(len(clip) for clip in clips)
     height, width = clips[0].shape[1:3]
     total = columns * (width + GAP) + GAP
-    strips: list[Picture] = [np.full((GAP, total, 3), 128, np.uint8)]
+    gray = (128, 128, 128, 0)[: clips[0].shape[-1]]  # see-through between frames that are
+    strips: list[Picture] = [np.full((GAP, total, len(gray)), gray, np.uint8)]
     for index, clip in enumerate(clips):
         if captions is not None:
             strips.append(_caption_strip(captions[index], total))
         for first in range(0, len(clip), columns):
-            strip = np.full((height + GAP, total, 3), 128, np.uint8)
+            strip = np.full((height + GAP, total, len(gray)), gray, np.uint8)
             for column, frame in enumerate(clip[first : first + columns]):
                 left = GAP + column * (width + GAP)
                 strip[:height, left : left + width] = frame
@@ -258,6 +281,6 @@ def _caption_strip(caption: str, width: int, line_height: int = 14) -> Picture:
 
 
 def _check_frames(frames: Frames) -> None:
-    """Raise ValueError unless frames are uint8 (F, H, W, 3), no side 0."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+    """Raise ValueError unless frames are uint8 (F, H, W, 3) or (F, H, W, 4), no side 0."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or 0 in frames.shape:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected uint8 (F, H, W, 3), no side 0")

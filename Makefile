@@ -4,6 +4,7 @@
 # make test-fast the same without the slow tests: two minutes on two quiet cores
 # make lint      the checks without the tests
 # make default-model   train the default model again from nothing: hours, resumable; PRESET=gpu on a GPU
+# make emoji-model     make the emoji model from nothing, pictures and scores included: hours, resumable (docs/emoji.md)
 # make clean     remove what the above made
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROMPT ?= a large pink heart moving up and to the left on a teal background
 
-.PHONY: install video test test-fast lint clean default-model
+.PHONY: install video test test-fast lint clean default-model emoji-model
 
 install: $(STAMP)
 
@@ -41,6 +42,9 @@ test-fast: lint
 
 default-model: install
 	recipes/moving-shapes/default-model.sh $(if $(PRESET),--preset recipes/moving-shapes/presets/$(PRESET).yaml)
+
+emoji-model: install
+	recipes/emoji/emoji-model.sh
 
 clean:
 	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from latent_shift.emoji.dataset import EmojiWorld
 from latent_shift.moving_shapes import WorldConfig
 from latent_shift.moving_shapes.protocol import MovingShapesScores
 from latent_shift.moving_shapes.scorer.features import Encoders, ScorerFeatures, frame_encoders
 from latent_shift.registry import Registry
 
 ADDED = {
-    "latent_shift.sources": {"moving-shapes": WorldConfig},
+    "latent_shift.sources": {"moving-shapes": WorldConfig, "emoji": EmojiWorld},
     "latent_shift.extractors": {
         "moving-shapes": Encoders,
         "moving-shapes-frames": frame_encoders,

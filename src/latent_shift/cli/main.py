@@ -15,6 +15,7 @@ import typer
 from latent_shift import __version__
 from latent_shift.cli import benchmark, data, errors, generate, study, train
 from latent_shift.cli.compare import compare
+from latent_shift.cli.evaluate_emoji import emoji
 from latent_shift.cli.evaluate_folders import folders, report, sensitivity
 from latent_shift.cli.evaluate_moving_shapes import moving_shapes, moving_shapes_report
 from latent_shift.cli.evaluate_prompts import msr_vtt, ucf_101
@@ -40,7 +41,7 @@ evaluate = typer.Typer(
     rich_markup_mode=None,
 )  # fmt: skip
 app.add_typer(evaluate, name="evaluate")
-for command in (moving_shapes, moving_shapes_report, folders, report, sensitivity, msr_vtt, ucf_101):
+for command in (moving_shapes, moving_shapes_report, emoji, folders, report, sensitivity, msr_vtt, ucf_101):
     evaluate.command(cls=EvaluateCommand)(command)
 
 

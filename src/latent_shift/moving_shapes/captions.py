@@ -219,6 +219,11 @@ def _verb(motion: str, finite: bool, rng: np.random.Generator) -> tuple[str, str
     return choice(rng, _VERBS[kind])[finite], rest
 
 
+def motion_phrase(motion: str, rng: np.random.Generator) -> str:
+    """Return a motion in words, as a participle: "going to the left", "turning clockwise"."""
+    return _join(*_verb(motion, False, rng))
+
+
 def _alternatives(words: Iterable[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 

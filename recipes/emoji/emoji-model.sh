@@ -1,0 +1,26 @@
+#!/bin/sh
+# The emoji model from nothing: pictures, text encoder, eyes, autoencoder, images, clips, scores. Every stage resumes: stopped
+# at any moment, the same command goes on.
+#   recipes/emoji/emoji-model.sh [--preset FILE] [--set key=value ...]      for every stage of training
+#   DATA=FOLDER names the folder with emoji.csv and noto-lottie.tar.xz (docs/emoji.md)
+# Writes runs/emoji/, then src/latent_shift/assets/emoji/, and says how long that took, all calls together.
+set -eu
+cd "$(dirname "$0")/../.."
+bin=.venv/bin runs=runs/emoji here=recipes/emoji
+# glibc gives large blocks back to the system after each use and pays page faults for them in the next step
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+calls=$runs/seconds.txt started=$(date +%s)
+mkdir -p "$runs"
+trap 'echo $(( $(date +%s) - started )) >> "$calls"' EXIT  # of a call that was stopped, too
+trap 'exit 130' INT TERM
+"$bin/python" "$here/prepare.py" -o "$runs" --data "${DATA:-../shared/data/emoji}"
+"$bin/python" "$here/text_encoder.py"
+[ -f "$runs/eyes.safetensors" ] && [ ! -f "$runs/eyes.state.safetensors" ] || "$bin/python" "$here/train_eyes.py"
+for stage in 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 5-decoder; do
+    "$bin/latent-shift" train "$here/$stage.yaml" "$@"
+done
+"$bin/python" "$here/export_model.py" "$runs/4-video/model" --autoencoder "$runs/5-decoder/model/vae" \
+    -o src/latent_shift/assets/emoji
+"$bin/latent-shift" evaluate emoji --model emoji --cache-dir "$runs/scored" --markdown "$runs/scores.md"
+before=$(paste -sd+ "$calls" 2> /dev/null || true)
+echo "made in $(( (${before:-0} + $(date +%s) - started) / 60 )) minutes"

@@ -1,0 +1,82 @@
+"""From finished runs to the emoji model in the package: half precision, a card with sources and licences.
+
+    python recipes/emoji/export_model.py MODEL --autoencoder VAE -o TARGET
+
+MODEL is a folder in the Stable Diffusion layout. The autoencoder may have another decoder than the model's
+own, and must have its encoder. TARGET is replaced as a whole. Changes no weight but its precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from latent_shift.autoencoder import encoder_hash
+from latent_shift.pipeline import LatentShiftPipeline
+
+CARD = """---
+license: cc-by-4.0
+pipeline_tag: text-to-video
+---
+# Animated emoji from a sentence
+
+64 x 64 pixels, 16 frames, 8 a second. Trained by `make emoji-model` on pictures that people drew:
+
+{licences}
+"""
+
+
+def export(model: Path, autoencoder: Path, target: Path) -> int:
+    """Write the model into `target` and return its size in bytes.
+
+    Raises ValueError where a folder is missing, and where the autoencoder gives other latents than the model
+    was trained on.
+    """
+    for folder in (model, autoencoder):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is missing: train it first (make emoji-model)")
+    own, given = (AutoencoderKL.from_pretrained(folder) for folder in (model / "vae", autoencoder))
+    if encoder_hash(own) != encoder_hash(given):
+        raise ValueError(f"{autoencoder} has another encoder than the autoencoder of {model}")
+    partial, old = target.with_name(target.name + ".unfinished"), target.with_name(target.name + ".old")
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline = LatentShiftPipeline.from_pretrained(str(model), torch_dtype=torch.float16)
+    pipeline.register_modules(vae=given.half())
+    pipeline.save_pretrained(partial)
+    licences = Path(__file__).with_name("LICENSES.md").read_text(encoding="utf-8")
+    (partial / "README.md").write_text(CARD.format(licences=licences.partition("\n\n")[2]), encoding="utf-8")
+    for file in partial.rglob("*"):  # readable for everyone, without the paths of this machine
+        file.chmod(0o755 if file.is_dir() else 0o644)
+        if file.suffix == ".json":
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content.pop("_name_or_path", None) is not None:
+                file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """Export, and print the size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--autoencoder", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    try:
+        size = export(given.model, given.autoencoder, given.output)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    print(f"{given.output}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

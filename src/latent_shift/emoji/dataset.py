@@ -1,0 +1,242 @@
+"""The emoji world as a data source: clips or single frames with captions, composed on demand from a pack.
+
+An item depends on the settings and its index only, so any number of loader workers may share a dataset. No
+clip, and no caption, is of what is held out (`splits.py`). Indices past the length of the series give the
+same clips, captioned anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, PrivateAttr, model_validator
+from torch import from_numpy
+from torch.utils.data import Dataset
+
+from latent_shift.data.sources.base import ClipShape, GeneratedSource
+from latent_shift.emoji import constants
+from latent_shift.emoji.captions import Words, caption, paraphrase
+from latent_shift.emoji.constants import FPS, FRAMES
+from latent_shift.emoji.pack import EmojiClip, Pack
+from latent_shift.emoji.render import render
+from latent_shift.emoji.scene import Scene, draw_ground, place_composed, place_plain
+from latent_shift.emoji.splits import Splits
+from latent_shift.rng import choice, item_rng
+
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+
+_PROMPTS_SEED = 77  # of the scenes of sample prompts
+_OTHER_SERIES = 1_000_003  # added to the seed of a series
+_PARAPHRASE_STREAM, _FRAME_STREAM = 1, 2
+_STYLED = 0.5  # of the captions
+_SAMPLES, _IMAGE_SAMPLES = 8, 32
+
+
+class EmojiWorld(GeneratedSource):
+    """Settings of a series of clips of emoji."""
+
+    format: Literal["emoji"] = "emoji"
+    pack: Path = Field(description="pack of pictures, made by recipes/emoji/prepare.py")
+    seed: int = Field(0, description="random seed of the series; other seeds give other series")
+    clips: Annotated[int, Field(ge=1)] = Field(1_000_000, description="length of the series")
+    styles: tuple[Literal["fluent", "noto", "twemoji"], ...] = Field(
+        ("fluent", "noto"), min_length=1, description="styles of the pictures; twemoji has stills only"
+    )
+    emoji: int | None = Field(
+        None, ge=1, description="number of emoji, evenly spaced over all: a smaller world to begin with"
+    )
+    composed: Ratio = Field(0.5, description="share of clips that have a motion of their caption")
+    stills: Ratio = Field(
+        0.0, description="share of stills, at another size and place in each frame; the others are animated"
+    )
+    tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
+    paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
+    _pack: Pack = PrivateAttr()
+    _pools: Pools = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _open(self) -> EmojiWorld:
+        self._pack = Pack.open(self.pack)
+        self._pools = Pools(self._pack, self.styles, self.emoji)
+        wanted = {"stills": self.stills, "animations": 1 - self.stills}
+        for kind, pool in (("stills", self._pools.stills), ("animations", self._pools.animations)):
+            if wanted[kind] and not pool:
+                raise ValueError(f"{self.pack} has no {kind} of the styles {', '.join(self.styles)}")
+        return self
+
+    @property
+    def shape(self) -> ClipShape:
+        """See `GeneratedSource.shape`."""
+        return ClipShape(FRAMES, FPS, self._pack.size, self._pack.size)
+
+    @property
+    def description(self) -> str:
+        """See `GeneratedSource.description`."""
+        return f"of emoji ({', '.join(self.styles)}), seed {self.seed}"
+
+    def dataset(
+        self, *, images: bool = False, crop: int | None = None, hard_negatives: int = 0
+    ) -> EmojiClips:
+        """See `GeneratedSource.dataset`. Raises ValueError for hard negatives, which this world has not."""
+        if hard_negatives:
+            raise ValueError("hard_negatives: the emoji world makes none; set 0")
+        return EmojiClips(self, images=images, crop=crop)
+
+    def captioned_clips(self, *, cached: bool = False) -> Scenes:
+        """See `GeneratedSource.captioned_clips`."""
+        return Scenes(self, cached=cached)
+
+    def extended(self, count: int) -> Self:
+        """See `GeneratedSource.extended`."""
+        return self.model_copy(update={"clips": self.clips + count, "paraphrases": 0.0})
+
+    def other_series(self, count: int) -> Self:
+        """See `GeneratedSource.other_series`."""
+        return self.model_copy(update={"seed": self.seed + _OTHER_SERIES, "clips": count})
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """See `GeneratedSource.vocabulary`: words of names, keywords and templates."""
+        texts = [text for clip in self._pack.clips for text in (clip.name, *clip.keywords)]
+        fixed = Words("emoji", tone="light", style="fluent", motion="moving left")
+        texts += [caption(fixed), *constants.GROUNDS, *constants.TONES, *constants.STYLES.values()]
+        texts += [*constants.MOTIONS]
+        return tuple(sorted({word for text in texts for word in re.findall(r"[a-z0-9]+", text.lower())}))
+
+    def sample_prompts(self, *, images: bool) -> list[str]:
+        """Return canonical captions of scenes of another series."""
+        scenes = Scenes(self.model_copy(update={"seed": _PROMPTS_SEED}))
+        return [
+            scenes.caption(number, image=images) for number in range(_IMAGE_SAMPLES if images else _SAMPLES)
+        ]
+
+    def latent_settings(self) -> dict[str, Any]:
+        """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
+        settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "pack"})
+        return {**settings, "pack": self._pack.digest}
+
+
+class Pools:
+    """The pictures of a pack that may be trained on: numbers by emoji, style and tone.
+
+    animations, stills: of each emoji (code without skin tones) its styles, of each style numbers in the pack,
+    that without a tone first.
+    """
+
+    def __init__(self, pack: Pack, styles: tuple[str, ...], count: int | None) -> None:
+        self.splits = Splits(pack.clips, pack.listed)
+        codes = list(self.splits.emoji)
+        if count is not None and count < len(codes):
+            codes = [codes[place * len(codes) // count] for place in range(count)]
+        kept = None if count is None else set(codes)
+        self.animations = _by_emoji(pack, styles, self.splits, kept, still=False)
+        self.stills = _by_emoji(pack, styles, self.splits, kept, still=True)
+
+
+def _by_emoji(
+    pack: Pack, styles: tuple[str, ...], splits: Splits, kept: set[str] | None, *, still: bool
+) -> dict[str, dict[str, list[int]]]:
+    found: dict[str, dict[str, list[int]]] = {}
+    order = sorted(range(len(pack)), key=lambda number: pack.clips[number].code)
+    for number in order:
+        clip = pack.clips[number]
+        usable = clip.still == still and clip.style in styles and (kept is None or clip.emoji in kept)
+        if usable and not splits.style_held_out(clip.emoji, clip.style):
+            numbers = found.setdefault(clip.emoji, {}).setdefault(clip.style, [])
+            numbers.insert(len(numbers) if clip.tone else 0, number)
+    return found
+
+
+class Scenes:
+    """Scenes and captions of a series by index; never held out. cached: keep all scenes in memory."""
+
+    def __init__(self, world: EmojiWorld, *, cached: bool = False) -> None:
+        self.world, self.pack, self.pools = world, world._pack, world._pools
+        self._cache = [self._draw(index) for index in range(world.clips)] if cached else None
+
+    def __len__(self) -> int:
+        return self.world.clips
+
+    def __getitem__(self, index: int) -> Scene:
+        return self._draw(index) if self._cache is None else self._cache[index]
+
+    @cached_property
+    def _codes(self) -> dict[bool, list[str]]:
+        return {False: list(self.pools.animations), True: list(self.pools.stills)}
+
+    def _draw(self, index: int) -> Scene:
+        world, rng = self.world, item_rng(self.world.seed, index)
+        still = rng.random() < world.stills
+        code = choice(rng, self._codes[still])
+        styles = (self.pools.stills if still else self.pools.animations)[code]
+        numbers = styles[choice(rng, list(styles))]
+        plain = [number for number in numbers if not self.pack.clips[number].tone]
+        toned = [number for number in numbers if self.pack.clips[number].tone]
+        wants_tone = rng.random() < world.tones
+        number = choice(rng, toned if toned and (wants_tone or not plain) else plain)
+        start = int(rng.random() * self.pack.clips[number].count)
+        ground, says_style = draw_ground(rng), rng.random() < _STYLED
+        fixed: dict[str, Any] = {
+            "clip": number, "start": start, "ground": ground, "says_style": says_style
+        }  # fmt: skip
+        if still:
+            return Scene(**fixed, scatter=1 + int(rng.random() * 2**31))
+        motions = [one for one in constants.MOTIONS if not self.pools.splits.pair_held_out(code, one)]
+        if motions and rng.random() < world.composed:
+            motion = choice(rng, motions)
+            return Scene(**fixed, motion=motion, **place_composed(motion, rng))
+        return Scene(**fixed, **place_plain(rng))
+
+    def frames(self, indices: Iterable[int]) -> np.ndarray:
+        """Draw the clips of these indices: uint8 (N, 16, S, S, 3)."""
+        return np.stack([render(self.pack, self[index]) for index in indices])
+
+    def words(self, scene: Scene, *, image: bool = False) -> Words:
+        """Contents of the captions of a scene; of a single frame for `image`."""
+        clip: EmojiClip = self.pack.clips[scene.clip]
+        one = self.pools.splits.emoji.get(clip.emoji)
+        return Words(
+            clip.name, () if one is None else one.keywords, clip.tone, clip.style if scene.says_style else "",
+            "" if image else scene.motion, scene.ground,
+        )  # fmt: skip
+
+    def caption(self, index: int, *, image: bool = False) -> str:
+        """Return the canonical caption of an item; of a single frame for `image`."""
+        return caption(self.words(self[index % len(self)], image=image))
+
+    def paraphrase(self, index: int, *, image: bool = False) -> str:
+        """Return the caption of an item, in the configured share of items a paraphrase."""
+        rng = item_rng(self.world.seed, index, _PARAPHRASE_STREAM)
+        words = self.words(self[index % len(self)], image=image)
+        return paraphrase(words, rng) if rng.random() < self.world.paraphrases else caption(words)
+
+
+class EmojiClips(Dataset[dict[str, Any]]):
+    """Items {"frames": uint8 (F, S, S, 3), "caption", "key"}; F = 16, or 1 for `images`.
+
+    crop: side of a random window, for images only: frames are (1, crop, crop, 3).
+    """
+
+    def __init__(self, world: EmojiWorld, *, images: bool = False, crop: int | None = None) -> None:
+        self.scenes, self.images, self.crop = Scenes(world), images, crop
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = index % len(self)
+        scene = self.scenes[number]
+        words, key = self.scenes.paraphrase(index, image=self.images), f"clip {number}"
+        if not self.images:
+            frames = render(self.scenes.pack, scene)
+            return {"frames": from_numpy(frames), "caption": words, "key": key}
+        rng = item_rng(self.scenes.world.seed, index, _FRAME_STREAM)
+        pixels = render(self.scenes.pack, scene, [int(rng.random() * FRAMES)])
+        if self.crop is not None:
+            top, left = (int(rng.random() * (side - self.crop + 1)) for side in pixels.shape[1:3])
+            pixels = np.ascontiguousarray(pixels[:, top : top + self.crop, left : left + self.crop])
+        return {"frames": from_numpy(pixels), "caption": words, "key": key}

@@ -1,0 +1,155 @@
+"""Training on emoji with a text encoder of another kind, from autoencoder to scores."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from latent_shift import checkpoints
+from latent_shift.cli import errors
+from latent_shift.cli.main import app
+from latent_shift.emoji.eyes import EyesNetwork
+from latent_shift.emoji.pack import Pack
+from latent_shift.emoji.protocol import EmojiTruth
+from latent_shift.evaluation.report import read_report
+from latent_shift.training.recipe import load_recipe
+from latent_shift.training.task import build_task
+from tiny import tiny_scheduler
+from tiny_emoji import tiny_pack
+from tiny_text import tiny_bert
+
+SCHEDULER = (
+    "beta_schedule",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "timestep_spacing",
+    "clip_sample",
+    "steps_offset",
+)
+BASICS = {
+    "batch_size": 2, "mixed_precision": "fp32", "log_every": 1, "sample_every": 100,
+    "optimizer": {"learning_rate": 0.003, "warmup_steps": 0},
+}  # fmt: skip
+UNET = {
+    "sample_size": 8, "in_channels": 4, "out_channels": 4,
+    "layers_per_block": 1, "block_out_channels": [12, 24],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"], "norm_num_groups": 4, "cross_attention_dim": 16,
+    "attention_head_dim": 4,
+}  # fmt: skip
+AUTOENCODER = {
+    "sample_size": 32, "latent_channels": 4, "block_out_channels": [8, 8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1, "norm_num_groups": 4, "mid_block_add_attention": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return tiny_pack(tmp_path_factory.mktemp("pack") / "pack.safetensors")
+
+
+@pytest.fixture(scope="module")
+def trained(pack, tmp_path_factory):
+    """The folder of three finished runs: autoencoder, image, video."""
+    folder = tmp_path_factory.mktemp("runs")
+    parts = tiny_bert(length=48)
+    parts["tokenizer"].save_pretrained(folder / "text" / "tokenizer")
+    parts["text_encoder"].save_pretrained(folder / "text" / "text_encoder")
+    source = {"format": "emoji", "pack": str(pack), "clips": 4}
+    stills = {**source, "stills": 0.5, "styles": ["fluent", "noto", "twemoji"]}
+    recipes = {
+        "autoencoder": {"steps": 2, "source": stills, "autoencoder": AUTOENCODER, "crop": 16},
+        "image": {
+            "steps": 2, "text_encoder_from": f"{folder}/text", "autoencoder": f"{folder}/autoencoder/model",
+            "latents": {"folder": f"{folder}/stills", "source": stills}, "unet": UNET,
+            "scheduler": {key: tiny_scheduler().config[key] for key in SCHEDULER},
+            "sampling": {"num_inference_steps": 2},
+        },
+        "video": {
+            "steps": 2, "pretrained_model": f"{folder}/image/model",
+            "latents": {"folder": f"{folder}/clips", "source": source},
+            "sampling": {"num_inference_steps": 2}, "experimental": {"frame_position_embedding": True},
+        },
+    }  # fmt: skip
+    for task, recipe in recipes.items():
+        file = folder / f"{task}.yaml"
+        file.write_text(yaml.safe_dump({"task": task, "output": f"{folder}/{task}", **BASICS, **recipe}))
+        assert errors.run(app, ["train", str(file)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eyes(pack, tmp_path_factory):
+    """Eyes that have learned nothing."""
+    codes = list(EmojiTruth(Pack.open(pack)).splits.emoji)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("eyes") / "eyes.safetensors"
+    save_file(EyesNetwork(len(codes)).state_dict(), path, {"codes": json.dumps(codes)})
+    return path
+
+
+def test_the_text_encoder_is_that_of_the_recipe_unchanged(trained):
+    before = checkpoints.load(trained / "image" / "model").text_encoder.state_dict()
+    after = checkpoints.load(trained / "video" / "model").text_encoder.state_dict()
+    own = tiny_bert(length=48)["text_encoder"].state_dict()
+    assert before.keys() == own.keys()
+    for name, tensor in own.items():
+        assert (before[name] == tensor).all()
+        assert (after[name] == tensor).all()
+
+
+def test_dropout_of_a_frozen_encoder_is_off_in_training(trained, pack):
+    task = build_task(load_recipe(trained / "image.yaml"))
+    task.train()
+    assert task.unet.training
+    assert not any(module.training for module in task.pipeline.text_encoder.modules())
+    assert not task.vae.training
+
+
+def test_a_prompt_becomes_a_transparent_clip(trained, tmp_path, capsys):
+    file = tmp_path / "out"
+    options = ["--model", str(trained / "video" / "model"), "--seed", "1", "--frames", "3", "-o", str(file)]
+    assert errors.run(app, ["generate", "🚀", *options, "--background", "transparent"]) == 0
+    (made,) = file.iterdir()
+    assert made.suffix == ".webp"
+
+
+def test_all_cells_are_scored(trained, pack, eyes, tmp_path, capsys):
+    report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
+    command = [
+        "evaluate", "emoji", "--model", str(trained / "video" / "model"),
+        "--pack", str(pack), "--eyes", str(eyes),
+        "--prompts", "2", "--steps", "1", "-o", str(report), "--sheet", str(sheet),
+        "--markdown", str(tmp_path / "page.md"), "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    assert errors.run(app, command) == 0
+    table, told = capsys.readouterr()
+    assert "Expected types" not in told
+    for cell in ("names", "composed seen", "composed held out", "words held out", "styles", "moves", "loop"):
+        assert f"| {cell} |" in table
+    assert "real, through the autoencoder" in table
+    rows = read_report(report).rows
+    assert len(rows) == 8 * 3
+    assert sheet.is_file()
+    assert table.strip() in (tmp_path / "page.md").read_text()
+    # cached: the same again, without the model's sampling
+    assert errors.run(app, [*command, "--force"]) == 0
+    assert capsys.readouterr().out.split("In brackets")[0] == table.split("In brackets")[0]
+
+
+def test_mistakes_are_one_line(pack, eyes, tmp_path, capsys):
+    mistakes = {
+        "--model is missing": [],
+        "no such file; make it: python recipes/emoji/train_eyes.py": ["--reference-only", "--eyes", "none"],
+        "cell 'nams' is unknown": ["--reference-only", "--cells", "nams", "--eyes", str(eyes)],
+        "prompts is 0": ["--reference-only", "--prompts", "0", "--eyes", str(eyes)],
+        "eyes .* are damaged": ["--reference-only", "--eyes", str(pack)],
+    }
+    for message, options in mistakes.items():
+        assert errors.run(app, ["evaluate", "emoji", "--pack", str(pack), *options]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert re.search(message, line)

@@ -1,0 +1,216 @@
+"""The emoji world: pack, held-out rules, captions, scenes and their drawing."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from safetensors.numpy import save_file
+
+from latent_shift.emoji import constants
+from latent_shift.emoji.captions import Words, caption, paraphrase, with_article
+from latent_shift.emoji.dataset import EmojiWorld
+from latent_shift.emoji.eyes import border_colour, boxes, cover, name_ground
+from latent_shift.emoji.pack import Pack, animated_styles, write_pack
+from latent_shift.emoji.render import picture, render
+from latent_shift.emoji.scene import Scene, place_composed
+from latent_shift.emoji.splits import Splits
+from latent_shift.moving_shapes.constants import MOTIONS as ALL_MOTIONS
+from latent_shift.rng import item_rng
+from tiny_emoji import BOTH, NAMES, tiny_clips, tiny_pack
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_pack(tmp_path_factory.mktemp("pack") / "pack.safetensors")
+
+
+@pytest.fixture(scope="module")
+def world(path):
+    return EmojiWorld(pack=path, clips=400)
+
+
+def test_a_pack_gives_back_what_was_written(path):
+    pack = Pack.open(path)
+    for number, (clip, frames) in enumerate(tiny_clips()):
+        assert pack.clips[number].name == clip.name
+        assert pack.clips[number].keywords == clip.keywords
+        assert (pack.frames(number) == frames).all()
+    assert (pack.size, pack.fps, pack.digest) == (32, 8.0, "tiny")
+
+
+def test_frames_in_another_order_of_memory_are_written_the_same(tmp_path):
+    (clip, frames), *_ = tiny_clips(1)
+    write_pack(tmp_path / "p.safetensors", [(clip, np.asfortranarray(frames))], fps=8, digest="")
+    assert (Pack.open(tmp_path / "p.safetensors").frames(0) == frames).all()
+
+
+def test_what_is_no_pack_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ValueError, match=r"no such file; make it: python recipes/emoji/prepare.py"):
+        Pack.open(tmp_path / "none.safetensors")
+    (tmp_path / "cut").write_bytes(b"x" * 30)
+    with pytest.raises(ValueError, match="is damaged"):
+        Pack.open(tmp_path / "cut")
+    save_file({"rgba": np.zeros((1, 2, 2, 4), np.uint8)}, tmp_path / "other", {"format": "a list"})
+    with pytest.raises(ValueError, match="is no pack of emoji, but 'a list'"):
+        Pack.open(tmp_path / "other")
+    (clip, frames), *_ = tiny_clips(1)
+    with pytest.raises(ValueError, match="fluent 1f600: frames are float32"):
+        write_pack(tmp_path / "float", [(clip, frames.astype(np.float32))], fps=8, digest="")
+
+
+def test_held_out_pairs_words_and_styles(path):
+    pack = Pack.open(path)
+    splits = Splits(pack.clips, pack.listed)
+    codes = sorted(f"1f{600 + number}" for number in range(len(NAMES)))
+    assert list(splits.emoji) == codes
+    for number, code in enumerate(codes):
+        one = splits.emoji[code]
+        assert one.number == number
+        for motion in constants.MOTIONS:
+            assert splits.pair_held_out(code, motion) == ((number + 7 * ALL_MOTIONS.index(motion)) % 10 == 0)
+        place = NAMES.index(one.name)
+        # Four keywords beside the name, which is one of the five in the list.
+        assert one.held_out_word == f"thing {place}"
+        assert one.keywords == (f"alpha{place}", f"beta{place}", f"gamma{place}")
+        fifth = number % 5 == 0 and number < BOTH
+        expected = ("noto", "fluent")[number // 5 % 2] if fifth else None
+        assert one.left_out == expected
+        assert splits.style_held_out(code, "noto") == (expected == "noto")
+    assert splits.pair_held_out("1f999", "moving left")  # a still only: it has no number
+
+
+def test_few_keywords_hold_none_out(path):
+    few = [one for one, _ in tiny_clips(2) if not one.still and one.style == "fluent"]
+    few = [replace(one, keywords=("one", "two", one.name, "THREE")) for one in few]
+    splits = Splits(few, animated_styles(few))
+    assert [one.held_out_word for one in splits.emoji.values()] == [None, None]
+    assert splits.emoji["1f600"].keywords == ("one", "THREE", "two")
+
+
+def test_a_missing_picture_changes_nothing_of_what_is_held_out(path, tmp_path):
+    pack = Pack.open(path)
+    some = [(clip, frames) for clip, frames in tiny_clips() if clip.emoji not in ("1f600", "1f605")]
+    write_pack(tmp_path / "some.safetensors", some, fps=8, digest="", listed=pack.listed)
+    less = Pack.open(tmp_path / "some.safetensors")
+    whole, fewer = Splits(pack.clips, pack.listed).emoji, Splits(less.clips, less.listed).emoji
+    assert fewer == {code: one for code, one in whole.items() if code not in ("1f600", "1f605")}
+
+
+def test_no_scene_and_no_caption_is_held_out(world):
+    scenes = world.captioned_clips(cached=True)
+    splits = scenes.pools.splits
+    styles, motions = set(), set()
+    for index in range(len(scenes)):
+        scene, clip = scenes[index], scenes.pack.clips[scenes[index].clip]
+        assert not splits.style_held_out(clip.emoji, clip.style)
+        if scene.motion:
+            assert not splits.pair_held_out(clip.emoji, scene.motion)
+        words = splits.emoji[clip.emoji].held_out_word
+        for around in range(3):
+            text = scenes.paraphrase(index + around * len(scenes), image=around == 2)
+            assert words not in text
+            assert scene.ground == "white" or scene.ground in text
+            assert around == 2 or not scene.motion or text != clip.name
+        styles.add(clip.style)
+        motions.add(scene.motion)
+    assert styles == {"fluent", "noto"}
+    assert motions == {"", *constants.MOTIONS}
+
+
+def test_stills_are_of_held_out_styles_neither(path):
+    scenes = EmojiWorld(
+        pack=path, clips=200, stills=1.0, styles=("fluent", "noto", "twemoji")
+    ).captioned_clips()
+    splits = scenes.pools.splits
+    found = [scenes.pack.clips[scenes[index].clip] for index in range(len(scenes))]
+    assert all(clip.still and not splits.style_held_out(clip.emoji, clip.style) for clip in found)
+    assert {clip.style for clip in found} == {"fluent", "noto", "twemoji"}
+    assert "llama" in {clip.name for clip in found}  # which no animation has
+    first, second, *_ = scenes.frames([0])[0]
+    assert (first != second).any()  # each frame at another size and place
+
+
+def test_items_depend_on_seed_and_index_only(path):
+    one, other = (EmojiWorld(pack=path, clips=20, seed=seed).dataset() for seed in (0, 1))
+    assert (one[3]["frames"] == one[3]["frames"]).all()
+    assert one[3]["caption"] == EmojiWorld(pack=path, clips=20).dataset()[3]["caption"]
+    assert any((one[i]["frames"] != other[i]["frames"]).any() for i in range(3))
+    assert one[3]["frames"].shape == (16, 32, 32, 3)
+    assert len({one[3 + 20 * around]["caption"] for around in range(8)}) > 3
+    image = EmojiWorld(pack=path, clips=20).dataset(images=True, crop=16)[3]
+    assert image["frames"].shape == (1, 16, 16, 3)
+
+
+def test_a_smaller_world_has_so_many_emoji(path):
+    scenes = EmojiWorld(pack=path, emoji=5, clips=100, styles=("fluent",)).captioned_clips()
+    assert len({scenes.pack.clips[scenes[index].clip].emoji for index in range(100)}) <= 5
+    with pytest.raises(ValidationError, match="has no animations of the styles twemoji"):
+        EmojiWorld(pack=path, styles=("twemoji",))
+    with pytest.raises(ValueError, match="hard_negatives"):
+        EmojiWorld(pack=path).dataset(hard_negatives=2)
+
+
+def test_latents_of_another_pack_are_other_latents(path, tmp_path):
+    (clip, frames), *_ = tiny_clips(1)
+    write_pack(tmp_path / "p.safetensors", [(clip, frames)], fps=8, digest="other")
+    here, there = EmojiWorld(pack=path), EmojiWorld(pack=tmp_path / "p.safetensors")
+    assert here.latent_settings() != there.latent_settings()
+    assert "clips" not in here.latent_settings()
+
+
+def test_canonical_captions():
+    words = Words("rocket", style="fluent", motion="moving left", ground="navy")
+    assert caption(words) == "a rocket in 3D style moving left on a navy background"
+    assert caption(Words("OK hand", tone="dark")) == "an OK hand with dark skin tone on a white background"
+    named = {"ewe": "a", "unicorn": "a", "umbrella": "an", "hourglass": "an", "eye": "an", "European": "a"}
+    assert {noun: with_article("a", noun).split()[0] for noun in named} == named
+
+
+def test_paraphrases_vary_and_stay_true():
+    words = Words("rocket", ("space", "launch"), style="noto", motion="growing", ground="teal")
+    texts = {paraphrase(words, item_rng(0, index)) for index in range(200)}
+    assert len(texts) > 100
+    for text in texts:
+        assert "teal" in text
+        assert "flat" in text
+        assert re.search("grow|bigger|larger", text)
+        assert "rocket" in text or "space" in text or "launch" in text
+    white = Words("rocket")
+    named = sum("white" in paraphrase(white, item_rng(1, index)) for index in range(300))
+    assert 30 < named < 90
+
+
+def test_a_picture_lies_where_the_scene_says(path):
+    pack = Pack.open(path)
+    for motion in constants.MOTIONS:
+        scene = Scene(
+            0, 0, "green", motion, **place_composed(motion, item_rng(2, constants.MOTIONS.index(motion)))
+        )
+        clip = render(pack, scene)
+        assert name_ground(border_colour(clip)) == "green"
+        x, y, half = boxes(cover(clip, border_colour(clip)))[[0, -1]].T
+        if motion.startswith("moving"):
+            assert (x[1] - x[0] > 0.3) == ("right" in motion)
+            assert (x[0] - x[1] > 0.3) == ("left" in motion)
+            assert (y[1] - y[0] > 0.3) == ("down" in motion)
+            assert (y[0] - y[1] > 0.3) == ("up" in motion)
+        elif motion in ("growing", "shrinking"):
+            assert (half[1] > 1.5 * half[0]) == (motion == "growing")
+            assert (half[0] > 1.5 * half[1]) == (motion == "shrinking")
+        else:
+            assert np.hypot(x[1] - x[0], y[1] - y[0]) < 0.3
+
+
+def test_a_ground_is_flat_and_exact(path):
+    pack = Pack.open(path)
+    for name, colour in constants.GROUNDS.items():
+        scene = Scene(0, 3, name, size=0.5)
+        clip, alpha = render(pack, scene), picture(pack, scene)[..., 3]
+        assert (clip[alpha == 0] == colour).all()
+        assert (alpha == 0).mean() > 0.5
+    turned = render(pack, Scene(0, 0, "white", "spinning clockwise", 0.8, amplitude=0.25))
+    upright = render(pack, Scene(0, 15, "white", size=0.8))
+    # A quarter turn clockwise: what was at the top is at the right.
+    assert np.abs(np.rot90(upright[0], -1).astype(float) - turned[-1]).mean() < 6

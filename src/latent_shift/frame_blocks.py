@@ -37,8 +37,8 @@ from latent_shift.unet import (
     shift_options,
 )
 
-# Bytes that a pass takes at its peak for one frame, over those of one tensor of the first level's channels.
-# Measured: docs/performance.md.
+# Bytes that a pass takes at its peak for one frame, over those of one tensor of the first level's channels:
+# 22 to 25 were measured with the built-in model, in float32 on a CPU.
 _TENSORS_AT_PEAK = 32
 
 FrameTexts = Callable[[list[int]], Tensor]

@@ -494,13 +494,13 @@ class VideoPipelineMixin(FolderMixin):
         return prediction
 
     @torch.no_grad()
-    def decode_in_parts(
-        self, latents: Tensor, generator: Any = None, *, chunk: int = SHORT_CLIP
-    ) -> Iterator[np.ndarray]:
-        """Decode latents (F, C, h, w) of one clip, `chunk` at a time: frames (n, H, W, 3), floats in 0..1.
+    def decode_in_parts(self, latents: Tensor, generator: Any = None) -> Iterator[np.ndarray]:
+        """Decode latents (F, C, h, w) of one clip, a few at a time: frames (n, H, W, 3), floats in 0..1.
 
         generator: for decoders that draw noise. Raises NonFiniteError for NaN or infinite frames.
         """
+        pixels = latents.shape[-2] * latents.shape[-1] * self.vae_scale_factor**2
+        chunk = min(SHORT_CLIP, max(1, DECODED_PIXELS // pixels))
         for part in latents.split(chunk):
             yield np.asarray(self._decode(part, chunk, "np", generator)[0])
         self.maybe_free_model_hooks()

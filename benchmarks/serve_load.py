@@ -5,7 +5,8 @@
 
 `burst`: all requests are sent at once, from as many threads; each must be answered with 200 or 429, and those
 taken must complete. The clips a second from the first claim to the last clip are divided by those of
-`generation.run` on the same requests in one process, with each clip written to a file, before and after.
+`generation.run` on the same requests in one process, with each clip written to a file, before and after; the
+core-seconds a clip of server and worker together likewise, which other work on the machine disturbs less.
 `memory`: resident megabytes of server and worker after each tenth of the jobs. Prints one JSON object.
 """
 
@@ -35,17 +36,17 @@ from serving import Server, running_server
 PROMPT = "a red circle"
 
 
-def direct(model: str, number: int, steps: int, folder: Path) -> float:
-    """Clips a second of `generation.run`, files included."""
+def direct(model: str, number: int, steps: int, folder: Path) -> tuple[float, float]:
+    """Clips a second of `generation.run`, files included, and core-seconds a clip."""
     quiet_libraries()
     system = systems.load(model)
     wanted = [GenerationRequest(prompt=PROMPT, seed=seed, steps=steps) for seed in range(number)]
     list(generation.run(system, wanted[:1]))
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     for seed, made in enumerate(generation.run(system, wanted)):
         settings = generation.clip_settings(made, model, system.info())
         write_clip(folder / f"{seed}.mp4", made.clip, made.request.fps, settings)
-    return number / (time.perf_counter() - began)
+    return number / (time.perf_counter() - began), (time.process_time() - busy) / number
 
 
 def served(server: Server, number: int, steps: int) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def served(server: Server, number: int, steps: int) -> dict[str, Any]:
     threads = [threading.Thread(target=post, args=(seed,)) for seed in range(number)]
     for thread in threads:
         thread.start()
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), core_seconds(server)
     for thread in threads:
         thread.join()
     answered = time.perf_counter() - began
@@ -74,7 +75,15 @@ def served(server: Server, number: int, steps: int) -> dict[str, Any]:
         "all answered after s": round(answered, 2),
         "states": dict(states),
         "clips a second": round(len(ids) / seconds, 3),
+        "core-seconds a clip": round((core_seconds(server) - busy) / len(ids), 3),
     }
+
+
+def core_seconds(server: Server) -> float:
+    """Processor time of a server and its worker so far."""
+    process = psutil.Process(server.process.pid)
+    times = [one.cpu_times() for one in (process, *process.children())]
+    return sum(one.user + one.system for one in times)
 
 
 def burst(model: str, number: int, steps: int, folder: Path) -> dict[str, Any]:
@@ -86,9 +95,14 @@ def burst(model: str, number: int, steps: int, folder: Path) -> dict[str, Any]:
     with running_server(folder / "data", "--model", model) as server:
         found = served(server, number, steps)
     after = direct(model, few, steps, folder / "after")
-    plain = 2 / (1 / before + 1 / after)
-    ratio = round(found["clips a second"] / plain, 3)
-    return {**found, "generation.run": [round(before, 3), round(after, 3)], "ratio": ratio}
+    rates, costs = zip(before, after, strict=True)
+    plain = {"clips a second": sum(rates) / 2, "core-seconds a clip": sum(costs) / 2}
+    return {
+        **found,
+        "generation.run": {name: round(value, 3) for name, value in plain.items()},
+        "ratio of clips a second": round(found["clips a second"] / plain["clips a second"], 3),
+        "ratio of core-seconds": round(plain["core-seconds a clip"] / found["core-seconds a clip"], 3),
+    }
 
 
 def memory(model: str, jobs: int, folder: Path) -> dict[str, Any]:

@@ -61,6 +61,12 @@ class Server:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def get_metrics(self, name: str) -> dict[str, float]:
+        """Values of a metric by its labels as they are written."""
+        lines = requests.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        found = [line.removeprefix(name).rpartition(" ") for line in lines if line.startswith(name)]
+        return {labels: float(value) for labels, _, value in found}
+
     def wait(self, id: str, within: float = 60.0) -> dict[str, Any]:
         """A video when it is finished."""
         end = time.monotonic() + within

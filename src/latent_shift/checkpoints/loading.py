@@ -94,7 +94,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
 
 
 def _text_encoder(part: Path, kind: str, dtype: torch.dtype) -> Any | None:
-    """The text encoder in a model's folder; None where its weights have names of earlier releases.
+    """CLIP's text encoder in a model's folder; None for another, and for weights of earlier releases' names.
 
     transformers' own loader would first build its rules of renaming for all models that it knows, half a
     second of regular expressions, which weights of today's names do not need. part: checked by
@@ -104,6 +104,8 @@ def _text_encoder(part: Path, kind: str, dtype: torch.dtype) -> Any | None:
     import transformers
     from safetensors.torch import load_file
 
+    if not kind.startswith("CLIPText"):  # others share weights, which assigning would leave without memory
+        return None
     network: Any = getattr(transformers, kind)
     with torch.device("meta"):
         model = network(network.config_class.from_pretrained(part))

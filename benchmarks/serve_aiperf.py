@@ -20,6 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from serving import running_server
 
+# AIPerf counts the words of prompts by a tokenizer; its own one would be downloaded.
+TOKENIZER = Path(__file__).parents[1] / "src" / "latent_shift" / "assets" / "moving-shapes" / "tokenizer"
 PROMPTS = ("a red circle", "a small blue star moving left", "a white heart on a teal background")
 
 
@@ -40,7 +42,7 @@ def main() -> int:
         with running_server(Path(folder) / "data", "--model", given.model) as server:
             command = [
                 given.aiperf.absolute(), "profile", "--model", id, "--url", server.url,
-                "--tokenizer", "builtin", "--endpoint-type", "video_generation", "--download-video-content",
+                "--tokenizer", TOKENIZER, "--endpoint-type", "video_generation", "--download-video-content",
                 "--concurrency", given.concurrency, "--request-count", given.requests,
                 "--extra-inputs", f"num_inference_steps:{given.steps}", "--input-file", prompts,
                 "--custom-dataset-type", "single_turn", "--ui", "none",

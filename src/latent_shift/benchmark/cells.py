@@ -141,6 +141,8 @@ def _measured(
     on_progress: Callable[[str, int, int], None],
 ) -> Iterator[Cell]:
     """The cells of several networks with one clip; the image model stays for all of them."""
+    if not names:
+        return
     clip = (plan.size, frames, resolution)
     image_needs = count(IMAGE, *clip, DTYPES[plan.dtype], mode).live_bytes
     image: Bench | None = None

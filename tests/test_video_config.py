@@ -91,7 +91,7 @@ def test_the_built_in_model_is_written_in_todays_keys():
         ({"colour": "red"}, "colour: Extra"),
         ({"shift": {"padding": "reflect"}}, "shift: .*padding='reflect' is unknown"),
         ({"shift": {"distances": [1]}}, r"shift\.distances: Unexpected"),
-        ({"shift": {"strides": [2000]}}, "shift: .*strides=.* must be at most 1024"),
+        ({"shift": {"strides": [20_000]}}, "shift: .*strides=.* must be at most 16384"),
         ({"shift": {"strides": []}}, "shift: .*strides"),
         ({"shift": "yes"}, "shift: "),
         ({"num_frames": 0, "eta": 2}, "num_frames: .*; eta: "),

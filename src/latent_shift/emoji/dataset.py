@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field
 from torch import from_numpy
 from torch.utils.data import Dataset
 
@@ -56,23 +56,26 @@ class EmojiWorld(GeneratedSource):
     )
     tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
     paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
-    _pack: Pack = PrivateAttr()
-    _pools: Pools = PrivateAttr()
 
-    @model_validator(mode="after")
-    def _open(self) -> EmojiWorld:
-        self._pack = Pack.open(self.pack)
-        self._pools = Pools(self._pack, self.styles, self.emoji)
+    @cached_property
+    def opened(self) -> Pack:
+        """The pack. Raises ValueError where it is missing or damaged."""
+        return Pack.open(self.pack)
+
+    @cached_property
+    def pools(self) -> Pools:
+        """The pictures that clips are made of. Raises ValueError where there are none of a kind."""
+        pools = Pools(self.opened, self.styles, self.emoji)
         wanted = {"stills": self.stills, "animations": 1 - self.stills}
-        for kind, pool in (("stills", self._pools.stills), ("animations", self._pools.animations)):
+        for kind, pool in (("stills", pools.stills), ("animations", pools.animations)):
             if wanted[kind] and not pool:
                 raise ValueError(f"{self.pack} has no {kind} of the styles {', '.join(self.styles)}")
-        return self
+        return pools
 
     @property
     def shape(self) -> ClipShape:
         """See `GeneratedSource.shape`."""
-        return ClipShape(FRAMES, FPS, self._pack.size, self._pack.size)
+        return ClipShape(FRAMES, FPS, self.opened.size, self.opened.size)
 
     @property
     def description(self) -> str:
@@ -101,7 +104,7 @@ class EmojiWorld(GeneratedSource):
 
     def vocabulary(self) -> tuple[str, ...]:
         """See `GeneratedSource.vocabulary`: words of names, keywords and templates."""
-        texts = [text for clip in self._pack.clips for text in (clip.name, *clip.keywords)]
+        texts = [text for clip in self.opened.clips for text in (clip.name, *clip.keywords)]
         fixed = Words("emoji", tone="light", style="fluent", motion="moving left")
         texts += [caption(fixed), *constants.GROUNDS, *constants.TONES, *constants.STYLES.values()]
         texts += [*constants.MOTIONS]
@@ -117,7 +120,7 @@ class EmojiWorld(GeneratedSource):
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
         settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "pack"})
-        return {**settings, "pack": self._pack.digest}
+        return {**settings, "pack": self.opened.digest}
 
 
 class Pools:
@@ -155,7 +158,7 @@ class Scenes:
     """Scenes and captions of a series by index; never held out. cached: keep all scenes in memory."""
 
     def __init__(self, world: EmojiWorld, *, cached: bool = False) -> None:
-        self.world, self.pack, self.pools = world, world._pack, world._pools
+        self.world, self.pack, self.pools = world, world.opened, world.pools
         self._cache = [self._draw(index) for index in range(world.clips)] if cached else None
 
     def __len__(self) -> int:

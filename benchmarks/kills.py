@@ -25,7 +25,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from latent_shift.cli.progress import quiet_libraries
+from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.training.checkpoint import checkpoints, step_of
 from latent_shift.training.recipe import load_recipe
 from latent_shift.training.task import build_task

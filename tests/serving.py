@@ -78,7 +78,8 @@ class Server:
 
 def start_server(data: Path, *options: str, env: dict[str, str] | None = None, ready: bool = True) -> Server:
     """Start a server on a free port; wait until it has loaded its model where `ready`."""
-    command = [sys.executable, "-m", "latent_shift", "serve", "--port", "0", "--data", str(data), *options]
+    command = [sys.executable, "-m", "latent_shift", "serve", "--port", "0", "--dtype", "fp32"]
+    command += ["--data", str(data), *options]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}, start_new_session=True
     )

@@ -42,6 +42,10 @@ def export(model: Path, autoencoder: Path, video_encoder: Path, target: Path) ->
     pipeline.save_pretrained(partial)
     encoder = VivitModel.from_pretrained(video_encoder, dtype=torch.float16, add_pooling_layer=False)
     encoder.save_pretrained(partial / "clip_tower")
+    for folder in (model, target):  # prompts that the server's page shows
+        if (folder / "examples.txt").is_file():
+            shutil.copy(folder / "examples.txt", partial)
+            break
     _make_public(partial)
     if target.exists():
         os.replace(target, old)

@@ -77,7 +77,8 @@ def black_by_the_safety_checker(case):
 
 @check("no-memory-on-the-cpu", slow=True)
 def no_memory_on_the_cpu(case):
-    size = "--steps 1 --height 512 --width 512 --frames 1024 -o big.mp4"
+    # The command of the case, 1024 frames, streams by now in the memory of a few frames: a larger frame.
+    size = "--steps 1 --height 2048 --width 2048 --frames 16 -o big.mp4"
     result = shell(case, f"ulimit -v 4000000; latent-shift generate 'a red circle' {size}")
     assert "memory does not hold" in result.error, result.error
     return result.error

@@ -101,7 +101,7 @@ def test_clips_of_a_batch_are_the_systems_own(server, model, tmp_path):
     server.wait(blocking["id"])
     done = [server.wait(video["id"]) for video in videos]
     assert [video["status"] for video in done] == ["completed"] * 5
-    system = systems.load(model, device="cpu")
+    system = systems.load(model, device="cpu", dtype="fp32")  # as the server
     wanted = [GenerationRequest(prompt=each["prompt"], seed=each["seed"], frames=8) for each in values]
     for video, made in zip(done, generation.run(system, wanted, max_batch=1), strict=True):
         settings = generation.clip_settings(made, "tiny", system.info())

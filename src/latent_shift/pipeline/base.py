@@ -193,11 +193,9 @@ class VideoPipelineMixin(FolderMixin):
                 and units as in `VideoConfig`; None takes the model's own. fps matters only to models tuned
                 with it. eta: fresh noise in every step, correlated between frames as the initial noise.
             guidance_interval: lowest and highest noise level that are guided, as parts of the schedule: 0 is
-            no
-                noise, 1 all noise. Steps outside take half of the work (arXiv 2404.07724).
+                no noise, 1 all noise. Steps outside take half of the work (arXiv 2404.07724).
             forecast_threshold: how wrong, as a part of the clean clip, the forecasts of steps may be in all
-            before
-                a step is computed again; 0 computes every step. See `pipeline/shortcuts.py`.
+                before a step is computed again; 0 computes every step. See `pipeline/shortcuts.py`.
             timesteps, sigmas: in place of num_inference_steps, for schedulers that take them.
             num_videos_per_prompt, num_images_per_prompt: clips of each prompt, at least 1; the same by two
                 names.

@@ -12,9 +12,8 @@ import typer
 
 from latent_shift import systems
 from latent_shift.cli import options as opt
-from latent_shift.cli.output import put_block
+from latent_shift.cli.output import write_scores
 from latent_shift.cli.progress import progress_of_sets
-from latent_shift.io import write_text
 
 _EXAMPLES = 8  # of each cell on the sheet
 
@@ -77,19 +76,5 @@ def emoji(
             prompts=prompts, batch_size=sampling.batch, generate=not reference_only,
             examples=_EXAMPLES if sheet else 0, on_progress=on_progress,
         )  # fmt: skip
-    table = emoji_table(report)
-    print(table)
-    if output is not None:
-        write_text(output, report.model_dump_json(indent=2) + "\n")
-    if markdown is not None:
-        page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
-        block = f"emoji: {evaluated.name if evaluated else 'real clips'}"
-        write_text(markdown, put_block(page, block, f"### {block}\n\n{table}"))
-    if sheet is not None:
-        from latent_shift.media import contact_sheet, write_image
-
-        kind = report.rows[-1].settings["clips"]
-        names = {row.name for row in report.rows if row.settings["clips"] == kind}
-        shown = [example for example in report.examples if example.column in names]
-        captions = [f"{example.label}: {example.note}" for example in shown]
-        write_image(sheet, contact_sheet([example.clip for example in shown], captions), overwrite=True)
+    block = f"emoji: {evaluated.name if evaluated else 'real clips'}"
+    write_scores(report, emoji_table(report), block, output=output, markdown=markdown, sheet=sheet)

@@ -16,13 +16,11 @@ import typer
 from latent_shift import systems
 from latent_shift.checkpoints import DEFAULT_MODEL
 from latent_shift.cli import options as opt
-from latent_shift.cli.output import put_block, write_report
+from latent_shift.cli.output import write_report, write_scores
 from latent_shift.cli.progress import progress_of_sets
-from latent_shift.io import write_text
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.evaluated_model import EvaluatedModel
-    from latent_shift.evaluation.report import Report
 
 _EXAMPLES = 6  # of each subset on the sheet or page
 
@@ -86,16 +84,8 @@ def moving_shapes(
             examples=_EXAMPLES if sheet else 0,
             on_progress=on_progress,
         )
-    table = score_table(report)
-    print(table)
-    if output is not None:
-        write_text(output, report.model_dump_json(indent=2) + "\n")
-    if markdown is not None:
-        page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
-        block = f"moving-shapes: {evaluated.name if evaluated else 'the scorer'}, frames {frames}"
-        write_text(markdown, put_block(page, block, f"### {block}\n\n{table}"))
-    if sheet is not None:
-        _write_sheet(sheet, report)
+    block = f"moving-shapes: {evaluated.name if evaluated else 'the scorer'}, frames {frames}"
+    write_scores(report, score_table(report), block, output=output, markdown=markdown, sheet=sheet)
 
 
 def _load(name: str, frames: int, sampling: opt.Sampling) -> EvaluatedModel:
@@ -103,19 +93,6 @@ def _load(name: str, frames: int, sampling: opt.Sampling) -> EvaluatedModel:
 
     model = sampling.load(name, SIZE)
     return replace(model, settings={**model.settings, "frames": frames, "batch": sampling.batch})
-
-
-def _write_sheet(file: Path, report: Report) -> None:
-    """Write the examples of the last kind of clips of each subset."""
-    from latent_shift.media import contact_sheet, write_image
-
-    kind = report.rows[-1].settings["clips"]
-    names = {row.name for row in report.rows if row.settings["clips"] == kind}
-    shown = [example for example in report.examples if example.column in names]
-    captions = [f"{example.label}: {example.note}" for example in shown]
-    columns = None if len(shown[0].clip) > 1 else 1
-    sheet = contact_sheet([example.clip for example in shown], captions, columns=columns)
-    write_image(file, sheet, overwrite=True)
 
 
 @opt.with_fields

@@ -60,3 +60,29 @@ def put_block(text: str, name: str, body: str) -> str:
     if found and end in rest:
         return before + block + rest.partition(end)[2]
     return f"{text.rstrip()}\n\n{block}\n".lstrip()
+
+
+def write_scores(
+    report: Report, table: str, block: str, *, output: Path | None, markdown: Path | None, sheet: Path | None
+) -> None:
+    """Print a table of scores, and write it where it is wanted.
+
+    block: name of the table's place in the page. output: JSON. markdown: a page that keeps its other blocks.
+    sheet: a picture of the examples of the last kind of clips of each group.
+    """
+    print(table)
+    if output is not None:
+        write_text(output, report.model_dump_json(indent=2) + "\n")
+    if markdown is not None:
+        page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
+        write_text(markdown, put_block(page, block, f"### {block}\n\n{table}"))
+    if sheet is not None:
+        from latent_shift.media import contact_sheet, write_image
+
+        kind = report.rows[-1].settings["clips"]
+        names = {row.name for row in report.rows if row.settings["clips"] == kind}
+        shown = [example for example in report.examples if example.column in names]
+        captions = [f"{example.label}: {example.note}" for example in shown]
+        columns = None if len(shown[0].clip) > 1 else 1
+        picture = contact_sheet([example.clip for example in shown], captions, columns=columns)
+        write_image(sheet, picture, overwrite=True)

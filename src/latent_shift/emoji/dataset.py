@@ -31,7 +31,6 @@ from latent_shift.rng import choice, item_rng
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _PROMPTS_SEED = 77  # of the scenes of sample prompts
-_OTHER_SERIES = 1_000_003  # added to the seed of a series
 _PARAPHRASE_STREAM, _FRAME_STREAM = 1, 2
 _STYLED = 0.5  # of the captions
 _SAMPLES, _IMAGE_SAMPLES = 8, 32
@@ -97,10 +96,6 @@ class EmojiWorld(GeneratedSource):
     def extended(self, count: int) -> Self:
         """See `GeneratedSource.extended`."""
         return self.model_copy(update={"clips": self.clips + count, "paraphrases": 0.0})
-
-    def other_series(self, count: int) -> Self:
-        """See `GeneratedSource.other_series`."""
-        return self.model_copy(update={"seed": self.seed + _OTHER_SERIES, "clips": count})
 
     def vocabulary(self) -> tuple[str, ...]:
         """See `GeneratedSource.vocabulary`: words of names, keywords and templates."""

@@ -31,7 +31,6 @@ from latent_shift.moving_shapes.scene import Scene, frame_times, trajectory
 from latent_shift.rng import item_rng
 
 _PROMPTS_SEED = 77  # of the scenes of sample prompts; no training series should have it
-_OTHER_SERIES = 1_000_003  # added to the seed of a series
 # Random streams of an item, separate from that of its scene.
 _PARAPHRASE_STREAM, _FRAME_STREAM, _NEGATIVES_STREAM, _OVERSAMPLE_STREAM = 1, 2, 3, 4
 # Earlier names of settings: read for one release, and kept in the settings of stored latents.
@@ -109,10 +108,6 @@ class WorldConfig(GeneratedSource):
     def extended(self, count: int) -> Self:
         """See `GeneratedSource.extended`."""
         return self.model_copy(update={"clips": self.clips + count, "paraphrases": 0.0})
-
-    def other_series(self, count: int) -> Self:
-        """See `GeneratedSource.other_series`."""
-        return self.model_copy(update={"seed": self.seed + _OTHER_SERIES, "clips": count})
 
     def vocabulary(self) -> tuple[str, ...]:
         """See `GeneratedSource.vocabulary`."""

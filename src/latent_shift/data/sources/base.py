@@ -56,6 +56,9 @@ class CaptionedClips(Protocol):
         ...
 
 
+_OTHER_SERIES = 1_000_003  # added to the seed of a series
+
+
 class GeneratedSource(BaseModel, ABC):
     """Settings of a generated world: a series of captioned clips made on demand, without files."""
 
@@ -93,9 +96,9 @@ class GeneratedSource(BaseModel, ABC):
     def extended(self, count: int) -> Self:
         """The series continued by `count` clips, in canonical words: for validation."""
 
-    @abstractmethod
     def other_series(self, count: int) -> Self:
-        """`count` clips of the same kind that this series does not have: for validation."""
+        """`count` clips of the same kind that this series does not have, of another seed: for validation."""
+        return self.model_copy(update={"seed": self.seed + _OTHER_SERIES, "clips": count})
 
     @abstractmethod
     def vocabulary(self) -> tuple[str, ...]:

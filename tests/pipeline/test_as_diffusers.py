@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from latent_shift import LatentShiftPipeline, checkpoints
-from latent_shift.pipeline import LatentShiftXLPipeline, base
+from latent_shift.pipeline import LatentShiftXLPipeline, denoising
 from latent_shift.unet import enable_temporal_shift
 from latent_shift.video_config import UNTUNED_XL, VideoConfig
 from tiny import VIDEO_CONFIG, tiny_components, tiny_pipeline_folder
@@ -369,12 +369,12 @@ def test_many_clips_go_through_the_unet_in_groups(pipeline, monkeypatch):
         return forward(sample, *args, **kwargs)
 
     pipeline.unet.forward = noting
-    monkeypatch.setattr(base, "LATENT_PIXELS_AT_ONCE", 2 * 2 * 4 * 8 * 8)  # two clips under guidance
+    monkeypatch.setattr(denoising, "LATENT_PIXELS_AT_ONCE", 2 * 2 * 4 * 8 * 8)  # two clips under guidance
     grouped = clips(pipeline, prompts, generator=seeded(*seeds))
     assert sizes == [16, 8] * 3
     torch.testing.assert_close(grouped, together, rtol=0, atol=1e-5)
     sizes.clear()
-    monkeypatch.setattr(base, "LATENT_PIXELS_AT_ONCE", 1)  # a clip is never divided
+    monkeypatch.setattr(denoising, "LATENT_PIXELS_AT_ONCE", 1)  # a clip is never divided
     clips(pipeline, prompts, generator=seeded(*seeds), guidance_scale=1.0)
     assert sizes == [4] * 9
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from latent_shift import LatentShiftPipeline
-from latent_shift.pipeline import base
+from latent_shift.pipeline import decoding
 from latent_shift.pipeline.shortcuts import Forecast
 from tiny import tiny_components, tiny_scheduler
 
@@ -107,7 +107,7 @@ def test_what_forecasting_is_not_for():
 def test_large_frames_are_decoded_few_at_a_time(pipeline, monkeypatch):
     whole, sizes = clips(pipeline), []
     hook = pipeline.vae.decoder.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
-    monkeypatch.setattr(base, "DECODED_PIXELS", 3 * 32 * 32)
+    monkeypatch.setattr(decoding, "DECODED_PIXELS", 3 * 32 * 32)
     found = clips(pipeline)
     clips(pipeline, decode_chunk_size=8)
     hook.remove()

@@ -10,28 +10,25 @@ pixels. Frames ride in the batch, those of one clip adjacent: (B*F, C, h, w).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Generator, Tensor
 
-from latent_shift.autoencoder import decode_latents
-from latent_shift.conditioning import PromptEmbeds, add_frame_positions, repeat_per_frame, stack_embeds
-from latent_shift.frame_blocks import block_size, predict_in_blocks
+from latent_shift.conditioning import PromptEmbeds, repeat_per_frame, stack_embeds
+from latent_shift.frame_blocks import block_size
 from latent_shift.io import warn
 from latent_shift.noise import draw_noise, repeat_generator_per_frame
-from latent_shift.pipeline.folders import FolderMixin
+from latent_shift.pipeline.decoding import SHORT_CLIP, DecodingMixin, frames_at_once
+from latent_shift.pipeline.denoising import DenoisingMixin
 from latent_shift.pipeline.inputs import (
     check_embeds,
     check_output,
@@ -39,34 +36,13 @@ from latent_shift.pipeline.inputs import (
     latent_size,
     set_timesteps,
     split_into_clips,
-    timesteps_until,
 )
-from latent_shift.pipeline.shortcuts import EVERYWHERE, Forecast, is_inside
 from latent_shift.prompts import Texts, preprocess_prompts, validate_prompts
-from latent_shift.text_attention import ClipText, attending_to
-from latent_shift.unet import override_num_frames, override_padding, shift_options
-
-# Latent pixels that go through the U-Net together, of all frames and both halves of guidance; a clip is never
-# divided. A clip of 16 frames of 1024 x 1024 pixels, or four of 512 x 512, under guidance.
-LATENT_PIXELS_AT_ONCE = 2**19
-
-# Pixels decoded together: 64 frames of 64 x 64, 4 of 256 x 256, 1 of 512 x 512, which take 0.4 GiB of
-# Stable Diffusion's autoencoder in half precision, whatever the length of the clip.
-DECODED_PIXELS = 2**18
-
-# Frames of a block, for models of shorter clips, too: with fewer, small convolutions are slow.
-SHORT_CLIP = 16
+from latent_shift.text_attention import ClipText
+from latent_shift.unet import override_padding, shift_options
 
 # Tokenizers hold the padding and truncation of the latest call: threads that share one take turns.
 _ENCODING = Lock()
-
-# From a zero terminal SNR diffusers' DDIM takes, in its first step, the root of the variance left beside the
-# fresh noise, which rounding may make negative at eta = 1.
-_MAX_ETA = 1 - 1e-6
-
-
-class NonFiniteError(ValueError):
-    """Sampling met a NaN or an infinity; the message names the step and the mend."""
 
 
 @dataclass
@@ -82,17 +58,10 @@ class LatentShiftPipelineOutput(BaseOutput):
     nsfw_content_detected: list[list[bool]] | None = None
 
 
-class VideoPipelineMixin(FolderMixin):
+class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
     """Text to video with a U-Net that shifts over frames; a subclass adds the stock pipeline of a layout."""
 
-    _upcast_decoding = False  # of the layout: whether a float16 autoencoder may decode in float32
     _warned_of_frames = False
-    _block: int | None = None  # frames that pass the U-Net together in the current call; None: all
-    _frame_positions = _loop = False  # of the current call
-    # In callbacks: the scheduler's estimate of the clean latents (B*F, C, h, w); the noisy where it has none
-    estimate: Tensor | None = None
-    _guidance_interval = EVERYWHERE  # noise levels of the current call that are guided
-    _forecast_threshold = 0.0  # of the current call
 
     @abstractmethod
     def _encode_prompts(
@@ -131,10 +100,6 @@ class VideoPipelineMixin(FolderMixin):
     def _refuse_xl(self, **keywords: Any) -> None:
         for name in (name for name, value in keywords.items() if value is not None):
             raise ValueError(f"{name} are for models of SDXL's layout: this one reads none")
-
-    @abstractmethod
-    def _check_safety(self, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[bool] | None]:
-        """Images (B*F, 3, H, W) to show, and the safety checker's flags, if any. dtype: of the latents."""
 
     @torch.no_grad()
     def __call__(
@@ -314,8 +279,8 @@ class VideoPipelineMixin(FolderMixin):
                 tensors, text, frames, step_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs
             )
         # 5. Decode a clip, a block or fewer large frames at a time, or images all at once as stock does
-        few = max(1, DECODED_PIXELS // (pixels[0] * pixels[1]))
-        chunk = decode_chunk_size or (min(self._block or frames, few) if frames > 1 else videos)
+        few = min(self._block or frames, frames_at_once(pixels)) if frames > 1 else videos
+        chunk = decode_chunk_size or few
         generators = repeat_generator_per_frame(generator, frames)
         shown, flags = self._decode(tensors["latents"], chunk, output_type, generators)
         self.maybe_free_model_hooks()
@@ -362,207 +327,3 @@ class VideoPipelineMixin(FolderMixin):
         height, width = (side * self.vae_scale_factor for side in shape[3:])
         device = self._execution_device
         return self.prepare_latents(flat[0], flat[1], height, width, dtype, device, generator, noise)
-
-    def _scheduler_step_kwargs(
-        self, generator: Any, frames: int, eta: float, draw: Callable[[], Tensor]
-    ) -> Callable[[], dict[str, Any]]:
-        """Further keywords of each step of the scheduler.
-
-        Where a step adds noise and lets its caller draw it, that comes from `draw`, (B*F, C, h, w): frames of
-        a clip share as much of it as of the initial noise.
-        """
-        if frames > 1:
-            eta = min(eta, _MAX_ETA)
-        kwargs = self.prepare_extra_step_kwargs(repeat_generator_per_frame(generator, frames), eta)
-        takes_noise = "variance_noise" in signature(self.scheduler.step).parameters
-        if frames == 1 or not kwargs.get("eta") or not takes_noise:
-            return lambda: kwargs
-        device, dtype = self._execution_device, self.unet.dtype
-        return lambda: {"eta": eta, "variance_noise": draw().to(device, dtype)}
-
-    def _denoise(
-        self,
-        tensors: dict[str, Any],
-        text: ClipText,
-        frames: int,
-        step_kwargs: Callable[[], dict[str, Any]],
-        callback: Callable[..., dict[str, Any] | None] | None,
-        callback_inputs: Sequence[str],
-    ) -> None:
-        """Take `tensors["latents"]` (B*F, C, h, w) through all timesteps, or until a callback interrupts."""
-        if isinstance(callback, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_inputs = callback.tensor_inputs
-        unknown = sorted(set(callback_inputs) - set(self._callback_tensor_inputs))
-        if unknown:
-            raise ValueError(
-                f"callback tensors {unknown} are unknown: choose of {self._callback_tensor_inputs}"
-            )
-        timesteps = timesteps_until(self.scheduler, self._denoising_end)
-        self._interrupt, self._num_timesteps = False, len(timesteps)
-        forecast = Forecast(self._forecast_threshold, self.scheduler, len(timesteps))
-        for step, timestep in enumerate(self.progress_bar(timesteps)):
-            latents = tensors["latents"]
-            if tensors["prompt_embeds"] is not text.source:  # changed by a callback
-                text = ClipText(tensors["prompt_embeds"], 1)
-            with attending_to(text) if self._block is None else nullcontext():
-                noise = forecast(
-                    step, latents, timestep, partial(self._predict_step, latents, timestep, tensors, frames)
-                )
-            stepped = self.scheduler.step(noise, timestep, latents, **step_kwargs(), return_dict=False)
-            latents = stepped[0]
-            if not torch.isfinite(latents).all():
-                where = f"after step {step + 1} of {self._num_timesteps} (timestep {int(timestep)})"
-                raise NonFiniteError(_non_finite("latents are", where, latents.dtype))
-            tensors["latents"] = latents
-            self.estimate = stepped[1] if len(stepped) > 1 and stepped[1].shape == latents.shape else latents
-            if callback is not None:
-                shown = {name: tensors.get(name) for name in callback_inputs}
-                guided, before = self.do_classifier_free_guidance, dict(tensors)
-                tensors.update(callback(self, step, timestep, shown) or {})
-                if guided and not self.do_classifier_free_guidance:
-                    _end_guidance(tensors, before)
-            if self.interrupt:
-                break
-        self.estimate = None
-
-    def _predict_step(
-        self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int
-    ) -> Tensor:
-        """The prediction for latents (B*F, C, h, w), guided where the noise level is in the interval."""
-        guided = self.do_classifier_free_guidance
-        if guided and not is_inside(self._guidance_interval, timestep, self.scheduler):
-            halved = {name: _text_half(tensors[name]) for name in _CONDITIONS if name in tensors}
-            return self._predict(latents, timestep, halved, frames, guided=False)
-        return self._predict(latents, timestep, tensors, frames, guided=guided)
-
-    def _predict(
-        self, latents: Tensor, timestep: Tensor, tensors: dict[str, Any], frames: int, *, guided: bool
-    ) -> Tensor:
-        """The prediction for latents (B*F, C, h, w), whole clips at a time, few enough for memory."""
-        halves = 2 if guided else 1
-        scaled = self.scheduler.scale_model_input(torch.cat([latents] * halves), timestep)
-        pixels = halves * (self._block or frames) * latents.shape[-2] * latents.shape[-1]
-        clips = max(1, LATENT_PIXELS_AT_ONCE // pixels)
-        inputs = {name: tensors[name] for name in _CONDITIONS if name in tensors}
-        of_clip = frames if self._block is None else 1  # rows of a condition
-        parts = []
-        for first in range(0, len(latents) // frames, clips):
-            rows, given = (slice(first * each, (first + clips) * each) for each in (frames, of_clip))
-            parts.append(
-                self._predict_group(
-                    _rows(scaled, rows, halves),
-                    timestep,
-                    _rows(inputs, given, halves),
-                    frames,
-                    guided=guided,
-                )
-            )
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def _predict_group(
-        self, sample: Tensor, timestep: Tensor, inputs: dict[str, Any], frames: int, *, guided: bool
-    ) -> Tensor:
-        """As `_predict`, for a sample with both halves of guidance: (2*N*F, C, h, w)."""
-        text = inputs["prompt_embeds"]
-        added = {new: inputs[old] for old, new in _CONDITIONS.items() if new and old in inputs}
-        guidance_embedding = None
-        if self.unet.config.time_cond_proj_dim is not None:  # a U-Net distilled to know its guidance
-            scale = torch.tensor(self.guidance_scale - 1).repeat(len(text))
-            width = self.unet.config.time_cond_proj_dim
-            guidance_embedding = self.get_guidance_scale_embedding(scale, embedding_dim=width).to(sample)
-        conditions = {"timestep_cond": guidance_embedding, "added_cond_kwargs": added or None}
-        if self._block is not None:
-            prediction = predict_in_blocks(
-                self.unet, sample, timestep, partial(self._text_of_frames, text, frames), num_frames=frames,
-                block=self._block, by_clip=conditions, cross_attention_kwargs=self.cross_attention_kwargs,
-            )  # fmt: skip
-        else:
-            is_shifting = shift_options(self.unet) is not None
-            with override_num_frames(self.unet, frames) if is_shifting else nullcontext():
-                prediction = self.unet(
-                    sample, timestep, encoder_hidden_states=text, return_dict=False,
-                    cross_attention_kwargs=self.cross_attention_kwargs, **conditions,
-                )[0]  # fmt: skip
-        if not guided:
-            return prediction
-        without_text, with_text = prediction.chunk(2)
-        prediction = without_text + self.guidance_scale * (with_text - without_text)
-        if self.guidance_rescale > 0:
-            prediction = rescale_noise_cfg(prediction, with_text, guidance_rescale=self.guidance_rescale)
-        return prediction
-
-    @torch.no_grad()
-    def decode_in_parts(self, latents: Tensor, generator: Any = None) -> Iterator[np.ndarray]:
-        """Decode latents (F, C, h, w) of one clip, a few at a time: frames (n, H, W, 3), floats in 0..1.
-
-        generator: for decoders that draw noise. Raises NonFiniteError for NaN or infinite frames.
-        """
-        pixels = latents.shape[-2] * latents.shape[-1] * self.vae_scale_factor**2
-        chunk = min(SHORT_CLIP, max(1, DECODED_PIXELS // pixels))
-        for part in latents.split(chunk):
-            yield np.asarray(self._decode(part, chunk, "np", generator)[0])
-        self.maybe_free_model_hooks()
-
-    def _text_of_frames(self, text: Tensor, num_frames: int, frames: list[int]) -> Tensor:
-        """Text (B*len, L, D) of some frames of clips that have the text (B, L, D)."""
-        rows = text.repeat_interleave(len(frames), dim=0)
-        if not self._frame_positions:
-            return rows
-        return add_frame_positions(rows, num_frames, frames, loop=self._loop)
-
-    def _decode(
-        self, latents: Tensor, chunk: int, output_type: str, generator: Any
-    ) -> tuple[list[Image.Image] | np.ndarray | Tensor, list[bool] | None]:
-        """Images of latents (B*F, C, h, w), `chunk` at a time, and the flags of the safety checker."""
-        if output_type == "latent":
-            return latents, None
-        images = decode_latents(self.vae, latents, chunk, upcast=self._upcast_decoding, generator=generator)
-        if not torch.isfinite(images).all():
-            raise NonFiniteError(_non_finite("frames are", "after the last step, decoded", images.dtype))
-        images, flags = self._check_safety(images, latents.dtype)
-        if flags is not None and any(flags):
-            warn(f"the safety checker blackened {sum(flags)} of {len(flags)} frames")
-        denormalize = None if flags is None else [not flag for flag in flags]
-        shown = self.image_processor.postprocess(images, output_type=output_type, do_denormalize=denormalize)
-        return shown, flags
-
-
-# Tensors of one row a frame that condition the U-Net, by their names in callbacks, and which of its added
-# conditions they are; None: its text.
-_CONDITIONS = {
-    "prompt_embeds": None,
-    "add_text_embeds": "text_embeds",
-    "add_time_ids": "time_ids",
-    "image_embeds": "image_embeds",
-}
-
-
-def _rows(value: Any, rows: slice, halves: int) -> Any:
-    """The rows of each half of a tensor (halves * N, ...), or of the tensors of a mapping or a list."""
-    if isinstance(value, dict):
-        return {name: _rows(each, rows, halves) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_rows(each, rows, halves) for each in value]
-    return value.unflatten(0, (halves, -1))[:, rows].flatten(0, 1)
-
-
-def _end_guidance(tensors: dict[str, Any], before: dict[str, Any]) -> None:
-    """Take the half of each condition that belongs to the text, where a callback has ended guidance.
-
-    Callbacks of diffusers (`SDCFGCutoffCallback`) leave the last row, right for one image.
-    """
-    for name in (name for name in _CONDITIONS if name in tensors):
-        old = before[name]
-        if isinstance(old, list) or len(tensors[name]) != len(old) // 2:
-            tensors[name] = _text_half(old)
-
-
-def _text_half(value: Any) -> Any:
-    """Of a condition of both halves of guidance, or a list of such, the half of the text."""
-    return [one.chunk(2)[1] for one in value] if isinstance(value, list) else value.chunk(2)[1]
-
-
-def _non_finite(subject: str, where: str, dtype: torch.dtype) -> str:
-    full = "the weights, or the scheduler's settings, are at fault"
-    mend = full if dtype == torch.float32 else "load the model with torch_dtype=torch.float32"
-    return f"{subject} no longer finite {where} in {str(dtype).removeprefix('torch.')}: {mend}"

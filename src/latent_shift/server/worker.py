@@ -234,7 +234,7 @@ class _Steps:
 
 
 def _code(error: Exception) -> str:
-    from latent_shift.pipeline.base import NonFiniteError
+    from latent_shift.pipeline import NonFiniteError
 
     if isinstance(error, _NoModelError):
         return "model_unavailable"

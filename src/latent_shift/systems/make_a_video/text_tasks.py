@@ -42,7 +42,7 @@ from latent_shift.systems.make_a_video.task import ClipRecipe, PixelBatch, Pixel
 from latent_shift.systems.make_a_video.text import StillEncoder, TextModel
 from latent_shift.training.model_setup import noise_scheduler
 from latent_shift.training.recipe import Count, Holds, Ratio, known_to
-from latent_shift.training.tasks.denoising import Sampling
+from latent_shift.training.tasks.denoising_recipe import Sampling
 from latent_shift.training.text_encoder import trained_words
 
 KNOWN_CHANNELS = 4  # a frame's colours and whether it is known

@@ -10,16 +10,12 @@ Shapes: B clips, F frames, C latent channels, h x w latent pixels.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from pydantic import Field, ValidationError, model_validator
 from torch import Generator, Tensor, nn
 
 from latent_shift.autoencoder import encode_frames
@@ -27,146 +23,23 @@ from latent_shift.conditioning import Conditioning, caption_embeds, repeat_per_f
 from latent_shift.data.latent_dataset import LatentDataset
 from latent_shift.data.precomputed import PrecomputedLatentDataset
 from latent_shift.data.samplers import ImageVideoMix
-from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.data.video_dataset import DEFAULT_FPS, VideoDataset
-from latent_shift.io import validation_error
-from latent_shift.media import MAX_RATES, Frames, contact_sheet, write_clip, write_image
 from latent_shift.noise import draw_noise
 from latent_shift.prompts import append_fps
 from latent_shift.rng import StepRNG
 from latent_shift.shift import ShiftOptions
-from latent_shift.training.datasets import Clips, Latents, data_summary, latent_dataset
+from latent_shift.training.datasets import Clips, latent_dataset
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AnyPipeline, AttentionByLength
 from latent_shift.training.precompute import model_hashes
-from latent_shift.training.recipe import Count, Holds, Ratio, Recipe, Strict, exactly_one
+from latent_shift.training.samples import write_samples
 from latent_shift.training.task import Task
+from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe
 from latent_shift.training.text_encoder import trained_words
 from latent_shift.unet import disable_temporal_shift, set_num_frames
 from latent_shift.video_config import VideoConfig
 
-# Options that are fields of a generated source.
-_OF_SOURCE = ("oversample_motions", "oversample_motions_ratio", "amplitude_range")
 _SAMPLES = 4  # clips on a sheet of samples, where the captions are the user's
-
-
-class Diffusion(Strict):
-    """The denoising loss."""
-
-    min_snr_gamma: float | None = Field(
-        None, gt=0.0, description="arXiv 2303.09556; a zero terminal SNR gets no weight"
-    )
-    caption_dropout: Ratio = Field(0.1, description="captions replaced by the empty one, for guidance")
-    shared_noise_ratio: Ratio = Field(0.0, description="variance of the noise that a clip's frames share")
-
-
-class Sampling(Strict):
-    """Settings of samples, written into the model as its defaults."""
-
-    guidance_scale: float = Field(4.0, ge=1.0)
-    num_inference_steps: Count = 25
-    eta: Ratio = Field(0.0, description="new noise in every step of clips (DDIM): mends disagreements")
-
-
-class Experimental(Strict):
-    """Options that were tried on Moving Shapes (docs/learned.md), with their effect there."""
-
-    progressive_noise_alpha: Ratio = Field(
-        0.0,
-        description="correlation of the noise that is not shared between neighbouring frames (PYoCo). Chosen"
-        " to be about that of the clips; helped once motion was learned",
-    )
-    noise_candidates: Annotated[int, Field(ge=1, le=4096)] = Field(
-        1,
-        description="shared noise is the one of so many that is closest to the clip's end. By itself"
-        " little; with timestep_range and eta circles rose from 3 to 30 of 33",
-    )
-    timestep_range: tuple[Ratio, Ratio] = Field(
-        (0.0, 1.0),
-        description="part of the noise schedule that clips are trained on; 1 is all noise. Taught circles,"
-        " and in a narrow band spins; with a GPU's 404,000 clips not needed for circles",
-    )
-    oversample_words: tuple[str, ...] = Field(
-        (), description="words; clips with one come more often. Of 48 shapes on gray 32 were right, 29 before"
-    )
-    oversample_ratio: Ratio = Field(0.0, description="ratio of the clips that are drawn from those only")
-    oversample_motions: tuple[str, ...] = Field(
-        (),
-        description="motions of a generated source that come more often. By itself little in minutes; spins"
-        " were learned only among nearly nothing but spins",
-    )
-    oversample_motions_ratio: Ratio = Field(0.0, description="ratio of the clips that show one of them")
-    amplitude_range: Ratio = Field(
-        1.0,
-        description="part of its range, about the middle, that the amplitude of such a motion is drawn from."
-        " By itself it gave no spin of 20; part of the stage that did",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Experimental:
-        low, high = self.timestep_range
-        if low >= high:
-            raise ValueError(f"timestep_range [{low:g}, {high:g}]: the first has to be below the second")
-        if bool(self.oversample_words) != (self.oversample_ratio > 0):
-            raise ValueError("oversample_words and oversample_ratio go together: give both, or neither")
-        return self
-
-
-class DenoisingRecipe(Recipe):
-    """The keys that text-to-image and text-to-video have in common."""
-
-    single_frames: ClassVar[bool]  # whether the U-Net is trained on images only
-
-    latents: Latents | None = Field(None, description="clips of a generated source; or clips")
-    clips: Clips | None = Field(None, description="clips of your own; or latents")
-    diffusion: Diffusion = Diffusion()
-    sampling: Sampling = Sampling()
-    init_from: Annotated[Path | None, Holds(("unet",))] = None
-    experimental: Experimental = Experimental()
-
-    @property
-    def validates_several_shapes(self) -> bool:
-        """See `Recipe.validates_several_shapes`."""
-        return self.clips is not None and self.clips.frames.buckets is not None
-
-    @property
-    def source(self) -> GeneratedSource | None:
-        """The source of `latents`, changed as `experimental` says. Raises ValueError where it cannot be."""
-        if self.latents is None:
-            return None
-        source, defaults = self.latents.source, Experimental()
-        changes = {name: getattr(self.experimental, name) for name in _OF_SOURCE}
-        changes = {name: value for name, value in changes.items() if value != getattr(defaults, name)}
-        for name in changes:
-            if name not in type(source).model_fields:
-                raise ValueError(f"experimental.{name}: sources of format {source.format} do not have it")
-        try:
-            return type(source).model_validate({**source.model_dump(), **changes})
-        except ValidationError as error:
-            raise ValueError(f"experimental: {validation_error(error)}") from error
-
-    def check(self) -> None:
-        """See `Recipe.check`."""
-        super().check()
-        if self.clips is not None:
-            self.clips.check(single_frames=self.single_frames)
-
-    def data_summary(self) -> list[str]:
-        """See `Recipe.data_summary`."""
-        return data_summary(self.source, self.clips)
-
-    @model_validator(mode="after")
-    def _consistent_data(self) -> DenoisingRecipe:
-        exactly_one(self, "latents", "clips")
-        tried, _ = self.experimental, self.source  # which raises where it cannot be changed
-        if tried.noise_candidates > 1 and self.diffusion.shared_noise_ratio == 0:
-            raise ValueError(
-                "experimental.noise_candidates selects shared noise: diffusion.shared_noise_ratio has to be"
-                " above 0"
-            )
-        if self.latents is None and (tried.oversample_words or tried.oversample_motions):
-            raise ValueError("experimental.oversample_words and oversample_motions are only for latents")
-        return self
 
 
 class DenoisingTask(Task):
@@ -387,33 +260,6 @@ def end_of_clip_reference(latents: Tensor) -> Tensor:
     """
     frames = latents.shape[1]
     return latents[:, -1] - latents[:, -1 - frames // 5] / 2
-
-
-def write_samples(pipeline: AnyPipeline, path: Path, prompts: Sequence[str]) -> None:
-    """Write a sheet with a clip of each prompt, of the model's own length, a line each; or its images.
-
-    path: of the sheet, a .png; the clips go beside it, side by side in one .gif, which shows no more than 50
-    frames a second.
-    """
-    frames = pipeline.video_config.num_frames
-    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    pipeline.set_progress_bar_config(disable=True)
-    result: Any = pipeline(list(prompts), generator=generators, output_type="np")
-    clips = (result.frames * 255).round().astype(np.uint8)  # (prompts, F, H, W, 3)
-    images = [clips[:, 0]]  # as one clip, in lines of eight
-    sheet = contact_sheet(list(clips), list(prompts)) if frames > 1 else contact_sheet(images, columns=8)
-    write_image(path, sheet, overwrite=True)
-    if frames > 1:
-        fps = min(pipeline.video_config.fps, MAX_RATES[".gif"])
-        write_clip(path.with_suffix(".gif"), _side_by_side(list(clips)), fps=fps, overwrite=True)
-
-
-def _side_by_side(clips: Sequence[Frames]) -> Frames:
-    """Clips (F, H, W, 3) of one size as one clip, in about as many rows as columns, black where none is."""
-    columns = math.ceil(math.sqrt(len(clips)))
-    padded = [*clips, *[np.zeros_like(clips[0])] * (-len(clips) % columns)]
-    rows = [np.concatenate(padded[at : at + columns], axis=2) for at in range(0, len(padded), columns)]
-    return np.concatenate(rows, axis=1)
 
 
 def _uniform(generator: Generator) -> float:

@@ -18,7 +18,8 @@ from latent_shift.training.model_setup import (
     noise_scheduler,
 )
 from latent_shift.training.recipe import Holds, known_to
-from latent_shift.training.tasks.denoising import DenoisingRecipe, DenoisingTask
+from latent_shift.training.tasks.denoising import DenoisingTask
+from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe
 from latent_shift.training.text_encoder import load_text_encoder
 
 SchedulerConfig = Annotated[dict[str, Any], known_to(DDIMScheduler, more=LOG_SNR_SHIFT)]

@@ -30,7 +30,8 @@ from latent_shift.training.model_setup import (
     load_unet,
 )
 from latent_shift.training.recipe import Count, Holds, Ratio, Strict
-from latent_shift.training.tasks.denoising import DenoisingRecipe, DenoisingTask, Experimental
+from latent_shift.training.tasks.denoising import DenoisingTask
+from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe, Experimental
 from latent_shift.training.tasks.image import SchedulerConfig
 from latent_shift.unet import enable_temporal_shift
 

@@ -9,7 +9,6 @@ values of a request that differ from the pipeline's own defaults. It cannot be t
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -17,13 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from latent_shift.checkpoints import choose_device, choose_dtype
-from latent_shift.io import (
-    one_line,
-    read_json_mapping,
-    read_safetensors_header,
-    remembered_sha256,
-    write_json,
-)
+from latent_shift.io import one_line, write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,
@@ -36,27 +29,20 @@ from latent_shift.systems.base import (
     advice_on_memory,
     model_card_licence,
 )
+from latent_shift.systems.diffusers_folder import (
+    KEYWORDS,
+    digest_of,
+    find_folder,
+    read_defaults,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from latent_shift.systems.base import Clips
 
-_INDEX = "model_index.json"
-_LIBRARIES = ("diffusers", "transformers")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Names by which pipelines take a value of a request.
-_KEYWORDS = {
-    "frames": ("num_frames", "video_length"),
-    "fps": ("frame_rate", "fps"),
-    "steps": ("num_inference_steps",),
-    "guidance": ("guidance_scale",),
-    "negative": ("negative_prompt",),
-    "height": ("height",),
-    "width": ("width",),
-}
 # Parts of the names of parameters that a video U-Net has and its image model has not.
 _TEMPORAL = ("motion_modules", "temp_convs", "temp_attentions", "transformer_in")
 _COPIED = ("motion_adapter",)  # components with weights that another one has a copy of
-_FPS, _FRAMES, _SIDE, _STEPS = 8.0, 16, 512, 50  # shown where neither pipeline nor files name a default
 
 
 class DiffusersPipeline(TextToVideoSystem):
@@ -79,7 +65,7 @@ class DiffusersPipeline(TextToVideoSystem):
             raise ValueError(
                 f"loras {', '.join(loras)}: {cls.name} takes none; fuse them into the model first"
             )
-        return _defaults(_find_folder(path, download))
+        return read_defaults(find_folder(path, download))
 
     @classmethod
     def load(
@@ -107,8 +93,8 @@ class DiffusersPipeline(TextToVideoSystem):
         from diffusers import DiffusionPipeline
 
         cls.inspect(path, loras=loras, download=download)
-        folder, on = _find_folder(path, download=False), choose_device(device)
-        variant = "fp16" if all(".fp16" in file.name for file in _weight_files(folder)) else None
+        folder, on = find_folder(path, download=False), choose_device(device)
+        variant = "fp16" if all(".fp16" in file.name for file in weight_files(folder)) else None
         try:
             pipeline = DiffusionPipeline.from_pretrained(
                 str(folder), dtype=choose_dtype(dtype, on), variant=variant,
@@ -193,18 +179,18 @@ class DiffusersPipeline(TextToVideoSystem):
             dtype=str(self.pipeline.dtype).removeprefix("torch."),
             device=self.pipeline.device.type,
             weights=self._weights,
-            config=_digest(sorted(self._folder.rglob("*.json")), self._folder),
+            config=digest_of(sorted(self._folder.rglob("*.json")), self._folder),
             settings={"pipeline": type(self.pipeline).__name__, "scheduler": type(scheduler).__name__},
             licence=model_card_licence(self._folder / "README.md"),
         )
 
     @cached_property
     def _defaults(self) -> RequestDefaults:
-        return _defaults(self._folder)
+        return read_defaults(self._folder)
 
     @cached_property
     def _weights(self) -> str:
-        return _digest(_weight_files(self._folder), self._folder)
+        return digest_of(weight_files(self._folder), self._folder)
 
     @property
     def _networks(self) -> dict[str, Any]:
@@ -235,7 +221,7 @@ class DiffusersPipeline(TextToVideoSystem):
         Raises ValueError for a changed value that the pipeline does not take.
         """
         own, options = vars(self._defaults), {}
-        for name, keywords in _KEYWORDS.items():
+        for name, keywords in KEYWORDS.items():
             value = getattr(request, name)
             if value is None or value == own.get(name):
                 continue
@@ -310,102 +296,3 @@ def to_uint8(frames: Any) -> Clips:
     if not np.isfinite(array).all():
         raise ValueError("the model made values that are not finite; try the dtype fp32")
     return (array.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def _find_folder(name: str | Path, download: bool) -> Path:
-    """The checked folder of a pipeline; that of a hub id in the hub's cache."""
-    from diffusers import DiffusionPipeline
-
-    folder = Path(name)
-    if not folder.is_dir():
-        try:
-            found = DiffusionPipeline.download(str(name), use_safetensors=True, local_files_only=not download)
-        except (OSError, ValueError) as error:
-            where = "the hub did not give it" if download else "the hub's cache does not hold it"
-            raise ValueError(f"{name}: there is no such folder, and {where}: {one_line(error)}") from error
-        folder = Path(found)
-    _check_folder(folder)
-    return folder
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise ValueError for what needs remote code or a pickle, and for damaged files; reads headers only."""
-    import diffusers
-    from diffusers import pipelines
-
-    index = read_json_mapping(folder / _INDEX)
-    name = index.get("_class_name")
-    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
-        where = f"{folder / _INDEX}: _class_name {name!r}"
-        raise ValueError(f"{where}: this version of diffusers has no such pipeline")
-    for part, value in _components(index).items():
-        library, _ = value
-        if library not in _LIBRARIES and not hasattr(pipelines, str(library)):
-            raise ValueError(
-                f"{folder / _INDEX}: {part} comes from {library!r}, and remote code is never run"
-            )
-        files = sorted(path for path in (folder / part).rglob("*") if path.is_file())
-        weights = [file for file in files if file.suffix == ".safetensors"]
-        pickles = [file for file in files if file.suffix in _PICKLES]
-        if pickles and not weights:
-            raise ValueError(f"{pickles[0]}: is a pickle, which is never read; convert it to safetensors")
-        for file in weights:
-            read_safetensors_header(file)
-
-
-def _components(index: Mapping[str, Any]) -> dict[str, list[str | None]]:
-    """The components of a model_index.json that are there, as [library, class]."""
-    return {
-        name: value
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and value[0] is not None
-    }
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = read_json_mapping(folder / _INDEX)
-    return sorted(file for part in _components(index) for file in (folder / part).rglob("*.safetensors"))
-
-
-def _digest(files: Sequence[Path], folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.relative_to(folder).as_posix().encode() + bytes.fromhex(remembered_sha256(file)))
-    return digest.hexdigest()[:12]
-
-
-def _defaults(folder: Path) -> RequestDefaults:
-    """Defaults of the pipeline's call; where these are None, those of the denoiser's configuration."""
-    import diffusers
-
-    kind = getattr(diffusers, read_json_mapping(folder / _INDEX)["_class_name"])
-    parameters = inspect.signature(kind.__call__).parameters
-    denoiser, autoencoder = _config(folder, "transformer", "unet"), _config(folder, "vae")
-    blocks = autoencoder.get("block_out_channels", [0] * 4)
-    scale = autoencoder.get("scale_factor_spatial") or 2 ** (len(blocks) - 1)
-
-    def own(name: str, *fallbacks: Any) -> Any:
-        found = [parameters[one].default for one in _KEYWORDS[name] if one in parameters]
-        return next(value for value in (*found, *fallbacks) if value is not None)
-
-    def side(name: str, index: int) -> int:
-        latent = denoiser.get(f"sample_{name}") or denoiser.get("sample_size")
-        latent = latent[index] if isinstance(latent, list) else latent
-        return int(own(name, latent and latent * scale, _SIDE))
-
-    is_video = any(one in parameters for one in _KEYWORDS["frames"])
-    return RequestDefaults(
-        frames=int(own("frames", denoiser.get("sample_frames"), _FRAMES)) if is_video else 1,
-        fps=float(own("fps", _FPS)),
-        steps=int(own("steps", _STEPS)),
-        guidance=float(own("guidance", 1.0)),
-        height=side("height", 0),
-        width=side("width", 1),
-        size_multiple=1,  # the pipeline checks its own
-    )
-
-
-def _config(folder: Path, *parts: str) -> dict[str, Any]:
-    files = [folder / part / "config.json" for part in parts]
-    return next((read_json_mapping(file) for file in files if file.is_file()), {})

@@ -1,0 +1,128 @@
+"""A folder of a diffusers pipeline: found, checked before anything is loaded, the defaults of its call."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, remembered_sha256
+from latent_shift.systems.base import RequestDefaults
+
+_INDEX = "model_index.json"
+_LIBRARIES = ("diffusers", "transformers")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Names by which pipelines take a value of a request.
+KEYWORDS = {
+    "frames": ("num_frames", "video_length"),
+    "fps": ("frame_rate", "fps"),
+    "steps": ("num_inference_steps",),
+    "guidance": ("guidance_scale",),
+    "negative": ("negative_prompt",),
+    "height": ("height",),
+    "width": ("width",),
+}
+_FPS, _FRAMES, _SIDE, _STEPS = 8.0, 16, 512, 50  # shown where neither pipeline nor files name a default
+
+
+def find_folder(name: str | Path, download: bool) -> Path:
+    """The checked folder of a pipeline; that of a hub id in the hub's cache."""
+    from diffusers import DiffusionPipeline
+
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            found = DiffusionPipeline.download(str(name), use_safetensors=True, local_files_only=not download)
+        except (OSError, ValueError) as error:
+            where = "the hub did not give it" if download else "the hub's cache does not hold it"
+            raise ValueError(f"{name}: there is no such folder, and {where}: {one_line(error)}") from error
+        folder = Path(found)
+    _check_folder(folder)
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ValueError for what needs remote code or a pickle, and for damaged files; reads headers only."""
+    import diffusers
+    from diffusers import pipelines
+
+    index = read_json_mapping(folder / _INDEX)
+    name = index.get("_class_name")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
+        where = f"{folder / _INDEX}: _class_name {name!r}"
+        raise ValueError(f"{where}: this version of diffusers has no such pipeline")
+    for part, value in _components(index).items():
+        library, _ = value
+        if library not in _LIBRARIES and not hasattr(pipelines, str(library)):
+            raise ValueError(
+                f"{folder / _INDEX}: {part} comes from {library!r}, and remote code is never run"
+            )
+        files = sorted(path for path in (folder / part).rglob("*") if path.is_file())
+        weights = [file for file in files if file.suffix == ".safetensors"]
+        pickles = [file for file in files if file.suffix in _PICKLES]
+        if pickles and not weights:
+            raise ValueError(f"{pickles[0]}: is a pickle, which is never read; convert it to safetensors")
+        for file in weights:
+            read_safetensors_header(file)
+
+
+def _components(index: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """The components of a model_index.json that are there, as [library, class]."""
+    return {
+        name: value
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[0] is not None
+    }
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the components."""
+    index = read_json_mapping(folder / _INDEX)
+    return sorted(file for part in _components(index) for file in (folder / part).rglob("*.safetensors"))
+
+
+def digest_of(files: Sequence[Path], folder: Path) -> str:
+    """Twelve digits of a SHA-256 over names and contents of files of a folder."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(folder).as_posix().encode() + bytes.fromhex(remembered_sha256(file)))
+    return digest.hexdigest()[:12]
+
+
+def read_defaults(folder: Path) -> RequestDefaults:
+    """Defaults of the pipeline's call; where these are None, those of the denoiser's configuration."""
+    import diffusers
+
+    kind = getattr(diffusers, read_json_mapping(folder / _INDEX)["_class_name"])
+    parameters = inspect.signature(kind.__call__).parameters
+    denoiser, autoencoder = _config(folder, "transformer", "unet"), _config(folder, "vae")
+    blocks = autoencoder.get("block_out_channels", [0] * 4)
+    scale = autoencoder.get("scale_factor_spatial") or 2 ** (len(blocks) - 1)
+
+    def own(name: str, *fallbacks: Any) -> Any:
+        found = [parameters[one].default for one in KEYWORDS[name] if one in parameters]
+        return next(value for value in (*found, *fallbacks) if value is not None)
+
+    def side(name: str, index: int) -> int:
+        latent = denoiser.get(f"sample_{name}") or denoiser.get("sample_size")
+        latent = latent[index] if isinstance(latent, list) else latent
+        return int(own(name, latent and latent * scale, _SIDE))
+
+    is_video = any(one in parameters for one in KEYWORDS["frames"])
+    return RequestDefaults(
+        frames=int(own("frames", denoiser.get("sample_frames"), _FRAMES)) if is_video else 1,
+        fps=float(own("fps", _FPS)),
+        steps=int(own("steps", _STEPS)),
+        guidance=float(own("guidance", 1.0)),
+        height=side("height", 0),
+        width=side("width", 1),
+        size_multiple=1,  # the pipeline checks its own
+    )
+
+
+def _config(folder: Path, *parts: str) -> dict[str, Any]:
+    files = [folder / part / "config.json" for part in parts]
+    return next((read_json_mapping(file) for file in files if file.is_file()), {})

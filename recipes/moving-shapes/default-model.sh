@@ -16,7 +16,7 @@ for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thi
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
 runs=runs/moving-shapes
-"$bin/python" recipes/moving-shapes/export_default_model.py "$runs/4-video-last/model" \
+"$bin/python" recipes/export_model.py "$runs/4-video-last/model" \
     --autoencoder "$runs/5-decoder/model/vae" --video-encoder "$runs/1-clip/model/clip_tower" \
     -o src/latent_shift/assets/moving-shapes
 before=$(paste -sd+ "$calls" 2> /dev/null || true)

@@ -1,7 +1,6 @@
-"""From finished runs to the model in the package: half precision, the video encoder beside it.
+"""From finished runs to a model in the package: half precision, with what belongs to it.
 
-    python recipes/moving-shapes/export_default_model.py MODEL \\
-        --autoencoder VAE --video-encoder FOLDER -o TARGET
+    python recipes/export_model.py MODEL --autoencoder VAE -o TARGET [--video-encoder FOLDER] [--card FILE]
 
 MODEL is a folder in the Stable Diffusion layout. The autoencoder may have another decoder than the model's
 own, and must have its encoder. TARGET is replaced as a whole. Changes no weight but its precision.
@@ -23,15 +22,30 @@ from latent_shift.autoencoder import encoder_hash
 from latent_shift.pipeline import LatentShiftPipeline
 
 
-def export(model: Path, autoencoder: Path, video_encoder: Path, target: Path) -> int:
+def export(
+    model: Path,
+    autoencoder: Path,
+    target: Path,
+    *,
+    video_encoder: Path | None = None,
+    card: Path | None = None,
+) -> int:
     """Write the model into `target` and return its size in bytes.
 
-    Raises ValueError where a folder is missing, and where the autoencoder gives other latents than the model
-    was trained on.
+    Args:
+        model: folder of the trained model.
+        autoencoder: folder of the autoencoder that takes the place of the model's own.
+        target: folder that is replaced.
+        video_encoder: folder of the encoder of clips that scores them, to lie beside the model.
+        card: the model card, in place of the one that training wrote.
+
+    Raises:
+        ValueError: where a folder is missing, and where the autoencoder gives other latents than the model
+            was trained on.
     """
-    for folder in (model, autoencoder, video_encoder):
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is missing: train it first (make default-model)")
+    for path in (model, autoencoder, video_encoder, card):
+        if path is not None and not path.exists():
+            raise ValueError(f"{path} is missing: run the stage that makes it first")
     own, given = (AutoencoderKL.from_pretrained(folder) for folder in (model / "vae", autoencoder))
     if encoder_hash(own) != encoder_hash(given):
         raise ValueError(f"{autoencoder} has another encoder than the autoencoder of {model}")
@@ -40,8 +54,11 @@ def export(model: Path, autoencoder: Path, video_encoder: Path, target: Path) ->
     pipeline = LatentShiftPipeline.from_pretrained(str(model), torch_dtype=torch.float16)
     pipeline.register_modules(vae=given.half())
     pipeline.save_pretrained(partial)
-    encoder = VivitModel.from_pretrained(video_encoder, dtype=torch.float16, add_pooling_layer=False)
-    encoder.save_pretrained(partial / "clip_tower")
+    if video_encoder is not None:
+        encoder = VivitModel.from_pretrained(video_encoder, dtype=torch.float16, add_pooling_layer=False)
+        encoder.save_pretrained(partial / "clip_tower")
+    if card is not None:
+        shutil.copyfile(card, partial / "README.md")
     for folder in (model, target):  # prompts that the server's page shows
         if (folder / "examples.txt").is_file():
             shutil.copy(folder / "examples.txt", partial)
@@ -69,11 +86,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--autoencoder", type=Path, required=True)
-    parser.add_argument("--video-encoder", type=Path, required=True)
+    parser.add_argument("--video-encoder", type=Path)
+    parser.add_argument("--card", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     try:
-        size = export(given.model, given.autoencoder, given.video_encoder, given.output)
+        size = export(
+            given.model, given.autoencoder, given.output, video_encoder=given.video_encoder, card=given.card
+        )
     except ValueError as error:
         raise SystemExit(str(error)) from error
     print(f"{given.output}: {size / 1e6:.1f} MB")

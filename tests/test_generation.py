@@ -174,6 +174,7 @@ def test_json_lines_hold_an_object_a_line(tmp_path):
     ("line", "message"),
     [
         ("{", "is not JSON"),
+        ('{"prompt": "a", "seed": 1, "seed": 2}', "the key 'seed' stands twice"),
         ("[1]", "expected a JSON object"),
         ('"a prompt"', "expected a JSON object"),
         ("{}", "has no prompt"),

@@ -11,7 +11,6 @@ a request is found before a model is loaded.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from pydantic import Field, ValidationError
 
 from latent_shift import __version__
 from latent_shift.data.caption_io import text_lines, text_of
-from latent_shift.io import printable, warn
+from latent_shift.io import parse_json, printable, warn
 from latent_shift.limits import MAX_SEED
 from latent_shift.systems.base import (
     GenerationRequest,
@@ -227,9 +226,9 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
 
 def _parse_jsonl(where: str, line: str) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: is not JSON: {error}") from error
+        values = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected a JSON object with a prompt")
     try:

@@ -1,18 +1,15 @@
-"""Files written atomically, read with errors that name them, hashed; errors and warnings for users."""
+"""Files written atomically, read with errors that name them; errors and warnings for users."""
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
-import re
 import sys
 import uuid
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,10 +27,6 @@ except ImportError:  # Windows
 # A warning of these rooms and of the packages that call into them points at the line that called them.
 _ROOMS = "io prompts conditioning video_config pipeline checkpoints systems generation"
 _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.", "diffusers.", "contextlib.")
-_END = 64 * 1024  # bytes
-_LARGE = 64 << 20  # bytes, of a file with a hash that is worth keeping
-_BLOCK = 1 << 20  # bytes
-_LARGE = 64 * 2**20  # bytes of a file that is not hashed anew at every start
 _LOCK = ".lock"  # in a folder that a process holds
 
 
@@ -154,85 +147,32 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal.
+def parse_json(text: str) -> Any:
+    """A JSON value that people wrote. Raises ValueError, also for a key that stands twice in one object.
 
-    Of a large file it is kept in the user's cache while path, inode, size and time stay the same: gigabytes
-    of weights take seconds to read at every start.
+    Of such a key Python's reader takes the last value, and loses the others in silence.
     """
-    state = file_state(path.resolve())
-    kept = _kept_hashes() if state[2] >= _LARGE else {}
-    key = " ".join(map(str, state))
-    if key in kept:
-        return str(kept[key])
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if state[2] >= _LARGE and file_state(path.resolve()) == state:
-        others = {one: value for one, value in kept.items() if not one.startswith(f"{state[0]} ")}
-        with suppress(OSError):  # a cache that cannot be written is none
-            write_json(_hash_cache(), {**others, key: found})
-    return found
-
-
-def _hash_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "latent-shift" / "sha256.json"
-
-
-def _kept_hashes() -> dict[str, Any]:
     try:
-        return read_json_mapping(_hash_cache())
-    except (ValueError, OSError):
-        return {}
+        return json.loads(text, object_pairs_hook=_no_key_twice)
+    except _TwiceError:
+        raise
+    except RecursionError as error:
+        raise ValueError("is nested too deeply for JSON") from error
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
 
 
-def remembered_sha256(path: Path) -> str:
-    """The SHA-256 of a file, computed once while the file stays the same (`file_state`).
-
-    That of a file of 64 MiB or more is kept in the user's cache ($XDG_CACHE_HOME, or ~/.cache) as well, so
-    that commands do not read gigabytes of weights each time.
-    """
-    return _remembered_sha256(*file_state(path.absolute()))
+class _TwiceError(ValueError):
+    """A key that stands twice."""
 
 
-@lru_cache(maxsize=256)
-def _remembered_sha256(path: Path, *state: int) -> str:
-    if path.stat().st_size < _LARGE:
-        return file_sha256(path)
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    key = hashlib.sha256(repr((os.fsencode(path), *state)).encode()).hexdigest()
-    file = Path(caches) / "latent-shift" / "sha256" / key
-    with suppress(OSError, ValueError):
-        known = file.read_text(encoding="ascii")
-        if re.fullmatch("[0-9a-f]{64}", known):
-            return known
-    found = file_sha256(path)
-    with suppress(OSError):  # a cache that cannot be written costs time only
-        write_text(file, found)
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _TwiceError(f"the key {printable(twice)!r} stands twice; remove one, or rename it")
     return found
-
-
-def file_crc32(path: Path) -> int:
-    """The CRC-32 of a file: tells damage, several times as fast as a SHA-256."""
-    found = 0
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            found = zlib.crc32(block, found)
-    return found
-
-
-def ends_hash(path: Path) -> str:
-    """A hash of a file's size, first and last 64 KiB: tells another clip at once, however long they are."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        first = stream.read(_END)
-        stream.seek(max(size - _END, 0))
-        return hashlib.sha256(f"{size} ".encode() + first + stream.read(_END)).hexdigest()
-
-
-def short_hash(path: Path) -> str:
-    """The first 12 hexadecimal digits of a file's SHA-256."""
-    return file_sha256(path)[:12]
 
 
 def read_json_mapping(path: Path) -> dict[str, Any]:
@@ -241,6 +181,10 @@ def read_json_mapping(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: is missing") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: is nested too deeply for JSON") from error
     except ValueError as error:
         raise ValueError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(content, dict):

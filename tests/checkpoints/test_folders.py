@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from latent_shift import checkpoints, io
+from latent_shift import checkpoints, hashes
 from latent_shift.checkpoints.resolve import PARTS, WEIGHTED_PARTS
 from tiny import tiny_pipeline_folder
 
@@ -84,18 +84,18 @@ def test_hashes_of_large_files_outlive_the_process(tmp_path, monkeypatch):
     file, cache = tmp_path / "model.safetensors", tmp_path / "cache"
     file.write_bytes(b"weights")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(io, "_LARGE", 4)
-    expected = io.file_sha256(file)
-    assert io.remembered_sha256(file) == expected
+    monkeypatch.setattr(hashes, "_LARGE", 4)
+    expected = hashes.file_sha256(file)
+    assert hashes.remembered_sha256(file) == expected
     (kept,) = (cache / "latent-shift" / "sha256").iterdir()
-    io._remembered_sha256.cache_clear()
-    kept.write_text("0" * 64)
-    assert io.remembered_sha256(file) == "0" * 64  # from the cache
-    io._remembered_sha256.cache_clear()
+    hashes._remembered_sha256.cache_clear()
+    kept.write_text(kept.read_text().replace(expected, "0" * 64))
+    assert hashes.remembered_sha256(file) == "0" * 64  # from the cache
+    hashes._remembered_sha256.cache_clear()
     kept.write_text("damaged")
-    assert io.remembered_sha256(file) == expected
+    assert hashes.remembered_sha256(file) == expected
     file.write_bytes(b"other weights")
-    assert io.remembered_sha256(file) == io.file_sha256(file) != expected
+    assert hashes.remembered_sha256(file) == hashes.file_sha256(file) != expected
 
 
 def test_the_size_of_a_latent_pixel_comes_from_the_autoencoder(model):

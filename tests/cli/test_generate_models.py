@@ -9,7 +9,7 @@ from torch import ones
 from latent_shift import media
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
-from latent_shift.io import short_hash
+from latent_shift.hashes import short_hash
 from tiny import tiny_pipeline_folder
 
 

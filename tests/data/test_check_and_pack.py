@@ -1,6 +1,7 @@
 """Check reads and reports everything; pack writes the same bytes wherever it was stopped."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -124,3 +125,47 @@ def test_packing_into_anothers_folder_is_refused(clips, tmp_path):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="mine: holds other files; name a new folder"):
         next(pack(manifest, tmp_path / "mine"))
+
+
+def change_a_byte(file, place=None):
+    data = bytearray(file.read_bytes())
+    place = len(data) // 2 if place is None else place
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_clip_that_was_replaced_since_it_was_packed_is_noticed(clips, tmp_path):
+    """By one of the same size that differs in its middle only, and claims the same time."""
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    manifest = detect_source(str(folder)).read()
+    (first,) = pack(manifest, tmp_path / "shards")
+    file = folder / "b.avi"
+    before, data = file.stat(), file.read_bytes()
+    change_a_byte(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"000000\.tar: b\.avi was another file when it was packed; remove"):
+        list(pack(manifest, tmp_path / "shards"))
+    file.write_bytes(data)
+    os.chmod(folder / "a.mkv", 0o600)  # another time of the inode, the same content
+    assert list(pack(manifest, tmp_path / "shards")) == [first]
+
+
+def test_what_was_packed_from_tars_and_before_times_were_noted_is_compared(clips, tmp_path):
+    (shard,) = pack(detect_source(str(clips)).read(), tmp_path / "first")
+    manifest = detect_source(str(shard.path)).read()
+    (packed,) = pack(manifest, tmp_path / "shards")
+    notes = tmp_path / "shards" / "train-000000.json"
+    content = json.loads(notes.read_text())
+    notes.write_text(json.dumps({key: value for key, value in content.items() if key != "times"}))
+    list(pack(manifest, tmp_path / "shards"))
+    record = manifest.records[1]
+    change_a_byte(shard.path, record.file.offset + record.file.size // 2)
+    with pytest.raises(ValueError, match="was another file when it was packed"):
+        list(pack(manifest, tmp_path / "shards"))
+    for damaged in ('{"samples": "many"}', "[]", "{"):
+        notes.write_text(damaged)
+        with pytest.raises(ValueError, match=r"train-000000\.json"):
+            list(pack(manifest, tmp_path / "shards"))
+    (tmp_path / "shards" / "pack.json").write_text("{")
+    with pytest.raises(ValueError, match=r"pack\.json: is not valid JSON"):
+        list(pack(manifest, tmp_path / "shards"))

@@ -294,6 +294,31 @@ def test_json_lines_end_at_line_ends_only(clip):
     assert table(clip, text, "t.jsonl")[0] == {"a.mp4": ("a b c",), "b.mp4": ("x",)}
 
 
+def test_a_key_that_stands_twice_is_a_problem_of_its_row(clip):
+    lines = ['{"path": "a.mp4", "caption": "x", "caption": "y"}', '{"path": "b.mp4", "caption": "z"}']
+    text = "\n".join([*lines, "[" * 99_999])
+    captions, problems = table(clip, text, "t.jsonl")
+    assert captions == {"b.mp4": ("z",)}
+    assert problems == {
+        "t.jsonl line 1": "the key 'caption' stands twice; remove one, or rename it",
+        "t.jsonl line 3": "is nested too deeply for JSON",
+    }
+    members = {
+        "0.mp4": clip,
+        "0.json": b'{"caption": "x", "start": 0, "start": 1}',
+        "1.mp4": clip,
+        "1.txt": b"x",
+    }
+    write_tar("t.tar", members)
+    assert problems_of(detect_source("t.tar").read()) == {
+        "t.tar/0": "0.json: the key 'start' stands twice; remove one, or rename it"
+    }
+    put("msrvtt/video1.mp4", clip)
+    put("info.json", '{"videos": [], "videos": [], "sentences": []}')
+    with pytest.raises(ValueError, match=r"info\.json: the key 'videos' stands twice"):
+        detect_source("info.json", videos="msrvtt").read()
+
+
 def test_a_cell_that_can_be_no_file_name_is_one_problem(clip):
     captions, problems = table(clip, f"path,caption\n{'x' * 3000}.mp4,x\na.mp4,y\n")
     assert list(captions) == ["a.mp4"]

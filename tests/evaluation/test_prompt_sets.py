@@ -55,6 +55,33 @@ def test_a_caption_is_drawn_for_each_test_clip(tmp_path):
     assert lists.msr_vtt(tmp_path / "t.zip") == one
 
 
+def test_zips_of_a_mac_are_read_and_others_refused_in_one_line(tmp_path):
+    file = small_msr_vtt(tmp_path / "t.json")
+    path = tmp_path / "t.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(file, "list/t.JSON")
+        archive.writestr("__MACOSX/list/._t.JSON", b"fork")
+        archive.writestr("._t.json", b"fork")
+    assert lists.msr_vtt(path) == lists.msr_vtt(file)
+    data = path.read_bytes()
+    place = data.index(b"PK\x01\x02") + 8
+    # A password, a method that is unknown, a byte of the content.
+    for damage in ({place: 1}, {place + 2: 99}, {data.index(b'{"videos') + 5: 0}):
+        broken = bytearray(data)
+        for where, value in damage.items():
+            broken[where] = value
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"t\.zip: is no list .*the zip cannot be read"):
+            lists.msr_vtt(path)
+
+
+def test_a_key_that_stands_twice_is_no_list(tmp_path):
+    file = small_msr_vtt(tmp_path / "t.json")
+    file.write_text(file.read_text().replace('"sen_id": 0', '"sen_id": 0, "caption": "another"'))
+    with pytest.raises(ValueError, match=r"t\.json: .*the key 'caption' stands twice"):
+        lists.msr_vtt(file)
+
+
 def test_a_part_of_a_list_has_the_seeds_of_the_whole(tmp_path):
     file = small_msr_vtt(tmp_path / "t.json", videos=9)
     whole = {prompt.name: prompt for prompt in lists.msr_vtt(file).prompts}

@@ -184,6 +184,54 @@ def test_a_plain_clip_has_no_notes_and_an_interlaced_one_has(tmp_path):
         assert clip.notes[0].startswith("is interlaced")
 
 
+def write_interlaced(path, codec, options, count=40):
+    """A bar that moves on from field to field; that of the odd lines, counted from 0, is the earlier one."""
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.color_range = 6, ColorRange.MPEG
+        for number in range(count):
+            image = np.zeros((48, 64, 3), np.uint8)
+            for field in (0, 1):
+                left = 2 * (2 * number + (1 - field)) % 56
+                image[field::2, left : left + 8] = 255
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        film.mux(stream.encode(None))
+    return path
+
+
+def combs(frame):
+    """How much every second line differs from the lines beside it."""
+    gray = frame.mean(axis=-1)
+    return float(np.abs(2 * gray[1:-1] - gray[:-2] - gray[2:]).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"x264-params": "interlaced=1:crf=4"}),
+        ("a.mpg", "mpeg2video", {"flags": "+ildct+ilme", "b": "4M"}),
+        ("a.avi", "libx264", {"x264-params": "interlaced=1:crf=4"}),
+    ],
+)
+def test_interlaced_films_are_deinterlaced_whichever_way_they_are_read(tmp_path, name, codec, options):
+    file = write_interlaced(tmp_path / name, codec, options)
+    frames, fps = media.read_clip(file)
+    assert (len(frames), fps) == (40, 25)
+    with av.open(str(file)) as film:
+        stored = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert min(map(combs, stored)) > 20 > 2 > max(map(combs, frames))
+    kept = np.abs(frames[:, 1::2].astype(int) - np.stack(stored)[:, 1::2])
+    assert kept.mean(axis=(1, 2, 3)).max() < 3
+    for start in (0, 1, 17, 24, 35):
+        with media.open_clip(file) as clip:
+            part = clip.frames([number / fps for number in range(start, start + 5)])
+        assert np.array_equal(part, frames[start : start + 5])
+    with media.open_clip(file) as clip:
+        assert clip.count_frames() == 40
+        assert [note.split(":")[0] for note in clip.notes] == ["is interlaced"]
+
+
 @pytest.mark.parametrize(
     ("streams", "shown"),
     [

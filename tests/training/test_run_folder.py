@@ -9,7 +9,8 @@ import sys
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from latent_shift.io import atomic_file, ends_hash, only_process_in
+from latent_shift.hashes import files_hash
+from latent_shift.io import atomic_file, only_process_in
 from latent_shift.training import checkpoint, logging, run_config
 from latent_shift.training.task import build_task
 from latent_shift.training.trainer import train
@@ -203,12 +204,13 @@ def test_a_lock_of_this_process_alone_is_written_with_its_number(tmp_path):
 def test_a_clip_replaced_by_one_of_the_same_size_is_another(tmp_path, size):
     file = tmp_path / "a.mp4"
     hashes = set()
-    for content in (b"a" * size, b"a" * (size - 1) + b"b", b"b" + b"a" * (size - 1)):
+    same, middle = b"a" * (size - 1), b"a" * (size // 2)
+    for content in (b"a" * size, same + b"b", b"b" + same, middle + b"b" + middle[1:]):
         file.write_bytes(content)
-        hashes.add(ends_hash(file))
-    assert len(hashes) == 3
+        hashes.add(files_hash({"a.mp4": file}))
+    assert len(hashes) == 4
     file.write_bytes(b"a" * size)
-    assert ends_hash(file) in hashes
+    assert files_hash({"a.mp4": file}) in hashes
 
 
 def test_latents_of_an_autoencoder_of_another_scale_are_refused(recipe, tmp_path, parts):

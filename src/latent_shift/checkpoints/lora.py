@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.io import one_line, read_safetensors_header, short_hash
+from latent_shift.hashes import short_hash
+from latent_shift.io import one_line, read_safetensors_header
 from latent_shift.model_files import check_floats
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latent_shift.data.manifest import ClipRecord, Manifest
-from latent_shift.io import file_sha256, printable
+from latent_shift.hashes import file_sha256
+from latent_shift.io import printable
 from latent_shift.media import Facts, HeldFile, open_clip
 
 MAX_LINES = 20  # of one kind in a summary

@@ -1,7 +1,7 @@
 """Any source as tar shards in the WebDataset layout: for many small files, slow disks, and other programs.
 
     folder/train-000000.tar   00000000.mp4  00000000.json   00000001.mp4  00000001.json ...
-    folder/train-000000.json  number of samples; records that were left out, with reasons
+    folder/train-000000.json  number of samples; records that were left out, with reasons; times of files
     folder/pack.json          the source and settings; the same command goes on where it was stopped
 
 The files go in unchanged, not encoded again; a sample's .json holds its captions, its piece (start, end) and
@@ -13,17 +13,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+
 from latent_shift.data.check import in_parallel
-from latent_shift.data.manifest import ClipRecord, Manifest, TarMember
-from latent_shift.io import atomic_file, printable, write_json
-from latent_shift.media import HeldFile, open_clip
+from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest, TarMember
+from latent_shift.io import atomic_file, one_line, printable, read_json_mapping, validation_error, write_json
+from latent_shift.media import HeldFile, kind_by_name, open_clip
 
 
 class RecordEncoder(Protocol):
@@ -55,6 +58,7 @@ class PackedShard:
     path: Path
     samples: int
     left_out: dict[str, str]  # reason by key
+    times: dict[str, list[int]] = field(default_factory=dict)  # of the files by key, see `_times`
 
 
 def pack(
@@ -93,29 +97,93 @@ def fingerprint(manifest: Manifest) -> str:
 
 
 def write_shard(folder: Path, shard: Shard, *, encoder: RecordEncoder | None = None) -> PackedShard:
-    """Write one shard and before it its notes, whole or not at all; or read the notes of one that exists."""
+    """Write one shard and before it its notes, whole or not at all; or read the notes of one that exists.
+
+    Of one that exists, each file has to be that which was packed. It is read for that only where its size
+    (`fingerprint`) is the same and a time of it is not, so that a stopped pack of terabytes goes on at once;
+    a file that was replaced has another time of its inode, whatever time its content claims. Raises
+    ValueError naming the shard and the key of another file.
+    """
     path = folder / f"train-{shard.number:06d}.tar"
     notes = path.with_suffix(".json")
     if path.exists() and notes.exists():
-        return PackedShard(path, **json.loads(notes.read_text(encoding="utf-8")))
+        packed = _read_notes(path, notes)
+        _refuse_other_files(shard, packed)
+        return packed
     left_out: dict[str, str] = {}
+    times: dict[str, list[int]] = {}
     try:
         with atomic_file(path) as partial_path:
             with tarfile.open(partial_path, "w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, record in enumerate(shard.records, shard.first):
+                    before = _times(record)
                     try:
                         files = _sample(record) | ({} if encoder is None else encoder.files(record))
                     except ValueError as error:
                         left_out[record.key] = printable(str(error))
                         continue
+                    if before is not None:
+                        times[record.key] = before
                     for suffix, data in files.items():
                         _add(tar, f"{number:08d}.{suffix}", data)
             samples = len(shard.records) - len(left_out)
-            content = {"samples": samples, "left_out": left_out}
+            content = {"samples": samples, "left_out": left_out, "times": times}
             write_json(notes, content, ensure_ascii=False, indent=1)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return PackedShard(path, samples, left_out)
+    return PackedShard(path, samples, left_out, times)
+
+
+def _read_notes(path: Path, notes: Path) -> PackedShard:
+    content = read_json_mapping(notes)
+    try:
+        return TypeAdapter(PackedShard).validate_python({**content, "path": path})
+    except ValidationError as error:
+        again = f"remove it to pack {path.name} again"
+        raise ValueError(f"{notes}: is damaged: {validation_error(error)}; {again}") from error
+
+
+def _refuse_other_files(shard: Shard, packed: PackedShard) -> None:
+    doubtful = {
+        f"{number:08d}": record
+        for number, record in enumerate(shard.records, shard.first)
+        if record.key not in packed.left_out
+        and ((times := _times(record)) is None or times != packed.times.get(record.key))
+    }
+    if not doubtful:
+        return
+    again = f"remove {packed.path} to pack it again, or name another folder"
+    try:
+        with tarfile.open(packed.path) as tar:
+            for member in tar:
+                number = member.name.split(".")[0]
+                if number not in doubtful or kind_by_name(member.name) is None:
+                    continue
+                stored, record = tar.extractfile(member), doubtful.pop(number)
+                if stored is None or stored.read() != _read(record)[1]:
+                    raise ValueError(
+                        f"{packed.path}: {record.key} was another file when it was packed; {again}"
+                    )
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{packed.path}: cannot be read: {one_line(error)}; {again}") from error
+    if doubtful:
+        key = next(iter(doubtful.values())).key
+        raise ValueError(f"{packed.path}: lacks {key}, which its notes count; {again}")
+
+
+def _times(record: ClipRecord) -> list[int] | None:
+    """Nanoseconds when the content and the inode of a record's file changed last; None where it has none."""
+    if isinstance(record.file, TarMember):
+        path = record.file.tar
+    elif isinstance(record.file, LocalFile):
+        path = record.file.path
+    else:
+        return None
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return [stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _sample(record: ClipRecord) -> dict[str, bytes]:
@@ -124,16 +192,21 @@ def _sample(record: ClipRecord) -> dict[str, bytes]:
     with open_clip(file) as clip:
         if clip.facts.kind != record.kind:
             raise ValueError(f"{file}: holds no {record.kind}, whatever its name says")
-    if not isinstance(file, HeldFile):
-        suffix, data = PurePath(file).suffix, Path(file).read_bytes()
-    elif isinstance(record.file, TarMember):
-        suffix, data = PurePath(record.file.name).suffix, file.data
-    else:  # a row of a table, which has no file name
-        suffix, data = ".mp4" if record.kind == "clip" else ".png", file.data
+    suffix, data = _read(record)
     words: dict[str, Any] = {"caption": list(record.captions), "key": record.key}
     times = {"start": record.start, "end": record.end}
     words |= {name: seconds for name, seconds in times.items() if seconds is not None}
     return {suffix[1:].lower(): data, "json": json.dumps(words, ensure_ascii=False).encode()}
+
+
+def _read(record: ClipRecord) -> tuple[str, bytes]:
+    """Suffix and content of a record's file."""
+    file = record.file.open()
+    if not isinstance(file, HeldFile):
+        return PurePath(file).suffix, Path(file).read_bytes()
+    if isinstance(record.file, TarMember):
+        return PurePath(record.file.name).suffix, file.data
+    return ".mp4" if record.kind == "clip" else ".png", file.data  # a row of a table has no file name
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -158,7 +231,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write the folder's settings. Raises ValueError where it is in use for others."""
     path = folder / "pack.json"
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != settings:
+        if read_json_mapping(path) != settings:
             raise ValueError(
                 f"{folder}: holds shards of another source, or of other settings; name another folder"
             )

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_shift.emoji.constants import ANIMATED_STYLES, GROUNDS
-from latent_shift.io import file_sha256
+from latent_shift.hashes import short_hash
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -154,7 +154,7 @@ class Eyes:
                 raise KeyError(min(missing))
         except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"eyes {path}: are damaged ({error}); make them anew") from error
-        return cls(network, codes, file_sha256(path)[:12])
+        return cls(network, codes, short_hash(path))
 
     @cached_property
     def _order(self) -> NDArray[np.str_]:

@@ -12,15 +12,17 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
 from latent_shift.data.caption_io import read_text, text_lines, text_of
+from latent_shift.io import one_line, parse_json, warn
 
 SENTENCES, SENTENCES_VERSION = "ucf_101_sentences.csv", 1
 MSR_VTT_TEST_CLIPS = 2990
@@ -113,10 +115,10 @@ def _list(
 def _sentences(file: Path) -> list[tuple[str, str]]:
     """(video, caption) of the test split, in the file's order."""
     try:
-        found = json.loads(_json_text(file))
+        found = parse_json(_json_text(file))
         test = {video["video_id"] for video in found["videos"] if video["split"] == "test"}
         sentences = [(one["video_id"], one["caption"].strip()) for one in found["sentences"]]
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file}: is no list of MSR-VTT captions ({type(error).__name__}: {error});"
             " expected test_videodatainfo.json or its zip"
@@ -131,12 +133,28 @@ def _json_text(file: Path) -> str:
     if not file.is_file():
         raise ValueError("there is no such file")
     if not zipfile.is_zipfile(file):
-        return read_text(file)[0]
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".json")]
-        if len(names) != 1:
-            raise ValueError(f"the zip holds {len(names)} json files")
-        return text_of(archive.read(names[0]), names[0])[0]
+        text, guesses = read_text(file)
+    else:
+        name, data = _only_json(file)
+        text, guesses = text_of(data, name)
+    for guess in guesses:
+        warn(guess)
+    return text
+
+
+def _only_json(file: Path) -> tuple[str, bytes]:
+    """Name and content of the json file in a zip, in which names that begin with a dot do not count."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            paths = [PurePosixPath(name) for name in archive.namelist()]
+            shown = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+            names = [str(path) for path in shown if path.suffix.lower() == ".json"]
+            if len(names) != 1:
+                raise ValueError(f"the zip holds {len(names)} json files")
+            return names[0], archive.read(names[0])
+    # Of a damaged one, one with a password, and one of a method that Python does not know.
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"the zip cannot be read: {one_line(error)}") from error
 
 
 def _class_names(file: Path) -> list[str]:

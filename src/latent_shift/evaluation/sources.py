@@ -8,7 +8,6 @@ Shapes: B videos, F frames, H, W pixels, uint8 (B, F, H, W, 3).
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from abc import ABC, abstractmethod
@@ -30,7 +29,8 @@ from latent_shift.evaluation.clip_files import (
 )
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.prompt_sets import Prompt, PromptSet
-from latent_shift.io import ends_hash, printable
+from latent_shift.hashes import files_hash
+from latent_shift.io import printable
 
 Clips = NDArray[np.uint8]
 BATCH_SIZE = 8
@@ -128,9 +128,8 @@ class FolderClips(ClipSource):
         return [*notes, f"{folder}: and {more} more remarks"] if more > 0 else notes
 
     def _set_files(self, files: list[Path]) -> None:
-        states = "\n".join(f"{self.scan.name(file)} {ends_hash(file)}" for file in files)
         self.files, self.settings = files, {"clips": len(files)}
-        self.stamp = hashlib.sha256(states.encode()).hexdigest()[:12]
+        self.stamp = files_hash({self.scan.name(file): file for file in files})[:12]
 
     def hold_out(self, count: int, name: str, seed: int = 0) -> FolderClips:
         """Take `count` clips, drawn by `seed`, out of this source and return them as a source called `name`.

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
 HDR = {ColorTrc.SMPTE2084.value: "PQ", ColorTrc.ARIB_STD_B67.value: "HLG"}
+INTERLACED = "is interlaced: the lines of its second fields are made anew (bwdif)"
 _BT2020 = ColorPrimaries.BT2020.value
 _UNSPECIFIED = 2  # the same number for transfer, primaries and matrix
 _WHITE = 203.0  # cd/m2
@@ -78,14 +79,14 @@ def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
 
 
 def frame_notes(frame: av.VideoFrame) -> list[str]:
-    """Remarks on a frame, as "is interlaced: ..."; equal ones for equal causes."""
+    """Remarks on a frame as it was decoded, as "is HDR (PQ): ..."; equal ones for equal causes."""
     notes = []
     if frame.color_trc in HDR:
         notes.append(f"is HDR ({HDR[frame.color_trc]}): its light is compressed to that of an SDR screen")
     if frame.is_corrupt:
         notes.append("holds damaged frames, of which parts are guessed")
     if frame.interlaced_frame:
-        notes.append("is interlaced: what moves looks like a comb; deinterlace it (ffmpeg -vf bwdif)")
+        notes.append(INTERLACED)
     return notes
 
 

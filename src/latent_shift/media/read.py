@@ -3,7 +3,7 @@
 One reader for all: `open_clip` opens a file once and decodes its first frame; `Clip.frames(times)` then seeks
 to the keyframe before the first time and decodes to the last, and converts no frame that it does not return;
 `read_clip` is all of a short clip. Right for variable frame rates, turned and mirrored videos, pixels that
-are not square, see-through parts, HDR, 10 bits, odd sizes; sound is ignored.
+are not square, see-through parts, HDR, interlaced films, 10 bits, odd sizes; sound is ignored.
 
     with open_clip("holiday.mov") as clip:
         frames = clip.frames([10.0, 10.125, 10.25])    # uint8 (3, H, W, 3)
@@ -40,8 +40,9 @@ from latent_shift.media.decode import (
     open_video,
     video_stream,
 )
+from latent_shift.media.deinterlace import deinterlaced
 from latent_shift.media.pictures import Pictures, parse_settings, picture_settings, read_pictures
-from latent_shift.media.pixels import Picture, frame_notes, video_pixels
+from latent_shift.media.pixels import INTERLACED, Picture, frame_notes, video_pixels
 
 SEEK_FROM = 0.5  # seconds; nearer the front, decoding on is no slower than seeking
 BACK_OFF = (0.0, 3.0)  # seconds before the wanted frame to seek to, in turn; then the clip's beginning
@@ -129,13 +130,15 @@ def probe(file: File) -> Facts:
 class Clip:
     """An open clip or image: its facts, and its frames by their times. Made by `open_clip`."""
 
-    def __init__(self, file: File, facts: Facts) -> None:
-        self.file, self.facts = file, facts
+    facts: Facts
+
+    def __init__(self, file: File) -> None:
+        self.file = file
         self._notes: dict[str, None] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks on the frames decoded so far, as "is interlaced: ..."."""
+        """Remarks on the frames decoded so far, as "is HDR (PQ): ..."."""
         return tuple(self._notes)
 
     def frames(self, times: Sequence[float]) -> Frames:
@@ -185,12 +188,13 @@ class _Pictures(Clip):
     """A GIF, WebP, PNG, JPEG or BMP, which have to be decoded whole."""
 
     def __init__(self, file: File, pictures: Pictures) -> None:
+        super().__init__(file)
         height, width, _ = pictures.stored[0].shape
         self._stored, self._ends = pictures.stored, np.cumsum(pictures.ticks)
         count, fps = int(self._ends[-1]), pictures.fps
         kind: Kind = "clip" if count > 1 else "image"
         duration = count / fps if kind == "clip" else 0.0
-        super().__init__(file, Facts(kind, width, height, duration, fps, count, "picture"))
+        self.facts = Facts(kind, width, height, duration, fps, count, "picture")
 
     def _nearest(self, times: Sequence[float]) -> list[Picture]:
         places = [int(np.ceil(time * self.facts.fps - 0.5 - CLOSE)) for time in times]
@@ -210,6 +214,7 @@ class _Video(Clip):
     """A video that FFmpeg decodes; with one thread where a loader already reads several clips at once."""
 
     def __init__(self, file: File, container: av.container.InputContainer, threads: int) -> None:
+        super().__init__(file)
         self._container, self._stream = container, video_stream(container)
         self._decoder: Any = self._stream.codec_context
         if self._stream.metadata.get("alpha_mode") == "1" and self._decoder.name in SEE_THROUGH:
@@ -220,6 +225,7 @@ class _Video(Clip):
         aspect = self._stream.sample_aspect_ratio
         # A hundredth more or less is a rounded size, not a shape of pixels.
         self._aspect = float(aspect) if aspect and 0.2 < aspect < 5 and abs(aspect - 1) > 0.02 else 1.0
+        self._lead = 0.0  # seconds before a frame, from which it is decoded; of an interlaced one more
         self._decoded = self._decode()
         first = next(self._decoded, None)
         if first is None:
@@ -230,8 +236,7 @@ class _Video(Clip):
         self._untouched = True  # nothing but the first frame was decoded yet
         height, width, _ = self._pixels(first).shape
         frames, codec = self._stream.frames or None, self._stream.codec_context.name
-        super().__init__(file, Facts("clip", width, height, self._duration(), self._fps, frames, codec))
-        self._look_at(first)
+        self.facts = Facts("clip", width, height, self._duration(), self._fps, frames, codec)
 
     def _duration(self) -> float:
         """Seconds from the first frame to the end of the last, by the header; else by all packets' times."""
@@ -276,9 +281,7 @@ class _Video(Clip):
     def _all(self) -> Iterator[Picture]:
         frames = chain([self._first], self._decoded) if self._untouched else self._decode_from(BEGINNING)
         self._untouched = False
-        for frame in frames:
-            self._look_at(frame)
-            yield self._pixels(frame)
+        return map(self._pixels, frames)
 
     def _count(self) -> int:
         count, last, size = 0, 0.0, (self._first.width, self._first.height)
@@ -310,9 +313,9 @@ class _Video(Clip):
         if untouched and (time <= SEEK_FROM or self._counted):
             return self._timed(chain([self._first], self._decoded))
         for back in () if self._counted or time <= SEEK_FROM else BACK_OFF:
-            frames = self._timed(self._decode_from(max(time - back, 0.0)))
+            frames = self._timed(self._decode_from(max(time - self._lead - back, 0.0)))
             first = next(frames, None)
-            if first is not None and first[0] <= time + CLOSE:
+            if first is not None and first[0] <= time - self._lead + CLOSE:
                 return chain([first], frames)
         return self._timed(self._decode_from(BEGINNING))
 
@@ -326,21 +329,26 @@ class _Video(Clip):
         return self._decode()
 
     def _decode(self) -> Iterator[av.VideoFrame]:
+        """Decode on from where the file stands: whole frames, of which remarks are noted."""
+        frames: Iterable[av.VideoFrame]
         if self._decoder is self._stream.codec_context:
-            return self._container.decode(self._stream)
-        if self._decoder.is_open:
-            self._decoder.flush_buffers()
-        return (
-            frame for packet in self._container.demux(self._stream) for frame in self._decoder.decode(packet)
-        )
+            frames = self._container.decode(self._stream)
+        else:
+            if self._decoder.is_open:
+                self._decoder.flush_buffers()
+            packets = self._container.demux(self._stream)
+            frames = (frame for packet in packets for frame in self._decoder.decode(packet))
+        return deinterlaced(self._noted(frames))
 
-    def _look_at(self, frame: av.VideoFrame) -> None:
-        self._notes |= dict.fromkeys(frame_notes(frame))
+    def _noted(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            self._notes |= dict.fromkeys(notes := frame_notes(frame))
+            self._lead = max(self._lead, 1.5 / self._fps if INTERLACED in notes else 0.0)
+            yield frame
 
     def _timed(self, frames: Iterable[av.VideoFrame]) -> Iterator[Timed]:
         """Frames with their times. Raises ValueError for one without: its place would be unknown."""
         for count, frame in enumerate(frames):
             if frame.time is None:
                 raise ValueError("has frames without a time")
-            self._look_at(frame)
             yield count / self._fps if self._counted else frame.time - self._origin, frame

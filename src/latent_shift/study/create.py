@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from latent_shift.evaluation.clip_files import Frames
-from latent_shift.io import file_sha256, write_text
+from latent_shift.hashes import file_sha256
+from latent_shift.io import write_text
 from latent_shift.media import write_clip
 from latent_shift.study.design import (
     CHECKS,

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, remembered_sha256
+from latent_shift.hashes import remembered_sha256
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
 from latent_shift.systems.base import RequestDefaults
 
 _INDEX = "model_index.json"

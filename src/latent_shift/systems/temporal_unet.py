@@ -22,13 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from latent_shift.conditioning import Conditioning
-from latent_shift.io import (
-    read_json_mapping,
-    read_safetensors_header,
-    short_hash,
-    validation_error,
-    write_json,
-)
+from latent_shift.hashes import short_hash
+from latent_shift.io import read_json_mapping, read_safetensors_header, validation_error, write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,

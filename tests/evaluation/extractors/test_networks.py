@@ -14,7 +14,7 @@ from clips import REAL, needs_real_clips
 from latent_shift.evaluation.extractors import ExtractorOptions, c3d, i3d, inception, mobilenet, weights
 from latent_shift.evaluation.extractors.base import Preprocessing, pad_same, preprocess
 from latent_shift.evaluation.extractors.mobilenet import TfliteFile
-from latent_shift.io import short_hash
+from latent_shift.hashes import short_hash
 from latent_shift.media import read_clip
 
 MOBILENET = REAL / "weights" / "mobilenet_v2_imagenet"

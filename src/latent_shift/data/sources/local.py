@@ -14,7 +14,6 @@ captions of one record.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ from latent_shift.data.caption_io import (
 )
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, piece_times, require_folder
-from latent_shift.io import list_files
+from latent_shift.io import list_files, parse_json
 from latent_shift.media import kind_by_name
 
 MAX_CELL_LINES = 100  # lines of one row; a longer one is taken for a quotation mark that is never closed
@@ -204,9 +203,9 @@ def _json_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            rows.append((line, f"is not JSON: {error}"))
+            row = parse_json(content)
+        except ValueError as error:
+            rows.append((line, str(error)))
             continue
         columns |= dict.fromkeys(row if isinstance(row, dict) else ())
         rows.append((line, row if isinstance(row, dict) else "is not a JSON object"))

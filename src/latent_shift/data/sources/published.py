@@ -9,7 +9,6 @@ WebVid:   a csv (videoid, contentUrl, duration, page_dir, name) and page_dir/vid
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from latent_shift.data.caption_io import as_captions, read_text, text_lines
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, require_folder
 from latent_shift.data.sources.local import table_rows
-from latent_shift.io import list_files, parse_yaml
+from latent_shift.io import list_files, parse_json, parse_yaml
 from latent_shift.media import kind_by_name
 
 
@@ -58,9 +57,9 @@ class MsrvttSource(Source):
     def _lists(self, text: str) -> list[list[dict[str, Any]]]:
         """The videos and the sentences."""
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.path}: is not JSON: {error}") from error
+            content = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         lists = []
         for key in ("videos", "sentences"):
             objects = content.get(key) if isinstance(content, dict) else None

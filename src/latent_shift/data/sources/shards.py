@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import posixpath
 import re
@@ -29,7 +28,7 @@ from pydantic import Field
 from latent_shift.data.caption_io import as_captions, caption_lines, text_of
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
 from latent_shift.data.sources.base import Source, piece_times
-from latent_shift.io import atomic_file, one_line
+from latent_shift.io import atomic_file, one_line, parse_json
 from latent_shift.media import kind_by_name, kind_of
 
 MAX_TEXT_BYTES = 1 << 20  # of a caption file in a tar
@@ -99,9 +98,9 @@ class ShardsSource(Source):
                 texts[suffix], guesses = text_of(member.read(), str(member))
                 notes += guesses
         try:
-            content = json.loads(texts.get("json", "{}"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{members['json'].name} is not JSON: {error}") from error
+            content = parse_json(texts.get("json", "{}"))
+        except ValueError as error:
+            raise ValueError(f"{members['json'].name}: {error}") from error
         content = content if isinstance(content, dict) else {}
         captions = caption_lines(texts.get("txt", "")) or as_captions(content.get(self.caption_key))
         return captions, *piece_times(content.get("start"), content.get("end"))

@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from latent_shift.io import file_sha256, one_line
+from latent_shift.hashes import remembered_sha256
+from latent_shift.io import one_line
 
 FOLDER_VARIABLE = "LATENT_SHIFT_METRIC_WEIGHTS"
 Tensors = dict[str, Tensor]
@@ -51,7 +52,7 @@ class PublishedFile:
 
         Raises ValueError where it is not the published file: damaged, cut short, or another of that name.
         """
-        sha256 = file_sha256(file)
+        sha256 = remembered_sha256(file)
         wrong = self.sha256 is not None and not sha256.startswith(self.sha256)
         if wrong or self.git_blob not in (None, git_blob(file)):
             raise ValueError(
@@ -171,4 +172,4 @@ def git_blob(file: Path) -> str:
 
 def combined_hash(files: Sequence[Path]) -> str:
     """Return the first 12 hexadecimal digits of the SHA-256 over several files' SHA-256, in order."""
-    return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()[:12]
+    return hashlib.sha256("".join(remembered_sha256(file) for file in files).encode()).hexdigest()[:12]

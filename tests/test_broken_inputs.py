@@ -10,6 +10,7 @@ import pytest
 from damage import damaged
 from latent_shift import generation, systems
 from latent_shift.data.sources import make_source
+from latent_shift.io import parse_yaml, printable, read_json_mapping
 from latent_shift.media import read_settings, write_clip
 from latent_shift.training import checkpoint, run_config
 from latent_shift.training.recipe import load_recipe
@@ -141,3 +142,26 @@ def test_parquet(tmp_path):
         file.write_bytes(damaged(data, draw))
         source = make_source({"format": "huggingface", "path": str(folder)}, "rows")
         named(folder, source.read)
+
+
+def test_names_cannot_command_a_terminal():
+    assert printable("a\x1b[31m\n\x9b b\udce9\u00e9") == "a\\x1b[31m\\n\\x9b b\\udce9\u00e9"
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{b: " * 5000])
+def test_deep_yaml_is_refused(tmp_path, text):
+    file = tmp_path / "deep.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"deep\.yaml: .*nested too deeply"):
+        load_recipe(file)
+    with pytest.raises(ValueError, match="deep: is nested too deeply"):
+        parse_yaml(text, "deep")
+
+
+def test_deep_json_is_refused(tmp_path):
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.json: is nested too deeply"):
+        read_json_mapping(file)
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        read_json_mapping(tmp_path)

@@ -88,3 +88,5 @@ def test_only_stock_attention_is_exchanged(unet):
     unet.set_attn_processor(AttnProcessor2_0())
     use_clip_attention(unet)
     assert {type(one) for one in unet.attn_processors.values()} == {ClipAttention}
+    unet.set_default_attn_processor()
+    assert {type(one) for one in unet.attn_processors.values()} == {AttnProcessor}

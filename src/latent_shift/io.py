@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import sys
 import uuid
 import warnings
@@ -143,8 +144,12 @@ def list_files(folder: Path) -> FileList:
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can hold: other bytes of a file's name, and halves of surrogates, become \\udc80."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    r"""Text that UTF-8 can hold and a terminal may get: bytes of a name that are none become \udc80.
+
+    So do halves of surrogates; a control character, as the beginning of a terminal's commands, \x1b.
+    """
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    return shown.encode("utf-8", "backslashreplace").decode()
 
 
 def parse_json(text: str) -> Any:
@@ -241,6 +246,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)  # a safe one
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: is not valid YAML: {one_line(error)}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: is nested too deeply for YAML") from error
 
 
 def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
@@ -249,6 +256,8 @@ def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read {kind} {path}: {one_line(error)}") from error
+    except RecursionError as error:
+        raise ValueError(f"cannot read {kind} {path}: it is nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError(f"{kind} {path} must be a mapping of keys to values")
     return content

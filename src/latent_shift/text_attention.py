@@ -67,6 +67,11 @@ def attending_to(text: ClipText) -> Iterator[None]:
 class ClipAttention(AttnProcessor2_0):
     """diffusers' fused attention, which within `attending_to` attends to the text of a clip once."""
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The stock class: diffusers refuses to replace processors of classes that it does not list."""
+        return AttnProcessor2_0
+
     def __call__(
         self,
         attn: Attention,

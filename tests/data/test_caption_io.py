@@ -87,6 +87,12 @@ def test_each_line_is_a_caption_with_single_blanks():
     assert as_captions(["a", 3]) == as_captions(None) == ()
 
 
+def test_what_shows_nothing_is_blank():
+    assert caption_lines("\ufeffa bar\n\ufeff\n\u200b\u200b\n") == ("a bar",)
+    assert caption_lines("a \x1b[31mred\x1b[0m\x07 bar\x7f") == ("a [31mred [0m bar",)
+    assert caption_lines("\U0001f468\u200d\U0001f373 cooks") == ("\U0001f468\u200d\U0001f373 cooks",)
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"), [("", None), (None, None), (2, 2.0), ("1:02.5", 62.5), ("1:00:00", 3600)]
 )
@@ -94,7 +100,7 @@ def test_times(value, seconds):
     assert as_seconds(value) == seconds
 
 
-@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", "1:2:3:4", True, [1]])
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", "1:2:3:4", "1_0", True, [1]])
 def test_no_times(value):
     with pytest.raises(ValueError, match="is no time"):
         as_seconds(value)

@@ -1,5 +1,6 @@
 """Collections as people have them: one strange file is one bad entry or a note, never the end of the rest."""
 
+import gzip
 import io
 import json
 import os
@@ -215,6 +216,63 @@ def test_names_that_are_not_utf_8_are_checked_packed_and_split(clip, tmp_path):
     assert len(detect_source("packed/*.tar").read().records) == 3
 
 
+# ---- tars -------------------------------------------------------------------------------------------
+
+
+def test_what_is_lost_behind_a_damaged_header_or_the_end_of_a_tar_is_named(clip):
+    files = {
+        f"{number}.{suffix}": data for number in range(4) for suffix, data in (("mp4", clip), ("txt", b"x"))
+    }
+    write_tar("t.tar", files)
+    whole = Path("t.tar").read_bytes()
+    place = whole.index(b"2.mp4")
+    damaged = whole[:place] + b"\xff" + whole[place + 1 :]
+    cut = whole[: place + 100]
+    for data, count, reason in (
+        (whole, 4, None),
+        (damaged, 2, f"is damaged at byte {place}: what follows is left out"),
+        (cut, 2, f"is damaged at byte {place}: what follows is left out"),
+        (
+            whole + whole,
+            4,
+            "goes on behind its end, as tars that were joined: unpack them, and make one anew",
+        ),
+    ):
+        put("t.tar", data)
+        manifest = detect_source("t.tar").read()
+        assert len(manifest.records) == count
+        assert problems_of(manifest) == ({} if reason is None else {"t.tar": reason})
+    put("t.tar", gzip.compress(whole))
+    with pytest.raises(ValueError, match=r"t\.tar: cannot be read as a tar: it is compressed; unpack it"):
+        detect_source("t.tar").read()
+
+
+def test_braces_in_names_of_tars(clip):
+    write_tar("{a,b}.tar", {"0.mp4": clip, "0.txt": b"x"})
+    assert len(detect_source("{a,b}.tar").read().records) == 1
+    for pattern, message in (
+        ("{0..999999999}.tar", "counts too far"),
+        ("{0..9999}{0..9999}.tar", "stands for 100000000 names, 1000000 at most"),
+        ("{5..1}.tar", "counts backwards"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detect_source(pattern).read()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "source '': no such folder"),
+        ("clips/a.mp4", "'clips/a.mp4': is no source by its name; expected a folder"),
+        ("https://example.com/t.csv", "only tars .shards. are read from the web; fetch it first"),
+    ],
+)
+def test_what_is_no_source_says_why(clip, name, message):
+    put("clips/a.mp4", clip)
+    with pytest.raises(ValueError, match=message):
+        detect_source(name)
+
+
 # ---- tables -----------------------------------------------------------------------------------------
 
 
@@ -245,6 +303,22 @@ def test_a_quotation_mark_that_is_never_closed_costs_one_line(clip, text, line, 
         table(clip, '"path,caption\na.mp4,x\n')
 
 
+def test_a_row_that_goes_on_behind_a_quotation_mark_costs_that_row(clip):
+    """As quotation marks escaped by \\, of which Python's reader loses some in silence."""
+    rows = ('a.mp4,"a \\"red\\" bar"', 'b.mp4,"a" bar', 'c.mp4, "a ""red"" bar" ')
+    captions, problems = table(clip, "path,caption\n" + "\n".join(rows) + "\n")
+    assert captions == {"c.mp4": ('a "red" bar',)}
+    assert [problem.split(";")[0] for problem in problems.values()] == [
+        "goes on behind a closing quotation mark"
+    ] * 2
+    assert list(problems) == ["t.csv line 2", "t.csv line 3"]
+    spread = 'a.mp4\t"x,\ty"\nb.mp4\t "one\n""two"""\n'
+    assert table(clip, "path\tcaption\n" + spread, "t.tsv")[0] == {
+        "a.mp4": ("x, y",),
+        "b.mp4": ('one "two"',),
+    }
+
+
 def test_many_quotation_marks_that_are_never_closed_are_soon_found(clip):
     captions, problems = table(clip, "path,caption\n" + 'a.mp4,"x\n' * 3000 + "b.mp4,y\n")
     assert captions == {"b.mp4": ("y",)}
@@ -266,6 +340,32 @@ def test_quotes_that_are_none_are_pointed_at(clip):
     _, problems = table(clip, "path,caption\na.mp4,“a dog, a cat”\nb.mp4,x\n")
     advice = 'put a text that holds commas in quotes of this kind: "'
     assert problems == {"t.csv line 2": f"has 3 cells, the header 2; {advice}"}
+
+
+def test_a_table_of_many_columns_is_soon_read(clip):
+    more = ",".join(map(str, range(50_000)))
+    assert len(table(clip, f"path,caption,{more}\na.mp4,x" + "," * 50_000 + "\n")[0]) == 1
+
+
+def test_a_table_without_a_json_object_says_so(clip):
+    for text in ("{\n", "{'path': 'a.mp4', 'caption': 'x'}\n", '{"path": "a.mp4"}{"path": "b.mp4"}\n', "[]"):
+        with pytest.raises(
+            ValueError, match=r"t\.jsonl: no line is a JSON object with columns; line 1 is not "
+        ):
+            table(clip, text, "t.jsonl")
+
+
+def test_one_clip_of_several_spellings_is_one_record(clip):
+    captions, _ = table(clip, "path,caption\na.mp4,x\n./a.mp4,y\nno/../a.mp4,z\n")
+    assert captions == {"a.mp4": ("x", "y", "z")}
+
+
+def test_a_piece_that_ends_behind_the_clip_is_noted(clip):
+    put("a.mp4", clip)
+    put("t.csv", "path,caption,start,end\na.mp4,x,0,900\na.mp4,y,0,1.5\n")
+    report = inspect(detect_source("t.csv").read()).as_json()
+    assert report["bad"] == []
+    assert report["notes"] == ["a.mp4@0-900: its piece ends at 900 s, but the clip at 1 s"]
 
 
 def test_two_columns_of_one_name_are_refused(clip):

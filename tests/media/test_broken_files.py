@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clips import write_video
 from latent_shift import media
 
 TRIALS = 24  # for each format
@@ -178,3 +179,41 @@ def test_a_clip_of_equal_frames_keeps_their_number_without_settings(tmp_path):
             media.read_settings(tmp_path / f"a{suffix}")
     image = media.write_clip(tmp_path / "a.webp", clip[:1], 60, overwrite=True)
     assert media.probe(image).kind == "image"
+
+
+def test_a_gif_cut_between_two_frames_is_named(tmp_path):
+    file = moving(tmp_path / "a.gif", [100] * 6)
+    data = file.read_bytes()
+    frame = data.index(b"\0!\xf9\x04", data.index(b"\0!\xf9\x04") + 1) + 1  # where the third or so begins
+    for content, noted in ((data, 0), (data + b"tail", 0), (data[:frame], 1), (data[:-1], 1)):
+        file.write_bytes(content)
+        with media.open_clip(file) as clip:
+            clip.count_frames()
+            assert [note.split(":")[0] for note in clip.notes] == ["is perhaps cut short"] * noted
+
+
+def test_a_film_of_which_the_clock_falls_back_is_named(tmp_path):
+    """As two recordings of a broadcast that were simply put together."""
+    one = write_video(tmp_path / "one.ts", count=16)
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() * 2)
+    for file, notes in ((one, []), (both, ["its clock falls back from 1.88 to 0.00 s, as of films joined"])):
+        with media.open_clip(file) as clip:
+            clip.count_frames()
+            assert [note.split(":")[0] for note in clip.notes] == notes
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"BM\0", "its beginning is damaged"),
+        (b"ffconcat version 1.0\nfile other.mp4\n", "is of a format that is not read; convert it"),
+        (b"YUV4MPEG2 W2 H2 F8:1\nFRAME\n" + b"\0" * 6, "is of a format that is not read; convert it"),
+    ],
+)
+def test_messages_are_for_people(tmp_path, content, reason):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.mp4: cannot be read as a clip or image: {reason}"):
+        media.probe(media.HeldFile("a.mp4", content))
+    with pytest.raises(ValueError, match=rf"a\.mp4: cannot be read as a clip or image: {reason}"):
+        media.read_clip(tmp_path / "a.mp4")

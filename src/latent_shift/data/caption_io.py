@@ -17,6 +17,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 _MANY_NULS = 0.25  # of the bytes
+_NOTHING = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u200b]")
 _CONTROLS = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 
 
@@ -124,8 +125,11 @@ def as_captions(value: Any) -> tuple[str, ...]:
 
 
 def _without_blanks(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts that are not empty, once each, with single blanks between words."""
-    words = (" ".join(text.split()) for text in texts)
+    """The texts that are not empty, once each, with single blanks between words.
+
+    What shows nothing counts as blank: control characters, marks of an encoding, blanks of no width.
+    """
+    words = (" ".join(_NOTHING.sub(" ", text).split()) for text in texts)
     # JSON may hold halves of surrogates, which no other text can.
     whole = (text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in words if text)
     return tuple(dict.fromkeys(whole))
@@ -143,6 +147,6 @@ def as_seconds(value: Any) -> float | None:
         seconds = sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
     except ValueError:
         seconds = -1.0
-    if isinstance(value, bool) or not 0 <= seconds < 1e9 or len(parts) > 3:
+    if isinstance(value, bool) or "_" in str(value) or not 0 <= seconds < 1e9 or len(parts) > 3:
         raise ValueError(f"{value!r} is no time; expected seconds, or hours:minutes:seconds")
     return seconds

@@ -140,6 +140,8 @@ def inspect_record(record: ClipRecord) -> Finding:
         reason = f"holds {'a clip' if facts.kind == 'clip' else 'an image'}, not what its name says"
     elif record.start is not None and record.start >= facts.duration:
         reason = f"its piece starts at {record.start:g} s, but the clip ends at {facts.duration:.4g} s"
+    elif record.end is not None and record.end > facts.duration + 1:  # times may be rounded to seconds
+        notes = (*notes, f"its piece ends at {record.end:g} s, but the clip at {facts.duration:.4g} s")
     return Finding(record.key, digest, facts, frames, reason, notes)
 
 

@@ -21,7 +21,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from latent_shift.io import one_line
 from latent_shift.media.pixels import Picture
@@ -86,6 +86,8 @@ def named_errors(file: File) -> Iterator[None]:
         yield
     except BROKEN as error:
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose message shows an object of Python
+            reason = "its beginning is damaged"
         kind = EndsEarlyError if isinstance(error, EndsEarlyError) else ValueError
         raise kind(f"{file}: cannot be read as a clip or image: {reason}") from error
 
@@ -110,7 +112,10 @@ def holds_picture(opened: BinaryIO) -> bool:
 
 def open_video(opened: BinaryIO) -> av.container.InputContainer:
     """Open a container of a video. Raises ValueError for a format that is not one of VIDEO_FORMATS."""
-    return av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
+    try:
+        return av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
+    except av.ArgumentError as error:
+        raise ValueError("is of a format that is not read; convert it, as to mp4 or png") from error
 
 
 def video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream:

@@ -29,6 +29,7 @@ from latent_shift.media.pixels import Picture, picture_pixels
 SETTINGS_KEY = "latent_shift"  # the JSON in a file is {"latent_shift": {...}}: not just anybody's comment
 CLOCK_KEY = "latent_shift_clock"  # [frames a second, frames] of a clip written as a moving picture
 EXIF_DESCRIPTION = 0x010E
+CUT_GIF = "is perhaps cut short: the mark of its end is missing"
 NO_TIME = 100.0  # milliseconds that a frame of no time is shown
 MAX_TICKS = 100_000  # frames that a picture may be shown as
 MAY_MOVE = (".gif", ".webp", ".png", ".apng")
@@ -48,6 +49,7 @@ class Pictures(NamedTuple):
     stored: list[Picture]
     ticks: NDArray[np.int64]  # of the clock, that each is shown
     fps: float  # ticks a second; 1 of a still
+    notes: tuple[str, ...] = ()  # remarks, as "is perhaps cut short: ..."
 
 
 def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
@@ -78,7 +80,15 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
         ticks, fps = _ticks(np.array([duration or NO_TIME for duration in durations]), clock)
     if ticks.sum() > MAX_TICKS:
         raise ValueError(f"would be {ticks.sum()} frames of {1000 / fps:g} ms each, over {MAX_TICKS}")
-    return Pictures(frames, ticks, fps)
+    notes = (CUT_GIF,) if max_frames is None and _is_cut_gif(opened) else ()
+    return Pictures(frames, ticks, fps, notes)
+
+
+def _is_cut_gif(opened: BinaryIO) -> bool:
+    """Whether the content is a GIF without the mark of its end: one cut between two frames is whole else."""
+    opened.seek(0)
+    data = opened.read()
+    return data.startswith(b"GIF8") and not _gif_blocks(data)[1]
 
 
 def _ticks(durations: np.ndarray, clock: Clock | None) -> tuple[np.ndarray, float]:
@@ -150,7 +160,7 @@ def kind_of(name: str, read: Callable[[int], bytes]) -> Kind | None:
     if not is_webp and not head.startswith(b"GIF8"):
         return kind_by_name(name)
     whole = read(-1)
-    if (_count_webp_frames if is_webp else _count_gif_frames)(whole) > 1:
+    if (_count_webp_frames(whole) if is_webp else _gif_blocks(whole, 2)[0]) > 1:
         return "clip"
     if SETTINGS_KEY.encode() in whole:  # of ours, equal frames may be stored as one
         try:
@@ -170,10 +180,10 @@ def _count_webp_frames(data: bytes) -> int:
     return count
 
 
-def _count_gif_frames(data: bytes) -> int:
-    """The frames of a GIF, up to 2."""
+def _gif_blocks(data: bytes, most: int | None = None) -> tuple[int, bool]:
+    """The frames of a GIF, up to `most`, and whether the mark of its end follows."""
     count, place = 0, 13 + _color_table(data, 10)
-    while place < len(data) and count < 2 and data[place] in b"!,":
+    while place < len(data) and count != most and data[place] in b"!,":
         if data[place] == ord("!"):
             place += 2
         else:
@@ -182,7 +192,7 @@ def _count_gif_frames(data: bytes) -> int:
         while place < len(data) and data[place]:
             place += 1 + data[place]
         place += 1
-    return count
+    return count, data[place : place + 1] == b";"
 
 
 def _color_table(data: bytes, place: int) -> int:

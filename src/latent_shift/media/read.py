@@ -189,6 +189,7 @@ class _Pictures(Clip):
 
     def __init__(self, file: File, pictures: Pictures) -> None:
         super().__init__(file)
+        self._notes |= dict.fromkeys(pictures.notes)
         height, width, _ = pictures.stored[0].shape
         self._stored, self._ends = pictures.stored, np.cumsum(pictures.ticks)
         count, fps = int(self._ends[-1]), pictures.fps
@@ -286,6 +287,9 @@ class _Video(Clip):
     def _count(self) -> int:
         count, last, size = 0, 0.0, (self._first.width, self._first.height)
         for time, frame in self._from(0.0):
+            if time < last - 1.5 / self._fps:
+                falls = f"its clock falls back from {last:.2f} to {time:.2f} s"
+                self._notes[f"{falls}, as of films joined: write it anew, or cut it there"] = None
             count, last = count + 1, time
             if (frame.width, frame.height) != size:
                 sizes = " x ".join(map(str, size)), f"{frame.width} x {frame.height}"

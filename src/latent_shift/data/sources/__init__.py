@@ -93,6 +93,8 @@ def detect_source(name: str, format: str | None = None, **settings: Any) -> Sour
     source. format: where the name does not show it. settings: the format's other keys. Raises ValueError
     where the format is not clear, or a setting is wrong.
     """
+    if "://" in name and format != "shards" and not name.lower().endswith(".tar"):
+        raise ValueError(f"source {name}: only tars (shards) are read from the web; fetch it first")
     if name.lower().endswith((".yaml", ".yml")):
         changes = settings if format is None else {"format": format, **settings}
         return read_source(Path(name), **changes)
@@ -112,9 +114,10 @@ def _format_of(name: str) -> str:
     if suffix in (".csv", ".tsv", ".jsonl"):
         return "table"
     folder = Path(name)
-    if not folder.is_dir():
+    if not name or not folder.is_dir():
         expected = "a folder, a .csv, .tsv, .jsonl, .json or .yaml file, or tars"
-        raise ValueError(f"source {name!r}: no such folder; expected {expected}")
+        wrong = "is no source by its name" if name and folder.exists() else "no such folder"
+        raise ValueError(f"source {name!r}: {wrong}; expected {expected}")
     if any((folder / file).exists() for file in ("state.json", "dataset_dict.json")):
         return "huggingface"
     if any(folder.glob("*/v_*_g[0-9][0-9]_c[0-9][0-9].[aA][vV][iI]")):

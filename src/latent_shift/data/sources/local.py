@@ -14,7 +14,9 @@ captions of one record.
 from __future__ import annotations
 
 import csv
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +38,7 @@ from latent_shift.media import kind_by_name
 
 MAX_CELL_LINES = 100  # lines of one row; a longer one is taken for a quotation mark that is never closed
 NEVER_CLOSED = "opens a quotation mark that is never closed"
+GOES_ON = 'goes on behind a closing quotation mark; within quotes write each one as two: ""'
 
 Row = dict[str, Any]
 Piece = tuple[str, float | None, float | None]  # file, start, end
@@ -128,7 +131,8 @@ class TableSource(Source):
             raise ValueError(f"{self.file_column} is empty")
         if not captions:
             raise ValueError(f"{self.caption_column} is empty or no text")
-        return (file.strip(), *piece_times(row.get(self.start_column), row.get(self.end_column))), captions
+        file = os.path.normpath(file.strip())  # ./a.mp4 and a.mp4 are one clip
+        return (file, *piece_times(row.get(self.start_column), row.get(self.end_column))), captions
 
 
 def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str, Row | str]]:
@@ -152,7 +156,7 @@ def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int,
     except csv.Error as error:
         raise ValueError(f"table {path}: its first line {error}") from error
     _check_columns(path, required, header)
-    if twice := [name for name in header if name and header.count(name) > 1]:
+    if twice := [name for name, times in Counter(header).items() if name and times > 1]:
         raise ValueError(f"table {path}: has two columns {twice[0]!r}; rename or remove one")
     files = header.index(required[0])
     while place < len(lines):
@@ -179,7 +183,8 @@ def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int,
 def _csv_cells(lines: list[str], first: int, delimiter: str) -> tuple[list[str], int]:
     """The cells that begin in line `first`, without blanks around them, and the line after them.
 
-    Raises csv.Error where a quotation mark is never closed: till the end, or where another one opens.
+    Raises csv.Error where a quotation mark is never closed: till the end, or where another one opens; and
+    where a cell goes on behind a closing one, which would be lost, as of a row that escapes them by \\.
     """
     if '"' not in lines[first]:
         return [cell.strip() for cell in lines[first].split(delimiter)] if lines[first] else [], first + 1
@@ -192,6 +197,10 @@ def _csv_cells(lines: list[str], first: int, delimiter: str) -> tuple[list[str],
                 list(csv.reader(taken if len(taken) > 1 else [], **style, strict=True))
             except csv.Error:
                 break
+            text, comma = "\n".join(lines[first:end]), re.escape(delimiter)
+            cell = rf'(?: *+"(?:[^"]|"")*+" *+| *+[^"{comma}]?+[^{comma}]*+)'
+            if re.fullmatch(f"{cell}(?:{comma}{cell})*+", text) is None:
+                raise csv.Error(GOES_ON)
             return [cell.strip() for cell in rows[0]], end
     raise csv.Error(NEVER_CLOSED)
 
@@ -209,6 +218,10 @@ def _json_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int
             continue
         columns |= dict.fromkeys(row if isinstance(row, dict) else ())
         rows.append((line, row if isinstance(row, dict) else "is not a JSON object"))
+    if not columns and rows:
+        line, problem = rows[0]
+        reason = problem if isinstance(problem, str) else "holds nothing"
+        raise ValueError(f"table {path}: no line is a JSON object with columns; line {line} {reason}")
     _check_columns(path, required, list(columns))
     yield from rows
 

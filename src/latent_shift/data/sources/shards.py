@@ -16,8 +16,11 @@ import posixpath
 import re
 import shutil
 import tarfile
+from collections.abc import Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from itertools import product
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
@@ -31,6 +34,8 @@ from latent_shift.data.sources.base import Source, piece_times
 from latent_shift.io import atomic_file, one_line, parse_json
 from latent_shift.media import kind_by_name, kind_of
 
+MAX_NAMES = 1_000_000  # that a pattern may stand for
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
 MAX_TEXT_BYTES = 1 << 20  # of a caption file in a tar
 TIMEOUT = 60  # seconds without a byte, after which a server counts as gone
 
@@ -62,7 +67,7 @@ class ShardsSource(Source):
             if others:
                 notes.append(f"{name}: {others} files without a clip, image or caption were left alone")
             if error:
-                found.append(Problem(name, f"cannot be read as a tar: {error}"))
+                found.append(Problem(name, error))
         return build_manifest(", ".join(patterns), found, notes)
 
     def _fetched(self, url: str) -> Path:
@@ -128,9 +133,29 @@ def _read_headers(tar: str) -> tuple[dict[str, dict[str, TarMember]], str]:
                 if not any(part.startswith(".") and part != ".." for part in path.parts):
                     stem, suffix = split_name(member.name)
                     samples.setdefault(stem, {})[suffix] = TarMember(tar, member.name, *data[member.name])
+            return samples, _behind_the_end(tar, file.offset)
     except (OSError, tarfile.TarError) as error:
-        return samples, one_line(error)
-    return samples, ""
+        return samples, f"cannot be read as a tar: {_why(tar) or one_line(error)}"
+
+
+def _why(tar: str) -> str:
+    """Reason for a file to be no tar, where its first bytes tell; else nothing."""
+    with suppress(OSError), open(tar, "rb") as file:
+        if file.read(8).startswith(COMPRESSED):
+            return "it is compressed; unpack it (gunzip, unzstd, unzip), tars are read by the byte"
+    return ""
+
+
+def _behind_the_end(tar: str, end: int) -> str:
+    """Fault of a tar that ends at a byte for Python, which takes a damaged header for the end; else nothing."""
+    with open(tar, "rb") as file:
+        file.seek(end)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            return f"is damaged at byte {end}: what follows is left out"
+        while block := file.read(1 << 20):
+            if any(block):
+                return "goes on behind its end, as tars that were joined: unpack them, and make one anew"
+    return ""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -143,10 +168,15 @@ def split_name(name: str) -> tuple[str, str]:
 def expand(pattern: str) -> list[str]:
     """All names of a pattern: {0..12}, {000..099} and {a,b} in braces, * and ? where the files are local.
 
-    Raises ValueError for a local pattern that fits no file.
+    A name of a file that is there is that file, whatever signs are in it. Raises ValueError for a local
+    pattern that fits no file, and for one of more than a million names.
     """
+    if os.path.exists(pattern):
+        return [pattern]
     parts = re.split(r"\{([^{}]*)\}", pattern)  # texts and braces' contents in turn
     choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    if (count := prod(map(len, choices))) > MAX_NAMES:
+        raise ValueError(f"shards {pattern}: stands for {count} names, {MAX_NAMES} at most")
     names = ["".join(chosen) for chosen in product(*choices)]
     if is_url(pattern):
         return names
@@ -158,14 +188,17 @@ def expand(pattern: str) -> list[str]:
     return files
 
 
-def _choices(inside: str) -> list[str]:
+def _choices(inside: str) -> Sequence[str]:
     """The texts that a brace stands for."""
     numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
     if numbers is None:
         return inside.split(",")
     first, last = numbers.groups()
     width = len(first) if first.startswith("0") else 0
-    return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+    count = range(int(first), int(last) + 1)
+    if not 0 < len(count) <= MAX_NAMES:
+        raise ValueError(f"shards {{{inside}}}: counts {'backwards' if not count else 'too far'}")
+    return [f"{number:0{width}d}" for number in count]
 
 
 def is_url(name: str) -> bool:

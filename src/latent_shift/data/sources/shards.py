@@ -147,7 +147,7 @@ def _why(tar: str) -> str:
 
 
 def _behind_the_end(tar: str, end: int) -> str:
-    """Fault of a tar that ends at a byte for Python, which takes a damaged header for the end; else nothing."""
+    """Fault of a tar that ends at a byte for Python, which takes a damaged header for an end; or nothing."""
     with open(tar, "rb") as file:
         file.seek(end)
         if any(file.read(tarfile.BLOCKSIZE)):

@@ -45,7 +45,7 @@ def test_stills_are_shared_and_clips_are_each_seeds(compared, tmp_path):
     clips = stages(second)["latent_shift-2-clips"]
     assert clips.folder == folder / "rows" / "latent_shift" / "seed-1" / "latent_shift-2-clips"
     assert (first.system, first.model) == (LatentShift, first.folder / "model")
-    assert [str(one.budget) for one in first.stages] == ["core-seconds=1800", "core-seconds=2400"]
+    assert [str(one.budget) for one in first.stages] == ["core-seconds=1800", "core-seconds=1200"]
 
 
 def test_a_row_that_changes_its_stills_has_its_own(compared, tmp_path):
@@ -107,6 +107,23 @@ def test_another_preset_or_budget_in_the_same_folder(compared):
         ValueError, match="budget of clips steps=10, not clips=80; name another folder with -o"
     ):
         compared("smoke", budget=parse_budget("clips=80")).check()
+
+
+def test_the_package_may_move_while_a_comparison_goes_on(compared):
+    (run,) = compared("smoke", "shift_off").runs
+    one = stages(run)["latent-1-image"]
+    finish(compared("smoke", "shift_off"), run, one)
+    file = one.folder / "recipe.yaml"
+    lines = file.read_text().splitlines()
+    (place,) = {
+        line.split(": ")[1] for line in lines if line.startswith(("autoencoder:", "text_encoder_from:"))
+    }
+    assert place.endswith("latent_shift/assets/moving-shapes")
+    file.write_text(file.read_text().replace(place, "/opt/lib/latent_shift/assets/moving-shapes"))
+    compared("smoke", "shift_off").check()
+    file.write_text(file.read_text().replace("/opt/lib/latent_shift/assets", "/opt/lib/latent_shift/other"))
+    with pytest.raises(ValueError, match="other settings: .*autoencoder was '/opt/lib/latent_shift/other"):
+        compared("smoke", "shift_off").check()
 
 
 def test_a_finished_stage_of_other_settings(compared):

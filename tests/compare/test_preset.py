@@ -29,7 +29,7 @@ def test_presets_are_for_these_numbers_of_frames_and_seeds():
     }  # fmt: skip
     assert [found[name].seeds for name in PRESETS] == [3, 3, 1, 1, 1]
     assert found["gpu"].needs_gpu
-    assert (found["compare-6"].stills, found["compare-6"].clips) == ("core-seconds=3600", "core-seconds=2400")
+    assert (found["compare-6"].stills, found["compare-6"].clips) == ("core-seconds=3600", "core-seconds=1200")
 
 
 def test_sixteen_frames_change_every_latent_recipe(compared):

@@ -30,6 +30,7 @@ from latent_shift.training.recipe import Recipe, load_recipe
 from latent_shift.training.run_config import changes as changed_keys
 
 ROOT, ASSETS = "runs/compare", "src/latent_shift/assets"  # in recipes, replaced by folders of this machine
+_PACKAGED = "latent_shift/assets"  # how the folder of the package's parts ends, wherever it is installed
 _SETTINGS = "compare.json"
 
 
@@ -223,7 +224,9 @@ class Comparison:
         if one.recorded_budget != str(one.budget):
             raise ValueError(f"{where} {one.recorded_budget}, not with {one.budget}; {mend}")
         now = self.resolve(run, one, before.steps)
-        different = changed_keys(before.model_dump(mode="json"), now.model_dump(mode="json"))
+        different = changed_keys(
+            *(_with_assets_anywhere(recipe.model_dump(mode="json")) for recipe in (before, now))
+        )
         if different:
             raise ValueError(f"{where} other settings: {'; '.join(different)}; {mend}")
         return before
@@ -275,6 +278,17 @@ def _assets() -> dict[str, str]:
     packaged = Path(str(files("latent_shift"))) / "assets"
     here = Path(ASSETS)
     return {} if here.is_dir() and here.resolve() == packaged.resolve() else {ASSETS: str(packaged)}
+
+
+def _with_assets_anywhere(value: Any) -> Any:
+    """A recipe's content in which the package's assets have one name, wherever the package is installed."""
+    if isinstance(value, dict):
+        return {key: _with_assets_anywhere(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_assets_anywhere(one) for one in value]
+    if isinstance(value, str) and f"/{_PACKAGED}/" in f"/{value}":
+        return f"{_PACKAGED}/{value.partition(f'{_PACKAGED}/')[2]}"
+    return value
 
 
 def _flat(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:

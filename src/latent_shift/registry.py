@@ -17,15 +17,20 @@ from typing import Any
 
 
 class Registry:
-    """Names to "module:attribute". kind: what the names are of, in error messages. group: of entry points."""
+    """Names to "module:attribute".
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, str]) -> None:
-        self.kind, self.group, self._own = kind, group, dict(own)
+    kind: what the names are of, in error messages. group: of entry points. more: "module:attribute" of
+    another table, in a room above, that is read with the entry points.
+    """
+
+    def __init__(self, kind: str, group: str, own: Mapping[str, str], more: str = "") -> None:
+        self.kind, self.group, self._own, self._more = kind, group, dict(own), more
 
     @cached_property
     def _all(self) -> dict[str, str]:
         added = {point.name: point.value for point in entry_points(group=self.group)}
-        return {**self._own, **{name: added[name] for name in sorted(added)}}
+        table: Mapping[str, str] = _found(self._more) if self._more else {}
+        return {**self._own, **table, **{name: added[name] for name in sorted(added)}}
 
     def names(self) -> tuple[str, ...]:
         """All names: the room's own in their order, then added ones."""
@@ -38,8 +43,13 @@ class Registry:
 
     def __getitem__(self, name: str) -> Any:
         self.check(name)
-        module, _, attribute = self._all[name].partition(":")
-        return getattr(import_module(module), attribute)
+        return _found(self._all[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._all
+
+
+def _found(place: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)

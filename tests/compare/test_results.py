@@ -146,7 +146,7 @@ def test_the_tables_have_every_piece(filled):
         "shift_off: shift_off-2-clips",
     ]
     assert stages["latent_shift: latent_shift-2-clips"] == [
-        "clips", "core-seconds=2400", "80", "5,120", "0.32", "100", "7", "60", "51.2", "1.794",
+        "clips", "core-seconds=1200", "80", "5,120", "0.32", "100", "7", "60", "51.2", "1.794",
     ]  # fmt: skip
     assert [row[:2] for row in found["Each run"].rows] == [
         ["latent_shift", "0"], ["latent_shift", "1"], ["shift_off", "0"],

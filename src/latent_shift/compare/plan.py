@@ -225,7 +225,7 @@ class Comparison:
             raise ValueError(f"{where} {one.recorded_budget}, not with {one.budget}; {mend}")
         now = self.resolve(run, one, before.steps)
         different = changed_keys(
-            *(_with_assets_anywhere(recipe.model_dump(mode="json")) for recipe in (before, now))
+            *(with_names_of_recipes(recipe.model_dump(mode="json")) for recipe in (before, now))
         )
         if different:
             raise ValueError(f"{where} other settings: {'; '.join(different)}; {mend}")
@@ -280,14 +280,14 @@ def _assets() -> dict[str, str]:
     return {} if here.is_dir() and here.resolve() == packaged.resolve() else {ASSETS: str(packaged)}
 
 
-def _with_assets_anywhere(value: Any) -> Any:
-    """A recipe's content in which the package's assets have one name, wherever the package is installed."""
+def with_names_of_recipes(value: Any) -> Any:
+    """A resolved recipe's content in which parts of the package are named as in the project's recipes."""
     if isinstance(value, dict):
-        return {key: _with_assets_anywhere(one) for key, one in value.items()}
+        return {key: with_names_of_recipes(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_with_assets_anywhere(one) for one in value]
+        return [with_names_of_recipes(one) for one in value]
     if isinstance(value, str) and f"/{_PACKAGED}/" in f"/{value}":
-        return f"{_PACKAGED}/{value.partition(f'{_PACKAGED}/')[2]}"
+        return f"{ASSETS}/{value.partition(f'{_PACKAGED}/')[2]}"
     return value
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latent_shift.compare.budget import SPENT, read_spent
 from latent_shift.compare.cost import Cost, Costs, read_costs
-from latent_shift.compare.plan import Comparison, Run, StageRun
+from latent_shift.compare.plan import Comparison, Run, StageRun, with_names_of_recipes
 from latent_shift.compare.preset import RowConfig
 from latent_shift.compare.scoring import (
     RECONSTRUCTION,
@@ -212,10 +212,11 @@ def _stages(run: Run) -> Iterator[StageResult]:
         content, items = recipe.model_dump(mode="json"), recipe.steps * recipe.batch_size
         length = _number_of_clips(content)
         spent = read_spent(one.folder / SPENT)
+        shown = with_names_of_recipes(recipe.model_dump(mode="json", exclude_defaults=True))
         yield StageResult(
             one.stage.name, one.stage.trained_on, one.recorded_budget or "", recipe.steps, items,
             items / length if length else None, spent["seconds"], spent["preparation"],
-            spent["wall_seconds"], recipe.model_dump(mode="json", exclude_defaults=True),
+            spent["wall_seconds"], shown,
         )  # fmt: skip
 
 

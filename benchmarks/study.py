@@ -32,11 +32,11 @@ from latent_shift.moving_shapes.captions import caption
 from latent_shift.moving_shapes.constants import FPS
 from latent_shift.moving_shapes.protocol import SUBSETS
 from latent_shift.moving_shapes.render import render
-from latent_shift.study.analysis import compare
 from latent_shift.study.design import DesignOptions, Question, Source, Study, all_pairs, draw_queue
 from latent_shift.study.power import power
 from latent_shift.study.simulation import Clock, Preference, rate, simulated_votes
 from latent_shift.study.store import StudyStore
+from latent_shift.study.votes import compare
 
 PROGRAM = (sys.executable, "-c", "from latent_shift.cli.main import main; main()")
 DESIGNS = ((300, 5, 30), (100, 5, 20), (40, 3, 12))  # prompts, raters a pair, pairs a rater

@@ -42,6 +42,18 @@ def rate_all(store, clock, choose, tokens=None):
     return tokens
 
 
+def attentive(store, choice="left"):
+    """A rater's way to answer: right where there is a right answer, else always the same."""
+
+    def choose(showing, question):
+        known = store.known_pair(showing)
+        if known is None:
+            return choice
+        return "left" if showing.clips[0] == known.clips[known.expected[question]] else "right"
+
+    return choose
+
+
 def design_only(prompts=40, raters=3, pairs=12, names=("a", "b"), seed=0, **options):
     """A study without clips, with the question of quality."""
     both = all_pairs(prompts, len(names))

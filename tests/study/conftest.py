@@ -1,6 +1,8 @@
 """A small study: eight prompts, two sources of quarter-second clips, three raters a pair."""
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,15 @@ from latent_shift.study.create import create_study
 from latent_shift.study.design import DesignOptions
 from latent_shift.study.sources import ReadOptions, open_sources
 from latent_shift.study.store import StudyStore
+from memory_disk import MEMORY_DISK
 from studies import PROMPTS, make_folder
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder in memory, where there is such a disk: every answer waits for the disk, hundreds a test."""
+    with tempfile.TemporaryDirectory(dir=MEMORY_DISK) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

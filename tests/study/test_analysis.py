@@ -2,10 +2,11 @@
 
 import pytest
 
-from latent_shift.study.analysis import analyse, compare, judge_rater, krippendorff_alpha
+from latent_shift.study.analysis import analyse, judge_rater
 from latent_shift.study.report import csv_text, markdown, tables
 from latent_shift.study.schema import Answer, Progress, RaterFacts
 from latent_shift.study.simulation import Preference, simulated_votes
+from latent_shift.study.votes import compare, krippendorff_alpha
 from studies import design_only
 
 

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from latent_shift.study.analysis import compare
 from latent_shift.study.design import all_pairs, draw_queue, draw_sessions, farthest_prompt
 from latent_shift.study.power import power
 from latent_shift.study.simulation import Preference, simulated_votes
+from latent_shift.study.votes import compare
 from studies import design_only
 
 

@@ -8,9 +8,11 @@ from itertools import count
 
 import pytest
 
+from latent_shift.study.analysis import analyse
+from latent_shift.study.report import markdown
 from latent_shift.study.schema import ConflictError, UnknownError
 from latent_shift.study.store import StudyStore, check_clips
-from studies import rate_all
+from studies import attentive, rate_all
 
 RATERS = 3
 
@@ -43,7 +45,7 @@ def skip_training(store, clock, token):
 
 
 def test_every_pair_gets_its_raters_and_none_rates_a_pair_twice(store, clock):
-    tokens = rate_all(store, clock, always_left)
+    tokens = rate_all(store, clock, attentive(store))
     counts = Counter((one.pair, one.question) for one in votes(store))
     assert set(counts.values()) == {RATERS}
     assert len(counts) == 2 * len(store.study.pairs)
@@ -134,7 +136,7 @@ def test_an_abandoned_pair_goes_to_the_next_rater(store, clock):
     clock.now += 1
     store.answer(gone, left.id, "quality", "right")  # and closes the page
     clock.now += 60 * store.study.options.lease_minutes + 1
-    tokens = rate_all(store, clock, always_left)
+    tokens = rate_all(store, clock, attentive(store))
     assert tokens
     counts = Counter((one.pair, one.question) for one in votes(store))
     assert set(counts.values()) == {RATERS}
@@ -175,10 +177,10 @@ def test_many_raters_at_once(study):
     def rater(number):
         token = store.add_rater()
         store.consent(token)
-        sent = 0
+        sent, choose = 0, attentive(store, "left" if number % 2 else "right")
         while (showing := store.current(token)) is not None:
             for question in ("quality", "faithfulness"):
-                store.answer(token, showing.id, question, "left" if number % 2 else "right")
+                store.answer(token, showing.id, question, choose(showing, question))
                 sent += 1
         return sent
 
@@ -189,6 +191,87 @@ def test_many_raters_at_once(study):
     assert set(counts.values()) == {RATERS}
     assert len(counts) == 2 * len(store.study.pairs)
     store.close()
+
+
+def careless(store):
+    """Wrong about catch pairs, which no rater is told of."""
+    look = attentive(store)
+
+    def choose(showing, question):
+        right = look(showing, question)
+        return right if showing.kind != "catch" else {"left": "right", "right": "left"}[right]
+
+    return choose
+
+
+def rate_alone(store, clock, token, choose, until=lambda showing: False):
+    """One rater's session, to its end or until something is in front; the last showing."""
+    while (showing := store.current(token)) is not None and not until(showing):
+        for question in ("quality", "faithfulness"):
+            clock.now += 1
+            store.answer(token, showing.id, question, choose(showing, question))
+    return showing
+
+
+def check_whole(store, excluded):
+    """Each pair has its number of raters without the excluded ones, whose answers are kept."""
+    results = analyse(store.study, store.answers(), store.raters(), store.progress())
+    assert [rater.number for rater in results.raters if rater.excluded] == excluded
+    kept = [one for one in votes(store) if one.rater not in excluded]
+    counts = Counter((one.pair, one.question) for one in kept)
+    assert set(counts.values()) == {RATERS}
+    assert len(counts) == 2 * len(store.study.pairs)
+    assert (results.whole, results.wanted) == (24, 24)
+    assert results.replaced == len({one.place for one in votes(store) if one.rater in excluded}) > 0
+    text = markdown(results)
+    assert "24 of 24 ratings of pairs are in" in text
+    assert f"their {results.replaced} ratings are not among these" in text
+    assert results.all_raters.answers == results.included.answers + 2 * results.replaced
+
+
+def test_pairs_of_an_excluded_rater_go_to_others_when_the_session_ends(store, clock):
+    token, showing = begin(store)
+
+    def is_last(showing):
+        return showing.place == showing.of - 1
+
+    last = rate_alone(store, clock, token, careless(store), is_last)
+    others = store.progress().whole
+    assert others > 0  # nobody is judged in the midst of a session
+    rate_alone(store, clock, token, careless(store))
+    assert store.progress().whole == 0
+    assert store.current(token) is None
+    store.answer(token, last.id, "quality", store.answers()[-2].choice)  # again: changes nothing
+    rate_all(store, clock, attentive(store))
+    assert store.progress().whole == 24
+    check_whole(store, [0])
+
+
+def test_an_excluded_rater_who_left_is_replaced_and_cannot_go_on(store, clock, study):
+    token, _ = begin(store)
+    seen = []
+
+    def after_two_catches(showing):
+        seen.append(showing.kind)
+        return seen.count("catch") >= 2 and showing.kind not in ("catch", "training")
+
+    open_one = rate_alone(store, clock, token, careless(store), after_two_catches)
+    assert store.progress().whole == seen[:-1].count("pair") > 0
+    another, _ = begin(store)
+    assert store.progress().whole > 0  # still within the lease
+    clock.now += 60 * store.study.options.lease_minutes + 1
+    store.current(another)
+    assert store.progress().whole == 0
+    clock.now += 1
+    with pytest.raises(ConflictError) as error:
+        store.answer(token, open_one.id, "quality", "left")
+    assert error.value.code == "released"
+    assert store.current(token) is None
+    again = StudyStore.open(study, clock)  # the verdict is in the answers, not in the process
+    assert again.current(token) is None
+    again.close()
+    rate_all(store, clock, attentive(store))
+    check_whole(store, [0])
 
 
 def test_answers_survive_the_end_of_the_process(study, clock):

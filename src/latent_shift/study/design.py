@@ -164,6 +164,14 @@ class Study(_Frozen):
     def _clip_of(self) -> dict[tuple[str | None, int], str]:
         return {(clip.source, clip.prompt): clip.id for clip in self.clips}
 
+    @cached_property
+    def _source_of(self) -> dict[str, str | None]:
+        return {clip.id: clip.source for clip in self.clips}
+
+    def source_of(self, clip: str) -> str | None:
+        """Return the name of a clip's source, by the clip's id; None for a spoilt clip."""
+        return self._source_of[clip]
+
     def pair_clips(self, pair: int) -> tuple[str, str]:
         """Return the ids of a pair's two clips."""
         wanted = self.pairs[pair]

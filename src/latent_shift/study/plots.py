@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from latent_shift.evaluation.plots import STYLE
-from latent_shift.study.analysis import Results
+from latent_shift.study.results import Results
 from latent_shift.study.schema import Answer
 
 _FIRST, _SECOND, _GRAY = "#2f5d62", "#c9825b", "#8a8f98"

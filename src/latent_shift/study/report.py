@@ -11,9 +11,9 @@ from pathlib import Path
 from latent_shift.evaluation.page import render_page
 from latent_shift.evaluation.report import Example, Table
 from latent_shift.media import read_clip
-from latent_shift.study.analysis import Comparison, Estimate, Figures, RaterResult, Results
 from latent_shift.study.design import CLIPS, Study
 from latent_shift.study.plots import plots
+from latent_shift.study.results import Comparison, Estimate, Figures, RaterResult, Results
 from latent_shift.study.schema import Answer
 
 COLUMNS = (
@@ -44,6 +44,8 @@ def summary(results: Results) -> list[str]:
     counted = f"{results.whole} of {results.wanted} ratings of pairs are in, by {len(results.raters)} raters"
     if excluded:
         counted += f", {excluded} of them excluded by the rule of the study file"
+        if results.replaced:
+            counted += f": their {results.replaced} ratings are not among these, and their pairs go to others"
     lines.append(counted + ".")
     if results.whole < results.wanted:
         lines.append("The study is not at its end: figures, and what is called different, may still change.")
@@ -91,7 +93,7 @@ def csv_text(study: Study, answers: Sequence[Answer], results: Results) -> str:
         rater = out[one.rater]
         left, right = (name or "spoilt" for name in one.sources)
         when = datetime.datetime.fromtimestamp(one.answered, datetime.UTC).isoformat(timespec="milliseconds")
-        counted = one.kind == "pair" and one.live and one.whole and not rater.excluded
+        counted = one.is_vote and not rater.excluded
         writer.writerow(
             {
                 "rater": one.rater,
@@ -231,7 +233,7 @@ def _examples(
     results: Results, study: Study, answers: Sequence[Answer], folder: Path, prompts: int
 ) -> list[Example]:
     out = {rater.number for rater in results.raters if rater.excluded}
-    votes = [one for one in answers if one.kind == "pair" and one.live and one.whole and one.rater not in out]
+    votes = [one for one in answers if one.is_vote and one.rater not in out]
     # By prompt, question and source: votes for it, and all votes on pairs that it is in.
     won: dict[tuple[int, str, str], int] = {}
     of: dict[tuple[int, str, str], int] = {}

@@ -124,6 +124,16 @@ class Answer:
     live: bool = True
     whole: bool = True
 
+    @property
+    def is_vote(self) -> bool:
+        """Whether it counts for a source: a pair, wholly answered, that nobody else got."""
+        return self.kind == "pair" and self.live and self.whole
+
+    @property
+    def is_sided(self) -> bool:
+        """Whether it tells of a liking for a side."""
+        return self.kind in ("pair", "repeat") and self.live and self.choice != "none"
+
 
 @dataclass(frozen=True)
 class RaterFacts:

@@ -4,7 +4,8 @@ Three tables. A *rater* is a random token with the number of its session. A *sho
 session given to its rater, for a pair with one trial of the queue; while it is live, no other showing has
 that trial. An *answer* belongs to a showing and a question. A pair that is not answered in the lease's time
 is released, and the next rater gets its trial; a late answer is taken where nobody has got it yet. Answers of
-a released showing are kept, and not counted.
+a released showing are kept, and not counted. A rater whom the study's rule excludes loses all trials to
+others (`giving.py`), so that each pair ends with its number of raters who count.
 
 Every change is one `BEGIN IMMEDIATE` transaction, on disk before the answer to the browser; uniqueness is the
 database's. The same answer again changes nothing, another one is refused.
@@ -13,7 +14,6 @@ database's. The same answer again changes nothing, another one is refused.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +23,8 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
-from latent_shift.study import schema
-from latent_shift.study.design import Choice, Item, KnownPair, Study, read_study
+from latent_shift.study import giving, records, schema
+from latent_shift.study.design import Choice, KnownPair, Study, read_study
 from latent_shift.study.schema import Answer, ConflictError, Progress, RaterFacts, Showing, UnknownError
 
 ANSWERS_FILE = "answers.sqlite"
@@ -37,7 +37,7 @@ class StudyStore:
     def __init__(self, study: Study, file: Path, clock: Callable[[], float] = time.time) -> None:
         self.study, self.clock = study, clock
         self._engine = schema.connect(file)
-        self._clips = {clip.id: clip for clip in study.clips}
+        self._judged: dict[int, float] = {}  # absent raters, with the end of the lease that they had
 
     @classmethod
     def create(cls, folder: Path) -> StudyStore:
@@ -84,7 +84,7 @@ class StudyStore:
         with self._change() as connection:
             found = connection.execute(select(_facts.c.value).where(_facts.c.name == "invitation")).scalar()
             if found is None:
-                found = _token()
+                found = giving.token()
                 connection.execute(insert(_facts).values(name="invitation", value=found))
             return str(found)
 
@@ -129,28 +129,26 @@ class StudyStore:
             if connection.execute(agreed).scalar() is None:
                 raise ConflictError("no_consent", "agree to take part first")
             now = self.clock()
-            self._release(connection, now)
-            session = self.study.session(rater)
-            mine = _showings.c.rater == rater
-            live = list(connection.execute(select(_showings).where(mine, ~_showings.c.released)).mappings())
+            giving.release(connection, now)
+            for absent, until in giving.absent_raters(connection, now).items():
+                if absent != rater and self._judged.get(absent) != until:
+                    self._judged[absent] = until
+                    giving.replace_if_excluded(self.study, connection, absent)
+            if giving.is_replaced(connection, rater):
+                return None
+            mine = (_showings.c.rater == rater) & ~_showings.c.released
+            live = list(connection.execute(select(_showings).where(mine)).mappings())
             for row in live:
                 if row["completed"] is None:
                     lease = {"lease_until": now + self._lease}
                     connection.execute(update(_showings).where(_showings.c.id == row["id"]).values(lease))
                     return self._showing(connection, row, len(live) - 1)
-            taken = {row["place"] for row in live}
-            for place, item in enumerate(session):
-                if place in taken:
-                    continue
-                if item.kind == "training" and self._free_trial(connection, live) is None:
-                    return None  # nobody practises for nothing
-                new = self._next(connection, rater, place, item, now, live)
-                if new is not None:
-                    connection.execute(insert(_showings).values(new))
-                    return self._showing(connection, new, len(live))
-                if item.kind == "pair":
-                    return None  # the pool is empty: what follows would check nothing
-            return None
+            new = giving.next_showing(self.study, connection, rater, live, now, self._lease)
+            if new is None:
+                giving.replace_if_excluded(self.study, connection, rater)
+                return None
+            connection.execute(insert(_showings).values(new))
+            return self._showing(connection, new, len(live))
 
     def answer(
         self, token: str, showing: str, question: str, choice: Choice, *, seconds: float = 0.0, plays: int = 1
@@ -194,8 +192,10 @@ class StudyStore:
             since = max((answered for _, answered in stored.values()), default=row["given"])
             if now < since + self.study.clip_seconds:
                 raise ConflictError("too_early", "the clips have not been played once yet")
+            if giving.is_replaced(connection, rater):
+                raise ConflictError("released", "this session is at its end, and its pairs went to others")
             if row["released"]:
-                self._take_back(connection, row)
+                giving.take_back(connection, row)
             connection.execute(
                 insert(_answers).values(
                     showing=showing,
@@ -229,49 +229,24 @@ class StudyStore:
 
     def source_of(self, clip: str) -> str | None:
         """Return the name of a clip's source; None for a spoilt clip."""
-        return self._clips[clip].source
+        return self.study.source_of(clip)
 
     # ---- results ------------------------------------------------------------------------------------------
 
     def answers(self) -> list[Answer]:
         """Return every answer, by rater and place."""
-        join = _answers.join(_showings, _answers.c.showing == _showings.c.id)
-        query = select(_showings, _answers).select_from(join)
-        query = query.order_by(_showings.c.rater, _showings.c.place, _showings.c.given, _answers.c.answered)
         with schema.reading(self._engine) as connection:
-            rows = list(connection.execute(query).mappings())
-        return [self._as_answer(row) for row in rows]
+            return records.read_answers(self.study, connection)
 
     def raters(self) -> list[RaterFacts]:
         """Return all raters, in the order of coming."""
-        whole = func.count(_showings.c.completed)
-        join = _raters.outerjoin(_showings, _showings.c.rater == _raters.c.number)
-        query = select(_raters, whole.label("done")).select_from(join).group_by(_raters.c.number)
         with schema.reading(self._engine) as connection:
-            rows = list(connection.execute(query.order_by(_raters.c.number)).mappings())
-        return [
-            RaterFacts(
-                row["number"],
-                row["simulated"],
-                row["consented"] is not None,
-                row["done"],
-                len(self.study.session(row["number"])),
-            )
-            for row in rows
-        ]
+            return records.read_raters(self.study, connection)
 
     def progress(self) -> Progress:
         """Return how far the study is."""
-        now = self.clock()
-        given = select(func.count()).select_from(_showings)
-        live = given.where(_showings.c.trial.is_not(None), ~_showings.c.released)
         with schema.reading(self._engine) as connection:
-            whole = connection.execute(live.where(_showings.c.completed.is_not(None))).scalar_one()
-            is_out = (_showings.c.completed.is_(None), _showings.c.lease_until >= now)
-            out = connection.execute(live.where(*is_out)).scalar_one()
-            raters = connection.execute(select(func.count()).select_from(_raters)).scalar_one()
-            answers = connection.execute(select(func.count()).select_from(_answers)).scalar_one()
-        return Progress(len(self.study.queue), whole, out, raters, answers)
+            return records.read_progress(self.study, connection, self.clock())
 
     # ---- inside -------------------------------------------------------------------------------------------
 
@@ -285,7 +260,7 @@ class StudyStore:
             yield connection
 
     def _add_rater(self, connection: Connection, *, simulated: bool = False, personal: bool = False) -> str:
-        token = _token()
+        token = giving.token()
         number = connection.execute(select(func.count()).select_from(_raters)).scalar_one()
         kind = {"simulated": simulated, "personal": personal}
         connection.execute(insert(_raters).values(number=number, token=token, created=self.clock(), **kind))
@@ -297,68 +272,6 @@ class StudyStore:
         if number is None:
             raise UnknownError("there is no such link")
         return int(number)
-
-    @staticmethod
-    def _release(connection: Connection, now: float) -> None:
-        """Release all raters' pairs that were left for longer than the lease."""
-        over = (_showings.c.lease_until < now) & _showings.c.completed.is_(None) & ~_showings.c.released
-        connection.execute(
-            update(_showings).where(over, _showings.c.trial.is_not(None)).values(released=True)
-        )
-
-    @staticmethod
-    def _take_back(connection: Connection, row: Any) -> None:
-        """Check that a released pair, or its place in the session, has not been given out since."""
-        again = (_showings.c.trial == row["trial"]) | (
-            (_showings.c.rater == row["rater"]) & (_showings.c.place == row["place"])
-        )
-        query = select(func.count()).select_from(_showings).where(again, ~_showings.c.released)
-        if connection.execute(query).scalar_one():
-            raise ConflictError("released", "this pair was open for too long and went to another rater")
-
-    def _next(
-        self, connection: Connection, rater: int, place: int, item: Item, now: float, live: list[Any]
-    ) -> dict[str, Any] | None:
-        """Return the row of a rater's next showing; None where there is no pair for it."""
-        row: dict[str, Any] = {
-            "id": _token(), "rater": rater, "place": place, "kind": item.kind, "given": now,
-            "lease_until": now + self._lease, "pair": None, "known": None, "trial": None, "released": False,
-            "completed": None,
-        }  # fmt: skip
-        if item.kind == "pair":
-            trial = self._free_trial(connection, live)
-            if trial is None:
-                return None
-            pair, left = self.study.queue[trial].pair, self.study.queue[trial].left
-            clips, prompt = self.study.pair_clips(pair), self.study.pairs[pair].prompt
-            row |= {"pair": pair, "trial": trial}
-        elif item.kind == "repeat":
-            shown = sorted((one for one in live if one["kind"] == "pair"), key=lambda one: one["place"])
-            if item.index is None or item.index >= len(shown):
-                return None
-            first = shown[item.index]
-            row |= {"pair": first["pair"]}
-            clips, prompt, left = (first["right_clip"], first["left_clip"]), first["prompt"], 0
-        else:
-            known = (self.study.training if item.kind == "training" else self.study.catches)[item.index or 0]
-            clips, prompt, left = known.clips, known.prompt, item.left or 0
-            row |= {"known": item.index}
-        return row | {"left_clip": clips[left], "right_clip": clips[1 - left], "prompt": prompt}
-
-    def _free_trial(self, connection: Connection, live: list[Any]) -> int | None:
-        """Return the first free trial of a pair that is new to the rater, if there is one of a new prompt."""
-        query = select(_showings.c.trial).where(_showings.c.trial.is_not(None), ~_showings.c.released)
-        taken = set(connection.execute(query).scalars())
-        seen = {row["pair"] for row in live}
-        prompts = {row["prompt"] for row in live if row["kind"] == "pair"}
-        known_prompt = None
-        for number, trial in enumerate(self.study.queue):
-            if number in taken or trial.pair in seen:
-                continue
-            if self.study.pairs[trial.pair].prompt not in prompts:
-                return number
-            known_prompt = number if known_prompt is None else known_prompt
-        return known_prompt
 
     @staticmethod
     def _stored(connection: Connection, showing: str) -> dict[str, tuple[Choice, float]]:
@@ -386,30 +299,6 @@ class StudyStore:
             len(self.study.session(row["rater"])),
         )
 
-    def _as_answer(self, row: Any) -> Answer:
-        right = None
-        if row["known"] is not None:
-            kind = self.study.training if row["kind"] == "training" else self.study.catches
-            known = kind[row["known"]]
-            chosen = {"left": row["left_clip"], "right": row["right_clip"]}.get(row["choice"])
-            right = chosen == known.clips[known.expected[row["question"]]]
-        return Answer(
-            rater=row["rater"],
-            place=row["place"],
-            kind=row["kind"],
-            prompt=row["prompt"],
-            pair=row["pair"],
-            sources=(self._clips[row["left_clip"]].source, self._clips[row["right_clip"]].source),
-            question=row["question"],
-            choice=row["choice"],
-            right=right,
-            seconds=row["seconds"],
-            plays=row["plays"],
-            answered=row["answered"],
-            live=not row["released"],
-            whole=row["completed"] is not None,
-        )
-
 
 def check_clips(study: Study, folder: Path) -> None:
     """Raise ValueError for a clip of a study that is missing or was changed."""
@@ -420,7 +309,3 @@ def check_clips(study: Study, folder: Path) -> None:
         with file.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != clip.sha256:
                 raise ValueError(f"{file}: this clip was changed after the study was made")
-
-
-def _token() -> str:
-    return secrets.token_urlsafe(16)

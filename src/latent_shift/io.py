@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import re
@@ -285,6 +286,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch has a class for a GPU's memory and none for a CPU's
     named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return isinstance(error, RuntimeError) and (named or "out of memory" in str(error))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or the one that it came from, says that the disk has no room."""
+    causes = (error, error.__cause__)
+    return any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
 
 
 def one_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from latent_shift.generation import GeneratedClip
 from latent_shift.media import write_clip
-from latent_shift.server.app import create_app
+from latent_shift.server.app import create_app, security_of
 from latent_shift.server.config import Limits, ServerConfig
 from latent_shift.systems.base import SettledRequest
 
@@ -138,6 +138,8 @@ def test_unknown_fields_are_named_or_refused(client):
         ({"seed": 1.5}, "seed"),
         ({"fps": 0}, "fps"),
         ({"guidance_scale": 101}, "guidance_scale"),
+        ({"loop": "yes"}, "loop"),
+        ({"loop": True, "num_frames": 1}, "loop"),
         ({"input_reference": "/etc/passwd"}, "input_reference"),
         ({"input_reference[image_url]": "http://127.0.0.1/"}, "input_reference[image_url]"),
     ],
@@ -192,6 +194,14 @@ def test_models_tell_their_defaults_limits_and_examples(client):
     assert len(model["examples"]) > 1
 
 
+def test_names_of_models_on_the_machine_are_told_to_its_own_user_only(config, model):
+    own, others = client_of(config), client_of(config, security=security_of(config, api_keys=("k",)))
+    assert own.get("/v1/models/tiny").json()["source"] == str(model)
+    answer = others.get("/v1/models/tiny", headers={"authorization": "Bearer k"})
+    assert answer.json()["source"] is None
+    assert str(model) not in answer.text
+
+
 # ---- jobs --------------------------------------------------------------------------------------------
 
 
@@ -220,6 +230,34 @@ def test_a_repeat_with_the_same_key_is_the_same_video(client):
     other = client.post("/v1/videos", json={"prompt": "another"}, headers=headers)
     assert error_of(other)["code"] == "idempotency_mismatch"
     assert create(client)["id"] != first["id"]
+
+
+def test_keys_hold_for_remixes_and_for_sync(client, service):
+    videos = [create(client)["id"] for _ in range(2)]
+    body, headers = {"prompt": "another"}, {"Idempotency-Key": "k2"}
+    first, again = (
+        client.post(f"/v1/videos/{videos[0]}/remix", json=body, headers=headers) for _ in range(2)
+    )
+    assert again.json()["id"] == first.json()["id"]
+    other = client.post(f"/v1/videos/{videos[1]}/remix", json=body, headers=headers)
+    assert error_of(other)["code"] == "idempotency_mismatch"
+    for id in videos:
+        client.delete(f"/v1/videos/{id}")
+    finish(service, first.json()["id"])
+    video = client.post("/v1/videos", json=body, headers={"Idempotency-Key": "k3"}).json()
+    finish(service, video["id"])
+    answer = client.post("/v1/videos/sync", json=body, headers={"Idempotency-Key": "k3"})
+    assert answer.headers["x-video-id"] == video["id"]
+    assert len(client.get("/v1/videos").json()["data"]) == 2
+
+
+def test_a_loop_is_asked_for_shown_and_kept(client):
+    assert client.get("/v1/models").json()["data"][0]["defaults"]["loops"]
+    assert not create(client)["loop"]
+    looped = create(client, loop=True)
+    assert looped["loop"]
+    assert client.post(f"/v1/videos/{looped['id']}/remix", json={"prompt": "b"}).json()["loop"]
+    assert client.post("/v1/videos", data={"prompt": PROMPT, "loop": "true"}).json()["loop"]
 
 
 def test_lists_have_pages(client):

@@ -5,10 +5,14 @@ import subprocess
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from latent_shift.generation import GeneratedClip
+from latent_shift.server.app import create_app
+from latent_shift.server.config import ServerConfig
 from latent_shift.server.files import ClipFiles
-from latent_shift.server.store import JobStore, NewJob, StoreFullError
+from latent_shift.server.jobs import NewJob, StoreFullError
+from latent_shift.server.store import JobStore
 from latent_shift.systems.base import SettledRequest
 
 MANY = {"max_queued": 10**6, "max_queued_per_owner": 10**6}
@@ -53,4 +57,28 @@ def test_a_full_disk_breaks_nothing(small_disk):
     added, _ = store.add(new, **MANY)
     ids = [one.id for one in store.page("", after=None, limit=2000, newest_first=False)[0]]
     assert set(ids) == answered | {added.id}
+    store.close()
+
+
+def test_requests_to_a_full_disk_are_refused_and_a_removal_makes_room(small_disk, model):
+    config = ServerConfig(data=small_disk, models={"tiny": str(model)}, min_free_bytes=0)
+    client = TestClient(create_app(config), base_url="http://127.0.0.1", raise_server_exceptions=False)
+    store, files = client.app.state.service.store, client.app.state.service.files
+    ids = [client.post("/v1/videos", json={"prompt": "x"}).json()["id"] for _ in range(2)]
+    (job,) = store.claim("w", 60, lambda job: 1)
+    noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), np.uint8)
+    name, size = files.write(job, GeneratedClip(noise, SettledRequest(**job.request), 1.0), {})
+    store.finish(job, file=name, bytes=size, inference_s=1.0, peak_memory_mb=1.0, keep=10.0)
+    (small_disk / "filler").write_bytes(os.urandom(files.free_bytes()))
+    answers = [client.post("/v1/videos", json={"prompt": "x"})]
+    answers += [client.get(f"/v1/videos/{ids[0]}/content?{what}") for what in
+                ("format=gif", "format=webp", "variant=thumbnail", "variant=spritesheet")]  # fmt: skip
+    answers.append(client.post(f"/v1/videos/{ids[1]}/cancel"))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "storage_full"), answer.url
+        assert answer.headers["retry-after"] == "60"
+    assert client.get(f"/v1/videos/{ids[0]}/content").status_code == 200
+    assert client.get("/v1/videos").status_code == 200
+    assert client.delete(f"/v1/videos/{ids[0]}").json()["deleted"]
+    assert client.post(f"/v1/videos/{ids[1]}/cancel").json()["status"] == "failed"
     store.close()

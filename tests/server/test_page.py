@@ -193,7 +193,7 @@ def test_two_settings_on_one_seed_play_in_step(server, visit):
     assert page.evaluate("[...document.querySelectorAll('video')].every((clip) => clip.paused)")
 
 
-def test_the_command_line_makes_the_same_clip(server, visit):
+def test_the_command_line_makes_the_same_clip(server, model, visit):
     page = visit(server.url)
     generate(page, prompt='it\'s a "red" circle', seed=13, frames=4)
     line = page.locator(".command pre").inner_text()
@@ -208,7 +208,7 @@ def test_the_command_line_makes_the_same_clip(server, visit):
     wanted = {
         "seed": 13,
         "frames": 4,
-        "model": "tiny",
+        "model": str(model),
         "steps": 1,
         "guidance": 3.0,
         "fps": 8.0,

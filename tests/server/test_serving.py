@@ -21,7 +21,8 @@ import requests
 from latent_shift import generation, systems
 from latent_shift.media import read_clip, read_settings, write_clip
 from latent_shift.server.config import ServerConfig
-from latent_shift.server.store import JobStore, NewJob
+from latent_shift.server.jobs import NewJob
+from latent_shift.server.store import JobStore
 from latent_shift.systems.base import GenerationRequest
 from serving import start_server
 

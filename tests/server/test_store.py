@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from latent_shift.server.store import FILE_NAME, JobStore, NewJob, QueueFullError
+from latent_shift.server.jobs import UNOBSERVED, NewJob, QueueFullError
+from latent_shift.server.store import FILE_NAME, JobStore
 
 LEASE = 30.0
 MANY = {"max_queued": 100, "max_queued_per_owner": 100}
@@ -128,6 +129,39 @@ def test_a_job_that_loses_its_worker_too_often_fails(store):
     assert "3 times" in failed.error_message
 
 
+def test_a_worker_that_the_server_ends_is_no_loss(store):
+    job = add(store)
+    for _ in range(5):
+        claim(store)
+        store.requeue_lost(worker="a", counted=False)
+    kept = store.get(job.id)
+    assert (kept.status, kept.attempts, kept.solo) == ("queued", 0, False)
+
+
+def test_what_needs_care_is_seen(store):
+    first, second = add(store), add(store, steps=2)
+    assert not store.needs_care(100)
+    claim(store, lease=0.02)
+    assert not store.needs_care(100)
+    time.sleep(0.05)
+    assert store.needs_care(100)  # a lease ran out
+    store.requeue_lost(expired=True)
+    store.cancel(first.id)
+    assert store.needs_care(100)  # a finished job
+    store.unobserved()
+    assert not store.needs_care(100)
+    assert [job.id for job in claim(store)] == [second.id]
+    time.sleep(0.05)
+    assert store.needs_care(0.02)  # it takes long
+    assert not store.needs_care(100)
+
+
+def test_finished_jobs_to_count_are_found_by_an_index(store, tmp_path):
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT count(*) FROM videos WHERE {UNOBSERVED}")
+        assert "INDEX unobserved" in str(plan.fetchall())
+
+
 def test_jobs_that_were_lost_together_are_next_made_one_by_one(store):
     for _ in range(3):
         add(store)
@@ -216,8 +250,11 @@ def test_clips_expire_by_age_and_by_the_size_of_all(store):
     assert store.get(jobs[0].id).expired
     assert store.stored_bytes() == 20
     assert store.files() == {f"{job.id}.mp4" for job in jobs[2:]}
+    sizes = {jobs[2].id: 10, jobs[3].id: 500}  # with a large gif
+    assert store.expire(100, 510, sizes) == []
+    assert [job.id for job in store.expire(100, 505, sizes)] == [jobs[2].id]
     time.sleep(0.03)
-    assert [job.id for job in store.expire(0.02, 1000)] == [jobs[2].id, jobs[3].id]
+    assert [job.id for job in store.expire(0.02, 1000)] == [jobs[3].id]
     time.sleep(0.03)
     store.expire(0.02, 1000)
     assert store.get(jobs[0].id) is None

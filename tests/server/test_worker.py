@@ -7,7 +7,7 @@ import pytest
 
 from latent_shift import systems
 from latent_shift.server.config import ServerConfig
-from latent_shift.server.store import NewJob
+from latent_shift.server.jobs import NewJob
 from latent_shift.server.worker import Worker
 from latent_shift.systems.base import GenerationRequest
 

@@ -27,7 +27,9 @@ from latent_shift.checkpoints.loading import (
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
 from latent_shift.checkpoints.precision import auto_dtype
 from latent_shift.checkpoints.resolve import (
+    BUILT_IN,
     DEFAULT_MODEL,
+    installed_models,
     native_size,
     pixel_multiple,
     resolve,
@@ -38,6 +40,7 @@ from latent_shift.checkpoints.single_file import PREDICTION_TYPES
 from latent_shift.model_files import check_weights
 
 __all__ = [
+    "BUILT_IN",
     "DEFAULT_MODEL",
     "DEVICES",
     "DTYPES",
@@ -51,6 +54,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "compile_unet",
+    "installed_models",
     "load",
     "lora_facts",
     "max_steps",

@@ -69,11 +69,16 @@ def resolve(
     elif _HUB_ID.fullmatch(str(name)):
         folder = _download(str(name))
     else:
-        installed = ", ".join(repr(one) for one in BUILT_IN if _built_in(one).is_dir())
+        installed = ", ".join(map(repr, installed_models()))
         known = f"{installed}, {LAYOUT}, a .safetensors file ({EXPECTED}), a hub id (org/name)"
         raise ValueError(f"{str(name)!r}: unknown model; known are {known}")
     check_folder(folder)
     return folder
+
+
+def installed_models() -> list[str]:
+    """Names of the built-in models that are there, the default one first."""
+    return [name for name in BUILT_IN if _built_in(name).is_dir()]
 
 
 def _built_in(name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES
+from latent_shift.checkpoints import DEVICES, DTYPES, installed_models
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 
@@ -27,7 +27,7 @@ def serve(
             "--model",
             metavar="[ID=]NAME",
             help="Model as of `generate`, and the id that requests name it by; repeatable, the first is the"
-            f" default. [{DEFAULT_MODEL}]",
+            " default. [all built-in models]",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -91,7 +91,7 @@ def serve(
 
     config = ServerConfig(
         data=data,
-        models=_named(models or [DEFAULT_MODEL]),
+        models=_named(models or installed_models()),
         device=device,
         dtype=dtype,
         limits=Limits(
@@ -106,14 +106,14 @@ def serve(
         min_free_bytes=min_free * _MEGABYTE,
     )  # fmt: skip
     quiet_libraries()
-    hosts = (*LOOPBACK, *((host,) if host not in _LOOPBACK else ()), *(allowed_hosts or ()))
+    shown = f"[{host}]" if ":" in host else host
+    hosts = (*LOOPBACK, shown, *(allowed_hosts or ()))
     with only_process_in(data, "serves"), listening(host, port) as listener:
         app = create_app(config, security_of(config, hosts=tuple(map(str.lower, hosts)), api_keys=keys))
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_CLOSE_WITHIN,
             server_header=False,
         )  # fmt: skip
-        shown = f"[{host}]" if ":" in host else host
         print(f"serving http://{shown}:{listener.getsockname()[1]}", flush=True)
         gc.freeze()  # all that the libraries hold: looking through it again took seconds of the exit
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 RGBA = NDArray[np.uint8]  # (F, H, W, 4), not premultiplied
 _RIM = 2  # pixels of the border that tell the ground
@@ -44,6 +43,8 @@ def remove_ground(frames: NDArray[np.uint8]) -> RGBA:
 
 def _matte(frame: NDArray[np.float32], ground: NDArray[np.float32]) -> NDArray[np.uint8]:
     """One frame (H, W, 3) with its alpha, (H, W, 4)."""
+    from scipy import ndimage  # takes as long to import as all of this room
+
     distance = np.linalg.norm(frame - ground, axis=-1)
     near = distance <= _GROUND
     labels, _ = ndimage.label(near)

@@ -7,15 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from latent_shift import __version__
 from latent_shift.server import errors
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.errors import ERRORS
+from latent_shift.server.jobs import StoreFullError
 from latent_shift.server.metrics import CONTENT_TYPE
 from latent_shift.server.pages import static_pages
 from latent_shift.server.security import Guard, Security
@@ -36,6 +37,7 @@ class ModelDefaults(BaseModel):
     width: int
     height: int
     size_multiple: int
+    loops: bool = Field(description="whether it makes clips that begin again where they end")
 
 
 class RequestLimits(BaseModel):
@@ -56,6 +58,9 @@ class Model(BaseModel):
     object: str = "model"
     created: int = _CREATED
     owned_by: str = "latent-shift"
+    source: str | None = Field(
+        description="name for `latent-shift generate` on the server's machine; null where a key is needed"
+    )
     defaults: ModelDefaults
     limits: RequestLimits
     examples: list[str]
@@ -84,6 +89,7 @@ def create_app(config: ServerConfig, security: Security | None = None) -> FastAP
     that cannot be read and a store of another version.
     """
     service = Service(config)
+    guarded = security or security_of(config)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -99,10 +105,16 @@ def create_app(config: ServerConfig, security: Security | None = None) -> FastAP
     )  # fmt: skip
     app.state.service = service
     errors.install(app)
+
+    @app.exception_handler(StoreFullError)
+    async def full(request: Request, error: StoreFullError) -> JSONResponse:
+        answer = errors.storage_full()
+        return errors.error_response(answer.status, answer.code, answer.message, answer.param, answer.headers)
+
     app.include_router(video_routes(service))
-    app.include_router(_service_routes(service))
+    app.include_router(_service_routes(service, shows_sources=not guarded.api_keys))
     app.include_router(static_pages(Path(__file__).parent / "static"))
-    app.add_middleware(Guard, settings=security or security_of(config))
+    app.add_middleware(Guard, settings=guarded)
     return app
 
 
@@ -113,17 +125,20 @@ def security_of(config: ServerConfig, **others: Any) -> Security:
     return Security(public_paths=_PUBLIC, body_bytes=limits.body_bytes, larger_bodies=larger, **others)
 
 
-def _service_routes(service: Service) -> APIRouter:
+def _service_routes(service: Service, *, shows_sources: bool) -> APIRouter:
     router = APIRouter(tags=["service"], responses=ERRORS)
 
     def shown(facts: ModelFacts) -> Model:
         own, limits = facts.defaults, service.config.limits
         defaults = ModelDefaults(
             num_frames=own.frames, fps=own.fps, num_inference_steps=own.steps, guidance_scale=own.guidance,
-            width=own.width, height=own.height, size_multiple=own.size_multiple,
+            width=own.width, height=own.height, size_multiple=own.size_multiple, loops=own.loops,
         )  # fmt: skip
         most = RequestLimits(**{name: getattr(limits, name) for name in RequestLimits.model_fields})
-        return Model(id=facts.id, defaults=defaults, limits=most, examples=list(facts.examples))
+        source = facts.name if shows_sources else None
+        return Model(
+            id=facts.id, source=source, defaults=defaults, limits=most, examples=list(facts.examples)
+        )
 
     @router.get("/v1/models", operation_id="list_models")
     async def models() -> ModelList:

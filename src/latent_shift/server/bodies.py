@@ -52,6 +52,7 @@ class VideoRequest(BaseModel):
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="seed of the clip's noise")
     negative_prompt: str | None = None
+    loop: bool = Field(False, description="whether the clip begins again where it ends")
 
     @property
     def ignored(self) -> list[str]:
@@ -117,6 +118,7 @@ class Video(BaseModel):
     num_inference_steps: int
     guidance_scale: float
     negative_prompt: str | None
+    loop: bool
     queue_position: int | None = Field(description="from 1, of a job that waits")
     inference_time_s: float | None
     peak_memory_mb: float | None

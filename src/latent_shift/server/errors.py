@@ -79,6 +79,11 @@ def error_response(
     return JSONResponse(ErrorBody(error=content).model_dump(), status, headers)
 
 
+def storage_full() -> ApiError:
+    """The answer where the disk has no room."""
+    return ApiError(429, "storage_full", "the server's disk is full; try again later", retry_after=60)
+
+
 def validation_message(error: ValidationError | RequestValidationError) -> tuple[str, str]:
     """The first error of a validation: the field's name and what is wrong with it."""
     first = error.errors()[0]

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from latent_shift.server.faults import fault
 
 if TYPE_CHECKING:
     from latent_shift.generation import GeneratedClip
-    from latent_shift.server.store import Job
+    from latent_shift.server.jobs import Job
 
 _WATCHED = 5.0  # seconds that a preview counts as watched after its last look
 _ORPHAN = 600.0  # seconds; a file of no job is younger only while it is being written
@@ -66,6 +67,16 @@ class ClipFiles:
             finally:
                 partial.unlink(missing_ok=True)
         return target
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all files of a job, what is derived from its clip included, by its id."""
+        found: dict[str, int] = {}
+        with os.scandir(self.clips) as entries:
+            for entry in entries:
+                id = entry.name.partition(".")[0]
+                with suppress(FileNotFoundError):
+                    found[id] = found.get(id, 0) + entry.stat().st_size
+        return found
 
     def remove(self, id: str) -> None:
         """Remove all files of a job."""

@@ -16,7 +16,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from latent_shift.server.store import Job, JobStore
+from latent_shift.server.jobs import Job
+from latent_shift.server.store import JobStore
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)

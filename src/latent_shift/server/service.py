@@ -13,15 +13,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from latent_shift import systems
-from latent_shift.checkpoints import DEFAULT_MODEL
+from latent_shift.checkpoints import BUILT_IN
 from latent_shift.io import one_line
 from latent_shift.prompts import keep_known_words
 from latent_shift.server.bodies import VideoRequest, video_request
 from latent_shift.server.config import ServerConfig
-from latent_shift.server.errors import ApiError, validation_message
+from latent_shift.server.errors import ApiError, storage_full, validation_message
 from latent_shift.server.files import ClipFiles
+from latent_shift.server.jobs import Job, NewJob, QueueFullError, StoreFullError
 from latent_shift.server.metrics import Metrics
-from latent_shift.server.store import Job, JobStore, NewJob, QueueFullError, StoreFullError
+from latent_shift.server.store import JobStore
 from latent_shift.server.supervisor import Supervisor
 from latent_shift.systems.base import GenerationRequest, RequestDefaults, SettledRequest
 
@@ -33,14 +34,15 @@ _EXAMPLES = (
 )
 _POLL_MS = (100, 1000)  # least and most that a client is advised to wait between two looks
 _POLLS = 8  # looks during the making of a clip
-_FIELDS = {"height": "height", "width": "width", "steps": "num_inference_steps"}
+_FIELDS = {"height": "height", "width": "width", "steps": "num_inference_steps", "loop": "loop"}
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A served model: its id, defaults, and prompts to try."""
+    """A served model: its id, the name that `systems.load` takes, defaults, and prompts to try."""
 
     id: str
+    name: str
     defaults: RequestDefaults
     examples: tuple[str, ...]
 
@@ -64,10 +66,14 @@ class Service:
         if job.inference_s is not None:
             self._seconds[job.model] = job.inference_s
 
-    def poll_ms(self, model: str) -> int:
-        """Milliseconds after which another look at a job of this model is worth it."""
+    def poll_ms(self, model: str, position: int | None = None) -> int:
+        """Milliseconds after which another look at a job of this model is worth it.
+
+        position: of a job that waits, in the queue from 1.
+        """
         least, most = _POLL_MS
-        return round(min(most, max(least, 1000 * self._seconds.get(model, 1.0) / _POLLS)))
+        until = self._seconds.get(model, 1.0) * (position or 1)
+        return round(min(most, max(least, 1000 * until / _POLLS)))
 
     def retry_after(self) -> float:
         """Seconds after which a full queue may have room."""
@@ -101,14 +107,14 @@ class Service:
             request = GenerationRequest(
                 prompt=wanted.prompt, seed=wanted.seed, frames=frames, fps=wanted.fps,
                 steps=wanted.num_inference_steps, guidance=wanted.guidance_scale,
-                negative=wanted.negative_prompt, height=height, width=width,
+                negative=wanted.negative_prompt, height=height, width=width, loop=wanted.loop,
             )  # fmt: skip
             settled = facts.defaults.settle(request)
         except ValidationError as error:
             param, message = validation_message(error)
             raise ApiError(400, "invalid_request", message, param=param) from error
         except ValueError as error:
-            param = _FIELDS.get(str(error).partition(" ")[0], "prompt")
+            param = _FIELDS.get(str(error).partition(" ")[0].rstrip(":"), "prompt")
             if param in ("height", "width") and wanted.size is not None:
                 param = "size"
             raise ApiError(400, "invalid_request", one_line(error), param=param) from error
@@ -156,7 +162,7 @@ class Service:
         if self.is_stopping:
             raise ApiError(503, "stopping", "the server is being stopped", retry_after=10)
         if self.files.free_bytes() < self.config.min_free_bytes:
-            raise _storage_full()
+            raise storage_full()
         key, body_hash = idempotency or (None, None)
         new = NewJob(
             model=facts.id, request=settled.model_dump(), owner=owner, warnings=warnings,
@@ -172,7 +178,7 @@ class Service:
             message = "the queue is full; try again later"
             raise ApiError(429, "queue_full", message, retry_after=self.retry_after()) from error
         except StoreFullError as error:
-            raise _storage_full() from error
+            raise storage_full() from error
         if not is_new and job.body_hash != body_hash:
             message = "this Idempotency-Key came with another request"
             raise ApiError(400, "idempotency_mismatch", message, param="Idempotency-Key")
@@ -197,10 +203,6 @@ def body_hash(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _storage_full() -> ApiError:
-    return ApiError(429, "storage_full", "the server's disk is full; try again later", retry_after=60)
-
-
 def _warnings(prompt: str, defaults: RequestDefaults) -> list[str]:
     """Words of a prompt that leave no trace in the clip, or were never trained on."""
     found = []
@@ -215,8 +217,8 @@ def _warnings(prompt: str, defaults: RequestDefaults) -> list[str]:
 
 
 def _facts(id: str, name: str) -> ModelFacts:
-    folder = Path(str(files("latent_shift"))) / "assets" / name if name == DEFAULT_MODEL else Path(name)
+    folder = Path(str(files("latent_shift"))) / "assets" / name if name in BUILT_IN else Path(name)
     file = folder / EXAMPLES_FILE
     lines = file.read_text("utf-8").splitlines() if file.is_file() else _EXAMPLES
     examples = tuple(line.strip() for line in lines if line.strip())
-    return ModelFacts(id, systems.inspect(name), examples)
+    return ModelFacts(id, name, systems.inspect(name), examples)

@@ -5,8 +5,6 @@ write of a worker names the fence of its claim: one that was thought dead cannot
 Jobs run at least once, and their result becomes visible exactly once; the seed is settled when a job is
 added, so that a repeat makes the same clip.
 
-States: queued -> in_progress -> completed | failed; in_progress -> queued where a worker is lost or stops.
-
 Leases are times of the machine's monotonic clock, which all its processes share and nobody sets back; the
 folder must not lie on a network file system, for SQLite's write-ahead log and this clock.
 """
@@ -16,135 +14,27 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy import JSON, Boolean, Column, Connection, Float, Index, Integer, String, Table, event
+from sqlalchemy import Connection
 
+from latent_shift.server.database import connect, reading
 from latent_shift.server.faults import fault
+from latent_shift.server.jobs import UNOBSERVED, Job, NewJob, QueueFullError, StoreFullError, metadata, videos
 
-Status = Literal["queued", "in_progress", "completed", "failed"]
 VERSION = 1  # of the table, kept in the file
 FILE_NAME = "jobs.sqlite"
 WORKER_DIED, CANCELLED = "worker_died", "cancelled"
 MAX_PROGRESS = 99  # percent, until the file is durable
-_BUSY = 30.0  # seconds to wait for another process's transaction
-
-_metadata = sql.MetaData()
-videos = Table(
-    "videos",
-    _metadata,
-    Column("seq", Integer, primary_key=True),  # order of the queue and of lists
-    Column("id", String, nullable=False, unique=True),
-    Column("owner", String, nullable=False, default=""),  # a hash of the API key, "" without keys
-    Column("idempotency_key", String),
-    Column("body_hash", String),  # of the request that came with the key
-    Column("model", String, nullable=False),
-    Column("request", JSON, nullable=False),  # settled values by their names in GenerationRequest
-    Column("shape", String, nullable=False),  # equal for jobs that one batch may hold
-    Column("warnings", JSON, nullable=False),
-    Column("remixed_from", String),
-    Column("status", String, nullable=False, default="queued"),
-    Column("progress", Integer, nullable=False, default=0),
-    Column("preview_step", Integer, nullable=False, default=0),
-    Column("error_code", String),
-    Column("error_message", String),
-    Column("created_at", Float, nullable=False),
-    Column("started_at", Float),
-    Column("completed_at", Float),
-    Column("expires_at", Float),
-    Column("expired", Boolean, nullable=False, default=False),  # its files are gone
-    Column("worker", String),
-    Column("lease_until", Float),  # both of the monotonic clock
-    Column("running_since", Float),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("fence", Integer, nullable=False, default=0),
-    Column("solo", Boolean, nullable=False, default=False),  # to be made in a batch of its own
-    Column("batch", Integer, nullable=False, default=0),  # size of the batch that it was last claimed in
-    Column("file", String),
-    Column("bytes", Integer, nullable=False, default=0),
-    Column("inference_s", Float),
-    Column("peak_memory_mb", Float),
-    Column("observed", Boolean, nullable=False, default=False),  # counted by the metrics
-    Index("of_status", "status", "seq"),
-    Index("of_owner", "owner", "seq"),
-    Index("of_idempotency_key", "owner", "idempotency_key", unique=True),
-    sqlite_autoincrement=True,
-)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A row, as it was when it was read."""
-
-    seq: int
-    id: str
-    owner: str
-    idempotency_key: str | None
-    body_hash: str | None
-    model: str
-    request: Mapping[str, Any]
-    shape: str
-    warnings: Sequence[str]
-    remixed_from: str | None
-    status: Status
-    progress: int
-    preview_step: int
-    error_code: str | None
-    error_message: str | None
-    created_at: float
-    started_at: float | None
-    completed_at: float | None
-    expires_at: float | None
-    expired: bool
-    worker: str | None
-    lease_until: float | None
-    running_since: float | None
-    attempts: int
-    fence: int
-    solo: bool
-    batch: int
-    file: str | None
-    bytes: int
-    inference_s: float | None
-    peak_memory_mb: float | None
-    observed: bool
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether its state is final."""
-        return self.status in ("completed", "failed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """A job to add. request: settled values, as JSON can hold them."""
-
-    model: str
-    request: Mapping[str, Any]
-    shape: str
-    owner: str = ""
-    warnings: Sequence[str] = ()
-    remixed_from: str | None = None
-    idempotency_key: str | None = None
-    body_hash: str | None = None
-
-
-class QueueFullError(Exception):
-    """More jobs wait than may."""
-
-
-class StoreFullError(Exception):
-    """The disk has no room for another transaction."""
-
-
 _COLUMNS = [videos.c[field.name] for field in fields(Job)]
 _queued = videos.c.status == "queued"
 _running = videos.c.status == "in_progress"
+_unobserved: sql.ColumnElement[bool] = sql.literal_column(UNOBSERVED)
 
 
 class JobStore:
@@ -158,17 +48,16 @@ class JobStore:
         self._max_attempts = max_attempts
         # One writer of this process at a time: SQLite's own waiting is by sleeping, and is not fair.
         self._lock = threading.Lock()
-        self._engine = sql.create_engine(f"sqlite:///{folder / FILE_NAME}", pool_size=8, max_overflow=64)
-        event.listen(self._engine, "connect", _prepare)
-        event.listen(self._engine, "begin", _begin)
-        self._writer = self._engine.execution_options(immediate=True)
+        self._engine = connect(folder / FILE_NAME, pool_size=8, max_overflow=64)
         with self._write() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if version not in (0, VERSION):
                 raise ValueError(
                     f"{folder / FILE_NAME}: is of version {version}, not {VERSION}; name another --data"
                 )
-            _metadata.create_all(connection)
+            metadata.create_all(connection)
+            for index in videos.indexes:  # of a table that an older release made
+                index.create(connection, checkfirst=True)
             connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
@@ -179,17 +68,12 @@ class JobStore:
     def _write(self) -> Iterator[Connection]:
         """A transaction that holds SQLite's write lock from its beginning."""
         try:
-            with self._lock, self._writer.begin() as connection:
+            with self._lock, self._engine.begin() as connection:
                 yield connection
         except sql.exc.OperationalError as error:
             if "disk is full" in str(error) or "disk I/O error" in str(error):
                 raise StoreFullError(str(error.orig)) from error
             raise
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
 
     # ---- the server's side -----------------------------------------------------------------------------
 
@@ -226,7 +110,7 @@ class JobStore:
 
     def get(self, id: str, owner: str = "") -> Job | None:
         """The job of that id and owner."""
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             return _one(connection, (videos.c.id == id) & (videos.c.owner == owner))
 
     def page(
@@ -241,14 +125,14 @@ class JobStore:
         query = query.order_by(seq.desc() if newest_first else seq.asc())
         if after is not None:
             query = query.where(seq < after.seq if newest_first else seq > after.seq)
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             jobs = [Job(**row) for row in connection.execute(query).mappings()]
         return jobs[:limit], len(jobs) > limit
 
     def positions(self) -> dict[str, int]:
         """Place in the queue of all jobs that wait, from 1, by id."""
         query = sql.select(videos.c.id).where(_queued).order_by(videos.c.seq)
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             return {id: place for place, id in enumerate(connection.scalars(query), 1)}
 
     def cancel(self, id: str, owner: str = "") -> Job | None:
@@ -272,7 +156,7 @@ class JobStore:
 
         worker: name of the claimant. lease: seconds. size: how many jobs of that one's shape a batch takes.
         """
-        with self._read() as connection:  # most calls find nothing, and need no lock
+        with reading(self._engine) as connection:  # most calls find nothing, and need no lock
             if _count(connection, _queued) == 0:
                 return []
         with self._write() as connection:
@@ -358,13 +242,22 @@ class JobStore:
 
     # ---- the supervisor's side ------------------------------------------------------------------------
 
-    def requeue_lost(self, *, worker: str | None = None, expired: bool = False) -> list[Job]:
+    def needs_care(self, seconds: float) -> bool:
+        """Whether a lease ran out, a job is in progress for longer, or a finished one was not observed."""
+        now = time.monotonic()
+        late = (videos.c.lease_until < now) | (videos.c.running_since < now - seconds)
+        with reading(self._engine) as connection:
+            return any(_count(connection, where) for where in (_running & late, _unobserved))
+
+    def requeue_lost(
+        self, *, worker: str | None = None, expired: bool = False, counted: bool = True
+    ) -> list[Job]:
         """Return jobs of lost workers to the queue; those that lost too many fail as `worker_died`.
 
         A job that was lost together with others is next made solo, so that it cannot take them along again.
 
-        worker: of that worker, None: of any. expired: only jobs with leases that ran out. Returns the jobs as
-        they were.
+        worker: of that worker, None: of any. expired: only jobs with leases that ran out. counted: whether
+        this is a loss; not where the server itself ended the worker. Returns the jobs as they were.
         """
         where = _running
         if worker is not None:
@@ -375,7 +268,10 @@ class JobStore:
             lost = _all(connection, where)
             for job in lost:
                 this = videos.c.seq == job.seq
-                if job.attempts >= self._max_attempts:
+                if not counted:
+                    values = {**_WAITING, "attempts": job.attempts - 1}
+                    connection.execute(videos.update().where(this).values(**values))
+                elif job.attempts >= self._max_attempts:
                     message = f"its worker died {job.attempts} times while making this clip"
                     connection.execute(_failure(WORKER_DIED, message).where(this))
                 else:
@@ -387,25 +283,25 @@ class JobStore:
 
     def overdue(self, seconds: float) -> list[Job]:
         """Jobs that have been in progress for longer."""
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             return _all(connection, _running & (videos.c.running_since < time.monotonic() - seconds))
 
     def unobserved(self) -> list[Job]:
         """Finished jobs that were not returned here before, so that each is counted once."""
-        where = videos.c.status.in_(("completed", "failed")) & ~videos.c.observed
-        with self._read() as connection:  # most calls find nothing, and need no lock
-            if _count(connection, where) == 0:
+        with reading(self._engine) as connection:  # most calls find nothing, and need no lock
+            if _count(connection, _unobserved) == 0:
                 return []
         with self._write() as connection:
-            finished = _all(connection, where)
-            connection.execute(videos.update().where(where).values(observed=True))
+            finished = _all(connection, _unobserved)
+            connection.execute(videos.update().where(_unobserved).values(observed=True))
         return finished
 
-    def expire(self, keep: float, keep_bytes: int) -> list[Job]:
+    def expire(self, keep: float, keep_bytes: int, sizes: Mapping[str, int] | None = None) -> list[Job]:
         """Mark finished jobs of a greater age, and the oldest while all clips take more space, as expired.
 
-        keep: seconds. keep_bytes: of all clips. Rows of jobs that expired as long ago are removed. Returns
-        the jobs of which the files are to be removed.
+        keep: seconds. keep_bytes: of all clips. sizes: of all files of a job, by its id; None: of the clip.
+        Rows of jobs that expired as long ago are removed. Returns the jobs of which the files are to be
+        removed.
         """
         now = time.time()
         finished = videos.c.status.in_(("completed", "failed"))
@@ -416,11 +312,12 @@ class JobStore:
             kept = _all(
                 connection, (videos.c.bytes > 0) & ~videos.c.expired & (videos.c.completed_at >= now - keep)
             )
-            total = sum(job.bytes for job in kept)
+            taken = {job.id: (sizes or {}).get(job.id, job.bytes) for job in kept}
+            total = sum(taken.values())
             for job in kept:
                 if total <= keep_bytes:
                     break
-                total -= job.bytes
+                total -= taken[job.id]
                 old.append(job)
             for job in old:
                 connection.execute(videos.update().where(videos.c.seq == job.seq).values(expired=True))
@@ -429,19 +326,19 @@ class JobStore:
     def files(self) -> set[str]:
         """Names of the files of all jobs that have one."""
         query = sql.select(videos.c.file).where(videos.c.file.is_not(None) & ~videos.c.expired)
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             return set(connection.scalars(query))
 
     def counts(self) -> dict[str, int]:
         """Number of jobs by status."""
         query = sql.select(videos.c.status, sql.func.count()).group_by(videos.c.status)
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             return {status: number for status, number in connection.execute(query)}
 
     def stored_bytes(self) -> int:
         """Size of all clips."""
         query = sql.select(sql.func.coalesce(sql.func.sum(videos.c.bytes), 0)).where(~videos.c.expired)
-        with self._read() as connection:
+        with reading(self._engine) as connection:
             return int(connection.execute(query).scalar_one())
 
 
@@ -478,16 +375,3 @@ def _all(connection: Connection, where: sql.ColumnElement[bool]) -> list[Job]:
 
 def _count(connection: Connection, where: sql.ColumnElement[bool]) -> int:
     return int(connection.execute(sql.select(sql.func.count()).select_from(videos).where(where)).scalar_one())
-
-
-def _prepare(connection: Any, record: Any) -> None:
-    """Settings of a new connection; transactions are begun by `_begin`, not by the driver."""
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY * 1000)}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a job that was answered survives a loss of power
-
-
-def _begin(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

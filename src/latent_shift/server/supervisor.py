@@ -18,9 +18,11 @@ from typing import Literal
 
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.files import ClipFiles
-from latent_shift.server.store import Job, JobStore, StoreFullError
+from latent_shift.server.jobs import Job, StoreFullError
+from latent_shift.server.store import JobStore
 
 _LOOK_EVERY = 0.1  # seconds
+_CARE_EVERY = 0.5  # seconds between two looks into the store
 _CLEAR_EVERY = 30.0  # seconds
 _YOUNG = 5.0  # seconds; a worker that dies sooner makes the next one wait
 _PAUSES = (0.2, 1.0, 5.0, 15.0)  # seconds before the next start
@@ -43,7 +45,7 @@ class Supervisor:
         self._config, self._store, self._files, self._on_finished = config, store, files, on_finished
         self._process: subprocess.Popen[str] | None = None
         self._name = ""
-        self._born = self._start_at = self._clear_at = 0.0
+        self._born = self._start_at = self._care_at = self._clear_at = 0.0
         self._young_deaths = self._number = 0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -77,7 +79,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._retrying(lambda: self._store.requeue_lost(worker=self._name))
+        self._retrying(lambda: self._store.requeue_lost(worker=self._name, counted=False))
         self._retrying(self._observe)
         self.state = "dead"
 
@@ -100,15 +102,23 @@ class Supervisor:
             self._spawn()
         elif self._process is not None and self._process.poll() is not None:
             self._bury(now)
-        if self._store.requeue_lost(expired=True) and self._process is not None:
-            self._process.kill()  # it hangs, or was paused: what it still does is refused
-        self._end_overdue()
-        self._observe()
+        if now >= self._care_at:
+            self._care_at = now + _CARE_EVERY
+            self._care()
         if now >= self._clear_at:
             self._clear_at = now + _CLEAR_EVERY
-            for job in self._store.expire(self._config.keep, self._config.keep_bytes):
+            sizes = self._files.sizes()
+            for job in self._store.expire(self._config.keep, self._config.keep_bytes, sizes):
                 self._files.remove(job.id)
             self._files.sweep(self._store.files())
+
+    def _care(self) -> None:
+        """Settle jobs that hang, and note those that are finished."""
+        if self._store.needs_care(self._config.job_timeout + _TIMEOUT_GRACE):
+            if self._store.requeue_lost(expired=True) and self._process is not None:
+                self._process.kill()  # it hangs, or was paused: what it still does is refused
+            self._end_overdue()
+            self._observe()
 
     def _spawn(self) -> None:
         self._number += 1

@@ -11,6 +11,7 @@ import math
 import resource
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ SECONDS = 20  # of the wall clock, for starting and reading
 _CPU_SECONDS = 10
 _MEMORY = 2 * 2**30  # bytes of address space
 _NAME = "the file"
+_places = threading.BoundedSemaphore(2)  # files read at once, each within these bounds
 
 
 class UnreadableError(ValueError):
@@ -27,10 +29,11 @@ class UnreadableError(ValueError):
 def settings_of(content: bytes) -> dict[str, Any]:
     """The settings inside a clip or image. Raises UnreadableError where there are none."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "latent_shift.server.uploads"],
-            input=content, capture_output=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+        with _places:
+            done = subprocess.run(
+                [sys.executable, "-m", "latent_shift.server.uploads"],
+                input=content, capture_output=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise UnreadableError(f"{_NAME} cannot be read within {SECONDS} s and {_MEMORY >> 30} GiB") from error

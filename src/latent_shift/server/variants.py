@@ -11,10 +11,11 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from latent_shift.generation import slug
+from latent_shift.io import is_disk_full
 from latent_shift.media import contact_sheet, encode_image, read_clip, read_settings, write_clip
-from latent_shift.server.errors import ApiError, error_response
+from latent_shift.server.errors import ApiError, error_response, storage_full
 from latent_shift.server.files import ClipFiles
-from latent_shift.server.store import Job
+from latent_shift.server.jobs import Job
 
 Variant = Literal["video", "thumbnail", "spritesheet"]
 Format = Literal["mp4", "gif", "webp", "png"]
@@ -57,7 +58,12 @@ def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None)
             path = files.derived(job, f"copy.{format}", _copy)
     except FileNotFoundError as error:
         raise gone from error
-    except ValueError as error:  # the rate is beyond a gif's
+    except (OSError, ValueError) as error:
+        if is_disk_full(error):
+            raise storage_full() from error
+        if not isinstance(error, ValueError):
+            raise
+        # the rate is beyond a gif's
         raise ApiError(404, "invalid_format", str(error).partition(": ")[2], param="format") from error
     name = f"{slug(job.request['prompt'])}-{job.request['seed']}{path.suffix}"
     return ClipResponse(path, media_type=TYPES[path.suffix], filename=name, content_disposition_type="inline")

@@ -10,7 +10,6 @@ out-of-memory killer, ends this process only; the supervisor returns its jobs to
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
@@ -25,11 +24,12 @@ from typing import IO
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.generation import GeneratedClip
-from latent_shift.io import is_out_of_memory, one_line
+from latent_shift.io import is_disk_full, is_out_of_memory, one_line
 from latent_shift.media import encode_image
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.files import ClipFiles
-from latent_shift.server.store import Job, JobStore, StoreFullError
+from latent_shift.server.jobs import Job, StoreFullError
+from latent_shift.server.store import JobStore
 from latent_shift.systems.base import SettledRequest, TextToVideoSystem
 
 OUT_OF_MEMORY = 3  # exit status: the jobs are settled, and a new process has its memory back
@@ -240,8 +240,7 @@ def _code(error: Exception) -> str:
         return "model_unavailable"
     if isinstance(error, NonFiniteError):
         return "invalid_output"
-    causes = (error, error.__cause__)
-    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes):
+    if is_disk_full(error):
         return "storage_full"
     return "generation_failed" if isinstance(error, ValueError) else "internal_error"
 

@@ -14,7 +14,7 @@ from latent_shift.study.schema import Answer
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a rater answered. left: answers for the left, of `sided` answers for a side.
+    """Conduct of a rater. left: answers for the left, of `sided` answers for a side.
 
     excluded: why, empty where the rule does not exclude.
     """

@@ -1,16 +1,12 @@
-"""Tables of a study's answers, the connection to them, and what the store hands out and raises."""
+"""Tables of a study's answers, and what the store hands out and raises."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Column,
-    Connection,
-    Engine,
     Float,
     ForeignKey,
     Index,
@@ -19,14 +15,10 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    create_engine,
-    event,
     text,
 )
 
 from latent_shift.study.design import Choice, Kind
-
-BUSY_SECONDS = 30  # that a transaction waits for another
 
 metadata = MetaData()
 facts = Table("facts", metadata, Column("name", String, primary_key=True), Column("value", String))
@@ -155,32 +147,3 @@ class Progress:
     out: int
     raters: int
     answers: int
-
-
-def connect(file: Path) -> Engine:
-    """Return an engine of which all transactions are on the disk when they end.
-
-    They take the lock for writing at once; those of `reading(engine)` wait for nobody.
-    """
-    engine = create_engine(f"sqlite:///{file}")
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def reading(engine: Engine) -> Connection:
-    """Return a connection that only reads."""
-    return engine.connect().execution_options(only_reads=True)
-
-
-def _prepare(connection: Any, _: Any) -> None:
-    """Set up a connection: transactions are begun by `_begin`, and nothing else begins one."""
-    connection.isolation_level = None
-    waiting = f"busy_timeout={1000 * BUSY_SECONDS}"
-    for setting in (waiting, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {setting}")
-
-
-def _begin(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("only_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -23,6 +23,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
+from latent_shift.server.database import connect, reading
 from latent_shift.study import giving, records, schema
 from latent_shift.study.design import Choice, KnownPair, Study, read_study
 from latent_shift.study.schema import Answer, ConflictError, Progress, RaterFacts, Showing, UnknownError
@@ -36,7 +37,7 @@ class StudyStore:
 
     def __init__(self, study: Study, file: Path, clock: Callable[[], float] = time.time) -> None:
         self.study, self.clock = study, clock
-        self._engine = schema.connect(file)
+        self._engine = connect(file)
         self._judged: dict[int, float] = {}  # absent raters, with the end of the lease that they had
 
     @classmethod
@@ -62,7 +63,7 @@ class StudyStore:
             raise ValueError(f"{file}: is missing; a study's folder is kept whole")
         store = cls(study, file, clock)
         try:
-            with schema.reading(store._engine) as connection:
+            with reading(store._engine) as connection:
                 known = connection.execute(select(_facts.c.value).where(_facts.c.name == "study")).scalar()
         except DatabaseError as error:
             raise ValueError(f"{file}: is no store of answers, or is damaged: {error.orig}") from error
@@ -110,7 +111,7 @@ class StudyStore:
 
     def consented(self, token: str) -> bool:
         """Return whether a rater agreed. Raises UnknownError."""
-        with schema.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             number = self._number(connection, token)
             query = select(_raters.c.consented).where(_raters.c.number == number)
             return connection.execute(query).scalar() is not None
@@ -213,7 +214,7 @@ class StudyStore:
 
     def clip(self, token: str, showing: str, left: bool) -> str:
         """Return the id of a showing's clip. Raises UnknownError unless it was given to this rater."""
-        with schema.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             rater = self._number(connection, token)
             query = select(_showings).where(_showings.c.id == showing, _showings.c.rater == rater)
             row = connection.execute(query).mappings().one_or_none()
@@ -235,17 +236,17 @@ class StudyStore:
 
     def answers(self) -> list[Answer]:
         """Return every answer, by rater and place."""
-        with schema.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             return records.read_answers(self.study, connection)
 
     def raters(self) -> list[RaterFacts]:
         """Return all raters, in the order of coming."""
-        with schema.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             return records.read_raters(self.study, connection)
 
     def progress(self) -> Progress:
         """Return how far the study is."""
-        with schema.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             return records.read_progress(self.study, connection, self.clock())
 
     # ---- inside -------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 // A video's settings as a line of the command `latent-shift generate`, for a POSIX shell.
 
+import { sourceOf } from "./form.js";
+
 const quoted = (text) => (/^[\w.,:=/+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
 export function command(video) {
   const [width, height] = video.size.split("x");
   const options = {
-    model: video.model,
+    model: sourceOf(video.model),
     seed: video.seed,
     frames: video.num_frames,
     fps: video.fps,
@@ -16,6 +18,7 @@ export function command(video) {
     ...(video.negative_prompt === null ? {} : { negative: video.negative_prompt }),
   };
   const words = Object.entries(options).map(([name, value]) => `--${name} ${quoted(String(value))}`);
+  if (video.loop) words.push("--loop");
   const prompt = video.prompt.startsWith("-") ? `-- ${quoted(video.prompt)}` : quoted(video.prompt);
   return video.prompt.startsWith("-")
     ? `latent-shift generate ${words.join(" ")} ${prompt}`

@@ -9,13 +9,16 @@ const field = (id) => document.getElementById(id);
 
 let models = [];
 
+// The name by which the command line knows a served model.
+export const sourceOf = (id) => models.find((one) => one.id === id)?.source ?? id;
+
 const model = () => models.find((one) => one.id === field("model").value) ?? models[0];
 
 export const drawSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0] >>> 1);
 
 function save() {
   const values = Object.fromEntries(SAVED.map((id) => [id, field(id).value]));
-  localStorage.setItem(KEPT, JSON.stringify({ ...values, fresh: field("fresh").checked, loop: field("loop").checked }));
+  localStorage.setItem(KEPT, JSON.stringify({ ...values, fresh: field("fresh").checked, loop: field("loop").checked, seamless: field("seamless").checked }));
 }
 
 function load() {
@@ -30,6 +33,8 @@ function load() {
 function show(values) {
   const { defaults, limits, examples } = model();
   for (const [id, name] of Object.entries(NUMBERS)) field(id).value = values[id] ?? defaults[name];
+  field("seamless-field").hidden = !defaults.loops;
+  field("seamless").checked = defaults.loops && (values.seamless ?? false);
   field("frames").max = limits.frames;
   field("steps").max = limits.steps;
   for (const side of ["width", "height"]) field(side).step = field(side).min = defaults.size_multiple;
@@ -79,6 +84,7 @@ export function requests() {
   const first = { prompt: field("prompt").value, model: field("model").value, seed: field("seed").value };
   for (const [id, name] of Object.entries(NUMBERS)) first[name] = Number(field(id).value);
   if (field("negative").value) first.negative_prompt = field("negative").value;
+  if (field("seamless").checked) first.loop = true;
   if (!field("compare").open) return [first];
   const second = { ...first, model: field("other-model").value };
   if (field("other-steps").value) second.num_inference_steps = Number(field("other-steps").value);
@@ -88,21 +94,25 @@ export function requests() {
 
 // Settings of a file or a video into the form. Returns what could not be restored, as a sentence.
 export function restore(settings) {
-  const known = models.some((one) => one.id === settings.model);
-  if (known) field("model").value = settings.model;
-  show(settings);
+  const known = models.find((one) => [one.id, one.source].includes(settings.model));
+  if (known) field("model").value = known.id;
+  show({ ...settings, seamless: settings.loop });
   field("prompt").value = settings.prompt ?? "";
   field("negative").value = settings.negative ?? "";
   if (settings.seed !== undefined) field("seed").value = settings.seed;
   field("fresh").checked = false;
   save();
-  return known || !settings.model ? "" : `The model ${settings.model} is not served here; all else was restored.`;
+  const lost = [];
+  if (!known && settings.model) lost.push(`the model ${settings.model}, which is not served here`);
+  if (settings.loop && !field("seamless").checked) lost.push("the loop, which this model does not make");
+  if (settings.loras?.length) lost.push("LoRA files");
+  return lost.length ? `Not restored: ${lost.join("; ")}.` : "";
 }
 
 export function settingsOf(video) {
   const [width, height] = video.size.split("x");
   return {
     prompt: video.prompt, model: video.model, seed: video.seed, frames: video.num_frames, fps: video.fps,
-    steps: video.num_inference_steps, guidance: video.guidance_scale, negative: video.negative_prompt ?? "", width, height,
+    steps: video.num_inference_steps, guidance: video.guidance_scale, negative: video.negative_prompt ?? "", loop: video.loop, width, height,
   };
 }

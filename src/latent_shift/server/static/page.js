@@ -5,6 +5,7 @@ import * as form from "./form.js";
 import * as stage from "./stage.js";
 
 const PAGE = 24; // videos of the list at once
+const MOST = 100; // that the server lists
 const SOON = 1000; // milliseconds between two looks while something is made, and while nothing is
 const LATER = 5000;
 const at = (id) => document.getElementById(id);
@@ -71,8 +72,12 @@ async function removed(video) {
 async function refresh() {
   clearTimeout(timer);
   try {
-    const page = await api.list({ limit: PAGE });
+    let page = await api.list({ limit: PAGE });
     videos = page.data;
+    while (page.has_more && isActive(page.data.at(-1))) { // the queue is longer than a page
+      page = await api.list({ limit: MOST, after: page.last_id });
+      videos = [...videos, ...page.data];
+    }
     if (!older.length) more = page.has_more ? page.last_id : null;
     at("state").textContent = status();
     drawQueue();

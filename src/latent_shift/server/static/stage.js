@@ -96,7 +96,7 @@ function facts(video) {
   const seconds = video.inference_time_s === null ? "" : ` · ${video.inference_time_s.toFixed(1)} s`;
   const made = `${STATES[video.status]}${video.status === "in_progress" ? ` ${video.progress} %` : ""}`;
   return `${made} · ${video.model} · seed ${video.seed} · ${video.num_frames} frames · ${video.num_inference_steps} steps`
-    + ` · guidance ${video.guidance_scale} · ${video.size.replace("x", "×")}${seconds}`;
+    + `${video.loop ? " · loop" : ""} · guidance ${video.guidance_scale} · ${video.size.replace("x", "×")}${seconds}`;
 }
 
 function note(one, text) {
@@ -193,7 +193,7 @@ function keepInStep() {
 }
 
 function compare() {
-  const names = { model: "model", num_inference_steps: "steps", guidance_scale: "guidance", seed: "seed", num_frames: "frames", size: "size", prompt: "prompt", negative_prompt: "negative prompt" };
+  const names = { model: "model", num_inference_steps: "steps", guidance_scale: "guidance", seed: "seed", num_frames: "frames", size: "size", loop: "loop", prompt: "prompt", negative_prompt: "negative prompt" };
   const [first, second] = shown.map((one) => one.video);
   const differing = second ? Object.keys(names).filter((name) => first[name] !== second[name]) : [];
   difference.textContent = second

@@ -1,0 +1,123 @@
+"""A job: its row in the database, and what the store takes and raises.
+
+States: queued -> in_progress -> completed | failed; in_progress -> queued where a worker is lost or stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, text
+
+Status = Literal["queued", "in_progress", "completed", "failed"]
+
+UNOBSERVED = "(observed = 0 AND completed_at IS NOT NULL)"  # SQL; an index and its queries
+metadata = MetaData()
+videos = Table(
+    "videos",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # order of the queue and of lists
+    Column("id", String, nullable=False, unique=True),
+    Column("owner", String, nullable=False, default=""),  # a hash of the API key, "" without keys
+    Column("idempotency_key", String),
+    Column("body_hash", String),  # of the request that came with the key
+    Column("model", String, nullable=False),
+    Column("request", JSON, nullable=False),  # settled values by their names in GenerationRequest
+    Column("shape", String, nullable=False),  # equal for jobs that one batch may hold
+    Column("warnings", JSON, nullable=False),
+    Column("remixed_from", String),
+    Column("status", String, nullable=False, default="queued"),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("preview_step", Integer, nullable=False, default=0),
+    Column("error_code", String),
+    Column("error_message", String),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("completed_at", Float),
+    Column("expires_at", Float),
+    Column("expired", Boolean, nullable=False, default=False),  # its files are gone
+    Column("worker", String),
+    Column("lease_until", Float),  # both of the monotonic clock
+    Column("running_since", Float),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("fence", Integer, nullable=False, default=0),
+    Column("solo", Boolean, nullable=False, default=False),  # to be made in a batch of its own
+    Column("batch", Integer, nullable=False, default=0),  # size of the batch that it was last claimed in
+    Column("file", String),
+    Column("bytes", Integer, nullable=False, default=0),
+    Column("inference_s", Float),
+    Column("peak_memory_mb", Float),
+    Column("observed", Boolean, nullable=False, default=False),  # counted by the metrics
+    Index("of_status", "status", "seq"),
+    Index("of_owner", "owner", "seq"),
+    Index("of_idempotency_key", "owner", "idempotency_key", unique=True),
+    Index("unobserved", "completed_at", sqlite_where=text(UNOBSERVED)),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row, as it was when it was read."""
+
+    seq: int
+    id: str
+    owner: str
+    idempotency_key: str | None
+    body_hash: str | None
+    model: str
+    request: Mapping[str, Any]
+    shape: str
+    warnings: Sequence[str]
+    remixed_from: str | None
+    status: Status
+    progress: int
+    preview_step: int
+    error_code: str | None
+    error_message: str | None
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    expires_at: float | None
+    expired: bool
+    worker: str | None
+    lease_until: float | None
+    running_since: float | None
+    attempts: int
+    fence: int
+    solo: bool
+    batch: int
+    file: str | None
+    bytes: int
+    inference_s: float | None
+    peak_memory_mb: float | None
+    observed: bool
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its state is final."""
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job to add. request: settled values, as JSON can hold them."""
+
+    model: str
+    request: Mapping[str, Any]
+    shape: str
+    owner: str = ""
+    warnings: Sequence[str] = ()
+    remixed_from: str | None = None
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+
+
+class QueueFullError(Exception):
+    """More jobs wait than may."""
+
+
+class StoreFullError(Exception):
+    """The disk has no room for another transaction."""

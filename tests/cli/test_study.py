@@ -128,7 +128,10 @@ def test_the_report_in_all_its_forms(rated, tmp_path, capsys):
     assert not re.search("(src|href)=[\"']?(https?:)?//", page)  # nothing is loaded
     rows = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
     votes = [row for row in rows if row["kind"] == "pair"]
-    assert len(votes) == 2 * 16
+    counted = [row for row in votes if row["counted"] == "1"]
+    assert len(counted) == 2 * 16  # each pair by its number of raters who are not excluded
+    assert len(votes) - len(counted) == 2 * results["replaced"] > 0
+    assert all(row["excluded"] for row in votes if row not in counted)
     assert {row["choice"] for row in votes} <= {"left", "right", "none"}
     assert all(row["chosen"] == row[row["choice"]] for row in votes if row["choice"] != "none")
     status, out, _ = run_program(capsys, "study", "report", rated, "--json")

@@ -142,8 +142,9 @@ def test_a_queue_shows_places_and_cancels(server, visit):
 
 def test_settings_come_back_from_a_file_and_from_a_drop(server, visit, tmp_path):
     video = server.create(
-        prompt="a blue ring", seed=2**62 + 1, num_frames=6, guidance_scale=1.5, negative_prompt="red"
-    )
+        prompt="a blue ring", seed=2**62 + 1, num_frames=6, guidance_scale=1.5, negative_prompt="red",
+        loop=True,
+    )  # fmt: skip
     server.wait(video["id"])
     content = requests.get(f"{server.url}/v1/videos/{video['id']}/content", timeout=30).content
     (tmp_path / "clip.mp4").write_bytes(content)
@@ -158,6 +159,7 @@ def test_settings_come_back_from_a_file_and_from_a_drop(server, visit, tmp_path)
     page.locator("#examples button").first.wait_for()
     page.set_input_files("#file", tmp_path / "clip.mp4")
     wait_until(page, lambda: {name: page.input_value(f"#{name}") for name in expected} == expected)
+    assert page.is_checked("#seamless")
     page.fill("#prompt", "another")
     page.evaluate(
         """async (url) => {
@@ -195,6 +197,8 @@ def test_two_settings_on_one_seed_play_in_step(server, visit):
 
 def test_the_command_line_makes_the_same_clip(server, model, visit):
     page = visit(server.url)
+    page.locator("#examples button").first.wait_for()
+    page.check("#seamless")
     generate(page, prompt='it\'s a "red" circle', seed=13, frames=4)
     line = page.locator(".command pre").inner_text()
     program, *words = shlex.split(line)
@@ -207,6 +211,7 @@ def test_the_command_line_makes_the_same_clip(server, model, visit):
     assert given["prompts"] == ['it\'s a "red" circle']
     wanted = {
         "seed": 13,
+        "loop": True,
         "frames": 4,
         "model": str(model),
         "steps": 1,

@@ -100,6 +100,7 @@ def test_a_folder_may_look_like_a_file(tmp_path):
         ([request(output="b.mp4")], {"count": 2}, "--count 2"),
         ([request(output="b.txt")], {}, r"unknown suffix '\.txt'"),
         ([request(output="b.mp4"), request(output="./b.mp4")], {}, "two clips would be written"),
+        ([request(output="b.mp4"), request(output="c/../b.mp4")], {}, "two clips would be written"),
         ([request(seed=2**63 - 1)], {"count": 2}, "exceeds"),
     ],
 )

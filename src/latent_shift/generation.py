@@ -11,6 +11,7 @@ a request is found before a model is loaded.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -271,7 +272,7 @@ def plan_jobs(
     from latent_shift.prompts import warn_of_untrained
 
     jobs: list[ClipJob] = []
-    taken: set[Path] = set()
+    taken: set[str] = set()  # absolute paths: a.mp4 and b/../a.mp4 are one file
     for request in requests:
         first = defaults.settle(request, option="--")
         warn_of_untrained(first.prompt, defaults.untrained_words)
@@ -281,9 +282,9 @@ def plan_jobs(
         suffix = ".png" if first.frames == 1 else clip_suffix
         for seed in range(first.seed, first.seed + count):
             path = file or _free(folder / f"{slug(first.prompt)}-{seed}{suffix}", taken)
-            if path in taken:
+            if (one := os.path.abspath(path)) in taken:
                 raise ValueError(f"{path}: two clips would be written to it; give each its own output")
-            taken.add(path)
+            taken.add(one)
             jobs.append(ClipJob(first.model_copy(update={"seed": seed}), path))
     return jobs
 
@@ -323,9 +324,9 @@ def slug(prompt: str) -> str:
     return "-".join(re.findall(r"\w+", prompt.lower()))[:_SLUG_LENGTH].rstrip("-") or "clip"
 
 
-def _free(path: Path, taken: set[Path]) -> Path:
+def _free(path: Path, taken: set[str]) -> Path:
     """The path, or with -2, -3, ... where this run already has one of that name."""
-    if path not in taken:
+    if os.path.abspath(path) not in taken:
         return path
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in counted(2))
-    return next(candidate for candidate in numbered if candidate not in taken)
+    return next(candidate for candidate in numbered if os.path.abspath(candidate) not in taken)

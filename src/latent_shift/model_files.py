@@ -12,6 +12,7 @@ network, which is built without memory. Neither reads a weight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ SCHEDULER_CLASSES = (
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _TEXT_PARTS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_MAX_TIMESTEPS = 100_000
 _MAX_LENGTH = 512  # tokens of a prompt, of a text encoder without a number of its own
 _STATES = ("Model", "ModelWithProjection")  # ends of the names of classes that give a state per token
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
@@ -73,6 +75,8 @@ def check_parts(folder: Path) -> None:
             longest = 77 if kind in _CLIP else _MAX_LENGTH
             _check_length(folder / tokenizer, config.get("max_position_embeddings") or longest)
     vae = read_json_mapping(folder / "vae" / "config.json")
+    if problem := _autoencoder_problem(vae):
+        raise ValueError(f"{folder / 'vae' / 'config.json'}: {problem}")
     problem = _unet_problem(read_json_mapping(folder / "unet" / "config.json"), vae, texts)
     if problem is not None:
         raise ValueError(f"{folder}: cannot be loaded: {problem}")
@@ -100,11 +104,20 @@ def _check_words(part: Path, text: dict[str, Any]) -> None:
     vocabulary = (content.get("model") or {}).get("vocab") if whole.is_file() else content
     if not isinstance(vocabulary, dict) or not all(isinstance(one, int) for one in vocabulary.values()):
         raise ValueError(f"{whole if whole.is_file() else words}: has no numbered words; fetch it again")
-    last, known = max(vocabulary.values(), default=-1), text.get("vocab_size", 49408)
+    numbers = [*vocabulary.values(), *_added_words(part, content if whole.is_file() else {})]
+    last, known = max(numbers, default=-1), text.get("vocab_size", 49408)
     if not 0 <= last < known:
         raise ValueError(
             f"{part}: its words have numbers up to {last}, the text encoder knows {known} of them"
         )
+
+
+def _added_words(part: Path, content: dict[str, Any]) -> list[int]:
+    """Numbers of the words that were added to a tokenizer, as by textual inversion, wherever they stand."""
+    found: list[Any] = [one.get("id") for one in content.get("added_tokens") or [] if isinstance(one, dict)]
+    if (part / "added_tokens.json").is_file():
+        found += read_json_mapping(part / "added_tokens.json").values()
+    return [number for number in found if isinstance(number, int)]
 
 
 def _check_length(part: Path, positions: int) -> None:
@@ -176,6 +189,26 @@ def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[st
     return None
 
 
+def _autoencoder_problem(vae: dict[str, Any]) -> str | None:
+    """Return why latents cannot be scaled as an autoencoder's config says; None where they can."""
+    scale, channels = vae.get("scaling_factor", 0.18215), vae.get("latent_channels", 4)
+    if not _is_number(scale) or scale <= 0:
+        return f"scaling_factor is {scale!r}; expected a number above 0"
+    for name in ("latents_mean", "latents_std"):
+        values = vae.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, list) or len(values) != channels or not all(map(_is_number, values)):
+            return f"{name} is {str(values)[:80]}; expected {channels} numbers, one a latent channel"
+        if name == "latents_std" and min(values) <= 0:
+            return f"{name} is {str(values)[:80]}; expected numbers above 0"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def scheduler_problem(config: dict[str, Any]) -> str | None:
     """Return why a scheduler cannot sample a model of noise or velocity by betas; None where it can."""
     kind, prediction = config.get("_class_name"), config.get("prediction_type", "epsilon")
@@ -184,6 +217,20 @@ def scheduler_problem(config: dict[str, Any]) -> str | None:
         return (
             f"{kind} with prediction_type {prediction} is a scheduler of another family{flow};"
             f" expected one of {', '.join(SCHEDULER_CLASSES)} with {', '.join(_PREDICTIONS)}"
+        )
+    steps, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    if not isinstance(steps, int) or not 1 <= steps <= _MAX_TIMESTEPS:
+        return f"gives no noise schedule: num_train_timesteps is {steps!r}; expected 1 to {_MAX_TIMESTEPS}"
+    if betas is not None and (not isinstance(betas, list) or len(betas) != steps):
+        held = f"{len(betas)} of them" if isinstance(betas, list) else "none"
+        return f"gives no noise schedule: trained_betas should be {steps} numbers, it holds {held}"
+    if (
+        config.get("rescale_betas_zero_snr") and prediction == "epsilon"
+        and config.get("timestep_spacing") in ("trailing", "linspace")
+    ):  # fmt: skip
+        return (
+            "its first step begins at pure noise (rescale_betas_zero_snr), of which a model of epsilon says"
+            " nothing; expected prediction_type v_prediction, or rescale_betas_zero_snr false"
         )
     return None
 
@@ -207,8 +254,14 @@ def check_weights(part: Path, library: str, kind: str, variant: str | None = Non
         header = read_safetensors_header(file)
         dtypes, shapes = dtypes | header.dtypes, shapes | header.shapes
     for listing in part.glob("*.safetensors.index.json"):
-        pieces = read_json_mapping(listing).get("weight_map")
-        lost = sorted({part / name for name in pieces.values()} - set(files)) if pieces else []
+        content = read_json_mapping(listing)
+        pieces = content.get("weight_map")
+        if (
+            not isinstance(content.get("metadata"), dict) or not isinstance(pieces, dict)
+            or not all(isinstance(name, str) for name in pieces.values())
+        ):  # fmt: skip
+            raise ValueError(f"{listing}: lacks metadata, or a weight_map of weights to files")
+        lost = sorted({part / name for name in pieces.values()} - set(files))
         if lost and part / listing.name.removesuffix(".index.json") not in files:
             raise ValueError(f"{lost[0]}: is missing, one of the pieces that {listing.name} lists")
     expected = _parameter_shapes(part, library, kind)

@@ -237,6 +237,32 @@ def test_a_layer_of_another_width_fits_nothing(model, stock, tmp_path):
         load(model, f"{tmp_path}/wide.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, b: {"lora_A": a}, "holds only the first half of the layer unet."),
+        (lambda a, b: {"lora_B": b}, "holds only the second half of the layer unet."),
+        (
+            lambda a, b: {"lora_A": a, "lora_B": torch.cat([b, b], 1)},
+            "are of ranks 2 and 4; expected one rank",
+        ),
+        (
+            lambda a, b: {"lora_A": a[:0], "lora_B": b[:, :0].clone()},
+            "are of ranks 0 and 0; expected one rank",
+        ),
+    ],
+)
+def test_halves_of_a_layer_that_do_not_fit_are_named(model, stock, tmp_path, change, message):
+    part, path, _, _ = next(layer for layer in LAYERS if layer[0] == "unet" and "attn" in layer[1])
+    out, into = stock.unet.get_submodule(path).weight.shape
+    halves = change(torch.randn(2, into), torch.randn(out, 2))
+    save_file(
+        {f"{part}.{path}.{side}.weight": one for side, one in halves.items()}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(ValueError, match=rf"a\.safetensors: .*{message}"):
+        load(model, f"{tmp_path}/a.safetensors")
+
+
 def test_many_keys_are_counted(model, tmp_path):
     save_file({f"lora_unet_x{n}.alpha": torch.ones(1) for n in range(20)}, tmp_path / "odd.safetensors")
     with pytest.raises(ValueError, match="20 of its 20 keys fit nothing in this model: .* and 12 more"):

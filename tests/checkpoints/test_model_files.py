@@ -119,7 +119,25 @@ def test_a_missing_piece_is_named(copy):
         checkpoints.load(copy, device="cpu")
 
 
-TEXT = "text_encoder/config.json"
+@pytest.mark.parametrize(
+    "content", [{}, {"metadata": {}, "weight_map": {"a": 3}}, {"weight_map": {"a": "b"}}]
+)
+def test_a_listing_of_no_pieces_is_named(copy, content):
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("piece.safetensors"))
+    file.with_name(f"{file.name}.index.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"index\.json: lacks metadata, or a weight_map of weights to files"):
+        checkpoints.load(copy, device="cpu")
+
+
+def test_words_added_beside_the_vocabulary_count(copy):
+    (copy / "tokenizer" / "added_tokens.json").write_text('{"<new>": 5000}')
+    with pytest.raises(ValueError, match="its words have numbers up to 5000, the text encoder knows"):
+        checkpoints.resolve(copy)
+
+
+PURE_NOISE = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+TEXT, VAE, WORDS = "text_encoder/config.json", "vae/config.json", "tokenizer/tokenizer.json"
 TOKENIZER, SCHEDULER = "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"
 
 
@@ -142,6 +160,27 @@ TOKENIZER, SCHEDULER = "tokenizer/tokenizer_config.json", "scheduler/scheduler_c
         (SCHEDULER, {"num_train_timesteps": "1000"}, "scheduler_config.json: gives no noise schedule"),
         (SCHEDULER, {"timestep_spacing": "nope"}, "scheduler_config.json: gives no noise schedule"),
         (SCHEDULER, {"beta_start": -1.0}, "gives no noise schedule: its betas are not all from 0 to 1"),
+        (
+            SCHEDULER,
+            {"num_train_timesteps": 10**9},
+            "num_train_timesteps is 1000000000; expected 1 to 100000",
+        ),
+        (
+            SCHEDULER,
+            {"trained_betas": [0.1] * 2},
+            "trained_betas should be [0-9]+ numbers, it holds 2 of them",
+        ),
+        (
+            SCHEDULER,
+            {**PURE_NOISE, "prediction_type": "epsilon"},
+            "its first step begins at pure noise .rescale_betas_zero_snr., of which a model of epsilon",
+        ),
+        (VAE, {"scaling_factor": 0}, "vae/config.json: scaling_factor is 0; expected a number above 0"),
+        (VAE, {"scaling_factor": None}, "scaling_factor is None; expected a number above 0"),
+        (VAE, {"scaling_factor": float("nan")}, "scaling_factor is nan; expected a number above 0"),
+        (VAE, {"latents_mean": [0.0], "latents_std": [1.0]}, r"latents_mean is \[0.0\]; expected 4 numbers"),
+        (VAE, {"latents_std": [1.0, 1.0, 1.0, 0.0]}, "latents_std is .*; expected numbers above 0"),
+        (WORDS, {"added_tokens": [{"id": 99999, "content": "<new>"}]}, "have numbers up to 99999, the text"),
         ("model_index.json", {"unet": ["diffusers"]}, r"unet is \['diffusers'\]; expected its library"),
         ("model_index.json", {"unet": ["os", "system"]}, "unet: is of the class os.system; there is none"),
         ("vae/config.json", {"block_out_channels": []}, "vae: cannot be loaded: list index out of range"),

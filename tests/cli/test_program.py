@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from latent_shift import __version__, media
@@ -70,6 +71,12 @@ def test_info_tells_the_settings_of_every_format(run, suffix):
     status, out, _ = run("info", f"a.{suffix}", "--json")
     assert (status, len(out)) == (0, 1)
     assert json.loads(out[0])["prompt"] == "a circle"
+
+
+def test_settings_in_a_strangers_file_cannot_command_a_terminal(run):
+    settings = {"prompt": "\x1b[31ma\n", "\x1b[0m": 1}
+    media.write_clip("a.png", np.zeros((1, 8, 8, 3), np.uint8), settings=settings)
+    assert run("info", "a.png")[1] == [r"prompt   \x1b[31ma\n", r"\x1b[0m  1"]
 
 
 def test_json_is_one_line_a_clip(run):

@@ -1,6 +1,7 @@
 """Files that clips become: colours, rates, settings, whole or not at all; and broken files from strangers."""
 
 import random
+from pathlib import Path
 
 import av
 import numpy as np
@@ -132,6 +133,13 @@ def test_no_half_file_after_an_accident(tmp_path, frames, suffix, accident, monk
     with pytest.raises((KeyboardInterrupt, ValueError)):
         media.write_clip(tmp_path / f"clip{suffix}", frames)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/a.mp4", "file:///tmp/a.mp4", "HTTPS://host/a.mp4"])
+def test_addresses_are_no_outputs(name):
+    for path in (name, Path(name)):
+        with pytest.raises(ValueError, match=r"a\.mp4: is an address; name a file of this machine"):
+            media.check_output(path)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_par
 from latent_shift.checkpoints.single_file import detect_layout, load_single_file
 from latent_shift.io import one_line, read_json_mapping
 from latent_shift.limits import MAX_STEPS
-from latent_shift.model_files import check_weights, opened_files
+from latent_shift.model_files import check_weights, opened_files, scheduler_problem
 
 if TYPE_CHECKING:
     import torch
@@ -189,8 +189,11 @@ def max_steps(path: Path, scheduler: str | None = None) -> int:
 
     folder = detect_layout(path)[0].config_folder if path.is_file() else path
     file = folder / "scheduler" / "scheduler_config.json"
+    config = read_json_mapping(file)
+    if problem := scheduler_problem(config):
+        raise ValueError(f"{file}: {problem}")
     try:
-        made = _scheduler(read_json_mapping(file), scheduler)
+        made = _scheduler(config, scheduler)
         set_timesteps(made, 1)
         betas = getattr(made, "betas", None)
         if betas is not None and not bool(((betas >= 0) & (betas <= 1)).all()):

@@ -111,6 +111,7 @@ def map_keys_to_layers(pipeline: AnyPipeline, file: Path, tensors: dict[str, Ten
     options = {"unet_config": pipeline.unet.config} if "text_encoder_2" in parts else {}
     known = complete_pairs(tensors)
     found: dict[int, Layer] = {}
+    halves: dict[Layer, dict[str, Tensor]] = {}
     try:
         converted = pipeline.lora_state_dict(dict(known), **options)[0]
         for part, model in parts.items():
@@ -119,6 +120,7 @@ def map_keys_to_layers(pipeline: AnyPipeline, file: Path, tensors: dict[str, Ten
                 path, _, side = key.partition(".lora_")
                 if _fits(side, tensor, getattr(modules.get(path), "weight", None)):
                     found[id(tensor)] = (part, path)
+                    halves.setdefault((part, path), {})[side[0]] = tensor
     except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"{file}: its keys cannot be read: {one_line(error)}") from error
     layers = {key: found[id(tensor)] for key, tensor in known.items() if id(tensor) in found}
@@ -130,6 +132,14 @@ def map_keys_to_layers(pipeline: AnyPipeline, file: Path, tensors: dict[str, Ten
             f"{', '.join(lost[:_MAX_LISTED])}{more}; "
             "is it a LoRA of another base model, or of a kind that diffusers does not read?"
         )
+    for (part, path), pair in halves.items():
+        if pair.keys() != {"A", "B"}:
+            held = "second" if "B" in pair else "first"
+            raise ValueError(f"{file}: holds only the {held} half of the layer {part}.{path}")
+        first, second = len(pair["A"]), pair["B"].shape[1]
+        if first != second or first == 0:
+            ranks = f"ranks {first} and {second}; expected one rank, 1 or more"
+            raise ValueError(f"{file}: the halves of the layer {part}.{path} are of {ranks}")
     return layers
 
 

@@ -19,7 +19,7 @@ from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
-from latent_shift.io import warn
+from latent_shift.io import printable, warn
 from latent_shift.limits import MAX_COUNT
 
 if TYPE_CHECKING:
@@ -200,6 +200,6 @@ def info(
     if as_json:
         print(json.dumps({"file": str(file), **settings}))
         return
-    width = max(map(len, settings), default=0)
+    width = max((len(printable(name)) for name in settings), default=0)
     for name, value in settings.items():
-        print(f"{name:<{width}}  {'-' if value is None else value}")
+        print(f"{printable(name):<{width}}  {'-' if value is None else printable(str(value))}")

@@ -32,6 +32,7 @@ Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
 _TRANSPARENT = 255  # number of the see-through colour in a gif
+ADDRESSES = ("file:", "http:", "https:", "ftp:", "s3:", "gs:", "hf:")  # of the web, and of other stores
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
@@ -45,12 +46,14 @@ def check_output(
     """Check that a file could be written to `path`, leaving no trace; called before anything heavy starts.
 
     suffixes: those it may have; None for a clip's. fps: rate of a clip of several frames. Raises ValueError
-    for a suffix that is none of them, a rate that its format does not hold, a file that exists (unless
-    `overwrite`), and a folder that cannot be made or written into.
+    for an address, a suffix that is none of them, a rate that its format does not hold, a file that exists
+    (unless `overwrite`), and a folder that cannot be made or written into.
     """
     path = Path(path)
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r}: no file's name can hold a byte of 0; give another name")
+    if path.parts and path.parts[0].lower() in ADDRESSES:
+        raise ValueError(f"{path}: is an address; name a file of this machine, and send it afterwards")
     suffixes = tuple(WRITERS) if suffixes is None else suffixes
     if path.suffix.lower() not in suffixes:
         known = f"one of {' '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]

@@ -228,8 +228,11 @@ def _read_header(path: Path, *_: int) -> SafetensorsHeader:
         ) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """As YAML's safe loader, but a key that stands twice in a mapping is an error."""
+class YamlLoader(yaml.SafeLoader):
+    """As YAML's safe loader, but numbers are decimal ones, and a key that stands twice is an error.
+
+    YAML 1.1 reads 8:30 as 510 and 010 as 8, whatever was meant; here they are texts.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """A mapping of a node."""
@@ -241,10 +244,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+YamlLoader.yaml_implicit_resolvers = {
+    sign: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
+    for sign, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789")
+)
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """A YAML value. Raises ValueError naming `where` for text that is not YAML."""
     try:
-        return yaml.load(text, _Loader)  # a safe one
+        return yaml.load(text, YamlLoader)  # a safe one
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: is not valid YAML: {one_line(error)}") from error
     except RecursionError as error:
@@ -254,7 +273,7 @@ def parse_yaml(text: str, where: str) -> Any:
 def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ValueError naming `kind` and the file where there is none."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe one
+        content = yaml.load(path.read_text(encoding="utf-8"), YamlLoader)  # a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read {kind} {path}: {one_line(error)}") from error
     except RecursionError as error:

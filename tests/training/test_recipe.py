@@ -1,12 +1,14 @@
 """Recipes are strict: what is wrong is told by file and key, before any work is done."""
 
 import re
+from math import inf
 from pathlib import Path
 
 import pytest
 import yaml
 
 from latent_shift.data.sources.base import GeneratedSource
+from latent_shift.io import parse_yaml
 from latent_shift.training.recipe import load_recipe
 from tiny_emoji import tiny_pack
 
@@ -271,6 +273,41 @@ def test_a_setting_of_a_text_or_path_keeps_what_was_typed(recipe_file, name):
 @pytest.mark.parametrize("text", ["'a b'", '"a b"', "a b", " a b "])
 def test_quotation_marks_about_a_setting_are_those_of_yaml(recipe_file, text):
     assert load_recipe(recipe_file("autoencoder"), [f"output={text}"]).output == Path("a b")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("8:30", "8:30"), ("1:30.5", "1:30.5"), ("010", "010"), ("0b1", "0b1"), ("1_000", 1000), ("0x10", 16)]
+    + [("-5", -5), ("+5", 5), ("0", 0), (".5", 0.5), ("1.5e3", 1500.0), ("-.inf", -inf), ("1.", 1.0)],
+)
+def test_numbers_are_decimal_ones(text, found):
+    """YAML 1.1 reads 8:30 as 510, and 010 as 8."""
+    value = parse_yaml(f"a: {text}", "here")["a"]
+    assert (value, type(value)) == (found, type(found))
+
+
+def test_a_number_of_another_base_is_no_setting(recipe_file):
+    assert load_recipe(recipe_file("autoencoder"), ["steps=010"]).steps == 10
+    for setting in (
+        "steps=8:30",
+        "steps=0b1",
+        "optimizer.learning_rate=.inf",
+        "optimizer.learning_rate=1e400",
+    ):
+        with pytest.raises(ValueError, match="(steps|learning_rate): Input should be a (valid|finite)"):
+            load_recipe(recipe_file("autoencoder"), [setting])
+    with pytest.raises(ValueError, match="has no YAML value"):
+        load_recipe(recipe_file("autoencoder"), ["steps=" + "[" * 5000])
+
+
+def test_a_task_or_key_in_the_wrong_place(recipe_file):
+    path = recipe_file("autoencoder")
+    for task in ("!!set {a}", "[a]"):
+        path.write_text(re.sub("task: .*", f"task: {task}", path.read_text()))
+        with pytest.raises(ValueError, match="task .*: expected one of"):
+            load_recipe(path)
+    with pytest.raises(ValueError, match="kind: unknown key; it is a key of another section"):
+        load_recipe(recipe_file("autoencoder"), ["kind=adamw"])
 
 
 def test_a_date_in_a_file_says_what_helps(recipe_file):

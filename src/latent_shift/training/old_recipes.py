@@ -64,7 +64,7 @@ def upgrade(content: dict[str, Any], where: str = "") -> None:
     none. Raises ValueError where an old key and its new one are both given.
     """
     renamed = {}
-    if content.get("task") in TASKS:
+    if isinstance(content.get("task"), str) and content["task"] in TASKS:
         renamed[f"task: {content['task']}"] = content["task"] = TASKS[content["task"]]
     enabled = _pop(content, "shift.enabled")
     if enabled is not _MISSING:

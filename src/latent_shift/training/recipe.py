@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from latent_shift.io import one_line, read_yaml_mapping, validation_error
+from latent_shift.io import YamlLoader, one_line, read_yaml_mapping, validation_error
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.tasks import TASKS
 
@@ -31,7 +31,7 @@ _TEXT_ERRORS = ("string_type", "path_type")  # of pydantic, for values that are 
 class Strict(BaseModel):
     """A configuration in which an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Holds(tuple[str, ...]):
@@ -225,8 +225,8 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
     text = text.strip()
     try:  # anchors, tags and such, which a file may have, are texts here
-        value: Any = text if text.startswith(tuple("&*!%@`|>=<")) else yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value: Any = text if text.startswith(tuple("&*!%@`|>=<")) else yaml.load(text, YamlLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"setting {setting!r} has no YAML value: {one_line(error)}") from error
     if isinstance(value, str) and not text.startswith(("'", '"')):
         value = text  # also from a # on, which begins a comment in a file
@@ -262,7 +262,8 @@ def _advice(config: type[Recipe], key: str) -> str:
     """Advice on an unknown key."""
     schema = config.model_json_schema()
     sections = (schema, *schema.get("$defs", {}).values())
-    near = get_close_matches(
-        key, {name for section in sections for name in section.get("properties", ())}, n=1
-    )
+    known = {name for section in sections for name in section.get("properties", ())}
+    if key in known:
+        return "it is a key of another section (--dry-run prints all keys of a valid recipe)"
+    near = get_close_matches(key, known, n=1)
     return f"did you mean {near[0]}?" if near else "remove it (--dry-run prints all keys of a valid recipe)"

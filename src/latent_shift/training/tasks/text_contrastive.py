@@ -13,15 +13,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import CLIPTextConfig
 
+from latent_shift.data.caption_io import read_text
 from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.data.sources.base import CaptionedClips
-from latent_shift.io import one_line
+from latent_shift.io import parse_yaml, warn
 from latent_shift.rng import StepRNG, choice, item_rng
 from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report
@@ -97,9 +97,12 @@ class FileParaphrases(Dataset[dict[str, str]]):
 def read_paraphrases(path: Path) -> list[list[str]]:
     """The contents of a file. Raises ValueError naming the file and what is wrong with it."""
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"paraphrases: {path}: cannot be read: {one_line(error)}") from error
+        text, guesses = read_text(path)
+        contents = parse_yaml(text, f"{path}: cannot be read")
+    except ValueError as error:
+        raise ValueError(f"paraphrases: {error}") from error
+    for guess in guesses:
+        warn(f"paraphrases: {guess}")
     if not isinstance(contents, list) or len(contents) < 2:
         raise ValueError(f"paraphrases: {path}: must be a list of two contents or more")
     for number, content in enumerate(contents, 1):

@@ -129,9 +129,9 @@ def test_a_reload_in_the_middle_loses_nothing(server, visit):
 
 def test_a_queue_shows_places_and_cancels(server, visit):
     page = visit(server.url)
-    generate(page, seed=9, steps=200)
-    generate(page, prompt="second", seed=10, steps=200, frames=5)
-    generate(page, prompt="third", seed=11, steps=200, frames=6)
+    generate(page, seed=9, steps=200, frames=126)  # long ones: none ends before it is cancelled
+    generate(page, prompt="second", seed=10, steps=200, frames=127)
+    generate(page, prompt="third", seed=11, steps=200, frames=128)
     page.locator("#queue li", has_text="third").get_by_text("No. ").wait_for()
     page.get_by_role("button", name="Cancel third").click()
     page.locator("#history li", has_text="third").get_by_text("cancelled").wait_for()

@@ -88,7 +88,7 @@ class Rater:
 
     async def new_page(self):
         page = await self.context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)  # six at once, on busy cores
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         return page

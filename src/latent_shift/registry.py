@@ -50,6 +50,6 @@ class Registry:
 
 
 def _found(place: str) -> Any:
-    """What "module:attribute" names."""
+    """Object that "module:attribute" names."""
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)

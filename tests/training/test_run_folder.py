@@ -123,6 +123,20 @@ def test_fewer_steps_than_were_taken_are_refused(recipe):
         train(build_task(recipe("autoencoder", steps=2)), ignore)
 
 
+@pytest.mark.filterwarnings("ignore:.*was a link")
+def test_a_link_in_place_of_the_model_costs_neither_the_run_nor_what_it_leads_to(recipe, tmp_path):
+    tiny = recipe("autoencoder", steps=1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("x")
+    tiny.output.mkdir(parents=True)
+    (tiny.output / "model").symlink_to(elsewhere)
+    train(build_task(tiny), ignore)
+    assert not (tiny.output / "model").is_symlink()
+    assert any((tiny.output / "model").rglob("*.safetensors"))
+    assert os.listdir(elsewhere) == ["kept"]
+
+
 def test_a_precision_that_changes_the_numbers_may_not_change(recipe):
     train(build_task(recipe("autoencoder", steps=2)), ignore)
     with pytest.raises(ValueError, match="mixed_precision was 'fp32', is 'bf16'"):

@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from latent_shift.io import is_out_of_memory, only_process_in
+from latent_shift.io import is_out_of_memory, only_process_in, warn
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.training.checkpoint import State, copy_into, full_tensor, load, save, trained_parameters
 from latent_shift.training.datasets import loader
@@ -259,10 +259,13 @@ def _advice_on_memory() -> Iterator[None]:
 
 
 def _export(task: Task) -> None:
-    """Write the model's folder, whole or not at all."""
+    """Write the model's folder, whole or not at all. A link in its place is replaced, not followed."""
     folder, partial = task.recipe.output / "model", task.recipe.output / "model.unfinished"
     shutil.rmtree(partial, ignore_errors=True)
     task.export(partial)
     write_model_card(partial, task)
+    if folder.is_symlink():
+        warn(f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now")
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

@@ -156,7 +156,7 @@ def photograph_raters_page(folder: Path, screenshots: Path) -> None:
         for question in store.study.options.questions:
             ahead[0] += store.study.clip_seconds + 1
             store.answer(token, showing.id, question.id, "left")
-    opened = "!document.getElementById('answer-left').disabled"
+    opened = "() => !document.getElementById('answer-left').disabled"
     with browser_page(viewport={"width": 760, "height": 620}) as page:
         page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/r/{token}")
         page.wait_for_function(opened, timeout=120_000)

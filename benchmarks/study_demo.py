@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -107,9 +108,8 @@ def demonstrate(folder: Path, rows: list[str], raters: int, share: float, screen
     shutil.rmtree(study_folder, ignore_errors=True)
     study = create_study(open_sources(named, prompts, ReadOptions()), prompts, study_folder, options)
     if screenshots is not None:
-        shutil.copytree(study_folder, folder / "photographed", dirs_exist_ok=True)
-        photograph_raters_page(folder / "photographed", screenshots)
-        shutil.rmtree(folder / "photographed")
+        with tempfile.TemporaryDirectory() as place:  # answers there are not the study's
+            photograph_raters_page(shutil.copytree(study_folder, Path(place) / "study"), screenshots)
     clock = Clock(time.time() - 24 * 3600)
     store = StudyStore.open(study_folder, clock)
     rate(store, clock, Preference(share, lapses=0.02, unsure=0.3), sloppy=(2,), leave={1: 12})

@@ -123,6 +123,19 @@ def test_fewer_steps_than_were_taken_are_refused(recipe):
         train(build_task(recipe("autoencoder", steps=2)), ignore)
 
 
+def test_notes_beside_a_model_stay_when_training_goes_on(recipe):
+    train(build_task(recipe("autoencoder", steps=1)), ignore)
+    model = recipe("autoencoder").output / "model"
+    (weights,) = model.rglob("*.safetensors")
+    before = weights.read_bytes()
+    notes = [model / "notes.txt", weights.parent / "tried.txt"]
+    for note in notes:
+        note.write_text("three seeds")
+    train(build_task(recipe("autoencoder", steps=2)), ignore)
+    assert [note.read_text() for note in notes] == ["three seeds"] * 2
+    assert weights.read_bytes() != before
+
+
 @pytest.mark.filterwarnings("ignore:.*was a link")
 def test_a_link_in_place_of_the_model_costs_neither_the_run_nor_what_it_leads_to(recipe, tmp_path):
     tiny = recipe("autoencoder", steps=1)

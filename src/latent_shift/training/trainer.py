@@ -259,7 +259,10 @@ def _advice_on_memory() -> Iterator[None]:
 
 
 def _export(task: Task) -> None:
-    """Write the model's folder, whole or not at all. A link in its place is replaced, not followed."""
+    """Write the model's folder, whole or not at all. A link in its place is replaced, not followed.
+
+    Files of others in an earlier model's folder, such as notes, are kept beside the new one.
+    """
     folder, partial = task.recipe.output / "model", task.recipe.output / "model.unfinished"
     shutil.rmtree(partial, ignore_errors=True)
     task.export(partial)
@@ -267,5 +270,10 @@ def _export(task: Task) -> None:
     if folder.is_symlink():
         warn(f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now")
         folder.unlink()
+    for old in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
+        kept = partial / old.relative_to(folder)
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(old, kept, follow_symlinks=False)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

@@ -35,7 +35,7 @@ from PIL import Image
 from rlottie_python import LottieAnimation
 
 from latent_shift.emoji.pack import RGBA, SKIN_TONES, EmojiClip, Pack, write_pack
-from latent_shift.io import file_sha256
+from latent_shift.hashes import file_sha256
 
 TEXT_MODEL = "all-MiniLM-L6-v2"
 PART = 100  # clips rendered between two safe points

@@ -133,9 +133,9 @@ def test_another_fault_keeps_its_traceback():
 
 def test_more_frames_than_a_cpu_holds(model, tmp_path, monkeypatch, capsys):
     """torch itself lacks the memory: a decoder's output of 256 TB."""
-    from latent_shift.pipeline import base
+    from latent_shift.pipeline import decoding
 
-    monkeypatch.setattr(base, "decode_latents", lambda *_, **__: torch.empty(2**46))
+    monkeypatch.setattr(decoding, "decode_latents", lambda *_, **__: torch.empty(2**46))
     status, _, said = run_program(capsys, "generate", "a circle", "--model", model, "-o", tmp_path / "a.webp")
     assert status == errors.MISTAKE
     assert "the device's memory does not hold this clip; try fewer frames" in said

@@ -1,7 +1,6 @@
 """Files that clips become: colours, rates, settings, whole or not at all; and broken files from strangers."""
 
 import random
-from pathlib import Path
 
 import av
 import numpy as np
@@ -137,9 +136,8 @@ def test_no_half_file_after_an_accident(tmp_path, frames, suffix, accident, monk
 
 @pytest.mark.parametrize("name", ["s3://bucket/a.mp4", "file:///tmp/a.mp4", "HTTPS://host/a.mp4"])
 def test_addresses_are_no_outputs(name):
-    for path in (name, Path(name)):
-        with pytest.raises(ValueError, match=r"a\.mp4: is an address; name a file of this machine"):
-            media.check_output(path)
+    with pytest.raises(ValueError, match=r"a\.mp4: is an address; name a file of this machine"):
+        media.check_output(name)
 
 
 @pytest.mark.parametrize(

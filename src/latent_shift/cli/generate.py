@@ -130,7 +130,7 @@ def generate(
     opt.check_choice((TRANSPARENT,), background=background)
     from latent_shift.media import check_output, write_clip
 
-    check_output(output if generation.is_file_output(output) else Path(output) / "clip.mp4", overwrite=True)
+    check_output(output if generation.is_file_output(output) else f"{output}/clip.mp4", overwrite=True)
     files = {
         "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler
     }  # fmt: skip

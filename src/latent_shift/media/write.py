@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
 _TRANSPARENT = 255  # number of the see-through colour in a gif
-ADDRESSES = ("file:", "http:", "https:", "ftp:", "s3:", "gs:", "hf:")  # of the web, and of other stores
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # as text only: in a Path both slashes are one
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
@@ -49,11 +50,11 @@ def check_output(
     for an address, a suffix that is none of them, a rate that its format does not hold, a file that exists
     (unless `overwrite`), and a folder that cannot be made or written into.
     """
+    if _ADDRESS.match(os.fspath(path)):
+        raise ValueError(f"{path}: is an address; name a file of this machine, and send it afterwards")
     path = Path(path)
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r}: no file's name can hold a byte of 0; give another name")
-    if path.parts and path.parts[0].lower() in ADDRESSES:
-        raise ValueError(f"{path}: is an address; name a file of this machine, and send it afterwards")
     suffixes = tuple(WRITERS) if suffixes is None else suffixes
     if path.suffix.lower() not in suffixes:
         known = f"one of {' '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]

@@ -193,6 +193,13 @@ def test_pages_load_nothing_from_elsewhere(client, application):
     assert client.get("/static/player.js").status_code == 200
 
 
+def test_no_answer_can_be_given_before_the_page_has_begun(client, application):
+    page = client.get(f"/r/{join(client, application)}").text
+    answers = re.findall(r"<button[^>]*answer-[^>]*>", page)
+    assert len(answers) == 3
+    assert all(" disabled" in button for button in answers)
+
+
 def test_personal_links_close_the_invitation(study):
     app = create_app(study, open_to_all=False)
     with TestClient(app, base_url=ADDRESS) as client:

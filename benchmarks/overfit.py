@@ -32,6 +32,7 @@ from latent_shift.moving_shapes.protocol import FRAME_STEPS
 from latent_shift.moving_shapes.render import render
 from latent_shift.moving_shapes.sampling import draw_scenes
 from latent_shift.moving_shapes.scorer import score_clip
+from latent_shift.training.distributed import Interrupted
 
 CLIPS, SAMPLING_SEED = 8, 1000
 
@@ -83,7 +84,10 @@ def main() -> None:
     comparison = replace(comparison, preset=preset)
     comparison.check()
     for run in comparison.runs:
-        train_run(comparison, run, training_bar)
+        try:
+            train_run(comparison, run, training_bar)
+        except Interrupted as stopped:
+            raise SystemExit(f"{stopped}; the same command goes on") from stopped
         model = EvaluatedModel.load(str(run.model), resolution=SIZE, dtype=preset.dtype)
         seeds = range(SAMPLING_SEED, SAMPLING_SEED + CLIPS)
         made, _ = model.generate("", [caption(scene) for scene in scenes], list(seeds), preset.frames)

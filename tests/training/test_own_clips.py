@@ -66,8 +66,8 @@ def test_samples_are_clips_as_files_and_in_tensorboard(tiny):
 def test_the_noise_schedule_of_a_base_may_be_changed(tiny):
     changes = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, "steps_offset": 1}
     module = build_task(tiny(scheduler=changes))
-    assert not module._predicts_velocity()
-    assert build_task(tiny())._predicts_velocity()
+    assert module.pipeline.scheduler.config.prediction_type == "epsilon"
+    assert build_task(tiny()).pipeline.scheduler.config.prediction_type == "v_prediction"
     assert build_task(tiny()).alphas[-1] == 0 < module.alphas[-1]
     folder = train(build_task(tiny(scheduler=changes, steps=1)), ignore)
     assert LatentShiftPipeline.from_pretrained(folder).scheduler.config.prediction_type == "epsilon"

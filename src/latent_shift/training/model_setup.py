@@ -19,6 +19,7 @@ from torch import Tensor
 from latent_shift.checkpoints import check_weights
 from latent_shift.data.video_dataset import ClipSettings
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
+from latent_shift.training.prediction import PREDICTIONS
 
 AnyPipeline = LatentShiftPipeline | LatentShiftXLPipeline
 
@@ -32,9 +33,12 @@ def noise_scheduler(config: dict[str, Any]) -> DDIMScheduler:
     """Build a recipe's scheduler; with `log_snr_shift`, of the cosine schedule shifted by it.
 
     Stock schedulers read the schedule from their configuration, as 1,000 numbers (`trained_betas`), so every
-    stock tool still opens the model.
+    stock tool still opens the model. Raises ValueError for a prediction that is none of `PREDICTIONS`.
     """
     rest = dict(config)
+    kind = rest.get("prediction_type", "epsilon")
+    if kind not in PREDICTIONS:
+        raise ValueError(f"scheduler.prediction_type {kind!r}: expected {', '.join(PREDICTIONS)}")
     if LOG_SNR_SHIFT not in rest:
         return DDIMScheduler(**rest)
     betas = cosine_betas(float(rest.pop(LOG_SNR_SHIFT)), rest.get("num_train_timesteps", _STEPS))

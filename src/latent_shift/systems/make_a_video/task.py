@@ -32,6 +32,7 @@ from latent_shift.systems.make_a_video.stage import Context, StageNetwork
 from latent_shift.training.datasets import Clips, data_summary
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AttentionByLength
+from latent_shift.training.prediction import prediction_target
 from latent_shift.training.recipe import Count, Ratio, Recipe, exactly_one
 from latent_shift.training.task import Task
 from latent_shift.training.tasks.image import SchedulerConfig
@@ -212,17 +213,13 @@ class PixelTask(Task):
             context = context.as_images(frames)
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1, 1)
         noisy = alpha.sqrt() * pixels + (1 - alpha).sqrt() * noise
-        loss = (self.stage(noisy, timesteps, context) - self._target(pixels, noise, alpha)).square().mean()
+        target = prediction_target(self.stage.scheduler.config.prediction_type, pixels, noise, alpha)
+        loss = (self.stage(noisy, timesteps, context) - target).square().mean()
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
 
     def context(self, batch: PixelBatch) -> Context:
         """Conditions of the clips of a batch."""
         raise NotImplementedError
-
-    def _target(self, pixels: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-        if self.stage.scheduler.config.prediction_type == "v_prediction":
-            return alpha.sqrt() * noise - (1 - alpha).sqrt() * pixels
-        return noise
 
     def shown(self) -> tuple[dict[str, Any], Tensor]:
         """A few items of the dataset for samples, collated, and their frames (B, F, 3, S, S)."""

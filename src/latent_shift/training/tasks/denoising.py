@@ -32,6 +32,7 @@ from latent_shift.training.datasets import Clips, latent_dataset
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AnyPipeline, AttentionByLength
 from latent_shift.training.precompute import model_hashes
+from latent_shift.training.prediction import min_snr_weights, prediction_target
 from latent_shift.training.samples import write_samples
 from latent_shift.training.task import Task
 from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe
@@ -187,21 +188,12 @@ class DenoisingTask(Task):
             noisy.flatten(0, 1), timesteps.repeat_interleave(frames), conditioning.text,
             added_cond_kwargs=conditioning.added,
         ).sample.float().view_as(latents)  # fmt: skip
-        velocity = self._predicts_velocity()
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if velocity else noise
+        kind, gamma = self.pipeline.scheduler.config.prediction_type, self.recipe.diffusion.min_snr_gamma
+        target = prediction_target(kind, latents, noise, alpha)
         error = (predicted - target).square().mean(dim=(1, 2, 3, 4))  # (B,)
-        return (error * self._weights(self.alphas[timesteps])).mean()
-
-    def _weights(self, alpha: Tensor) -> Tensor:
-        """Min-SNR weights (arXiv 2303.09556, section 3.4) of the squared error, (B,)."""
-        gamma = self.recipe.diffusion.min_snr_gamma
-        if gamma is None:
-            return torch.ones_like(alpha)
-        ratio = alpha / (1 - alpha)
-        return ratio.clamp(max=gamma) / (ratio + 1 if self._predicts_velocity() else ratio.clamp(min=1e-8))
-
-    def _predicts_velocity(self) -> bool:
-        return bool(self.pipeline.scheduler.config.prediction_type == "v_prediction")
+        if gamma is not None:
+            error = error * min_snr_weights(kind, self.alphas[timesteps], gamma)
+        return error.mean()
 
     def samples(self, folder: Path, step: int) -> None:
         """Write a sheet of clips (or images) of fixed prompts, and the clips side by side in one .gif."""

@@ -1,4 +1,4 @@
-"""What a network of the denoising loss predicts: the noise, the velocity or the clean sample.
+"""Targets of the denoising loss, by what a network predicts: noise, velocity or the clean sample.
 
 `prediction_type` of the model's scheduler says which. Of z = a x + s n, with a^2 + s^2 = 1, the velocity is
 a n - s x (arXiv 2202.00512). A network that is to give the noise back has to carry all of it; with fewer

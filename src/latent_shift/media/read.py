@@ -234,6 +234,9 @@ class _Video(Clip):
         self._first, self._origin = first, first.time or 0.0
         # An AVI holds no times; those of reordered frames are guesses, so they are counted from the front.
         self._counted = container.format.name == "avi" and self._stream.codec_context.has_b_frames
+        # An MPEG program stream tells the time of one frame a packet; entered in the middle, those of the
+        # others are guessed a frame off.
+        self._from_front = self._counted or container.format.name == "mpeg"
         self._untouched = True  # nothing but the first frame was decoded yet
         height, width, _ = self._pixels(first).shape
         frames, codec = self._stream.frames or None, self._stream.codec_context.name
@@ -314,9 +317,9 @@ class _Video(Clip):
     def _from(self, time: float) -> Iterator[Timed]:
         """Frames in order, beginning at or before `time`."""
         untouched, self._untouched = self._untouched, False
-        if untouched and (time <= SEEK_FROM or self._counted):
+        if untouched and (time <= SEEK_FROM or self._from_front):
             return self._timed(chain([self._first], self._decoded))
-        for back in () if self._counted or time <= SEEK_FROM else BACK_OFF:
+        for back in () if self._from_front or time <= SEEK_FROM else BACK_OFF:
             frames = self._timed(self._decode_from(max(time - self._lead - back, 0.0)))
             first = next(frames, None)
             if first is not None and first[0] <= time - self._lead + CLOSE:

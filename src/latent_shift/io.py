@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -196,6 +196,17 @@ def read_json_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object")
     return content
+
+
+def zeros_at_end(opened: BinaryIO) -> int:
+    """Bytes of a file's last sixteenth (1 MiB at most) if all are zeros, else 0.
+
+    So end files of which a download or a full disk left the rest unwritten.
+    """
+    size = opened.seek(0, os.SEEK_END)
+    length = min(size // 16, 1 << 20)
+    opened.seek(size - length)
+    return 0 if any(opened.read()) else length
 
 
 def read_safetensors_header(path: Path) -> SafetensorsHeader:

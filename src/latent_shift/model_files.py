@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, zeros_at_end
 
 INDEX = "model_index.json"
 OTHER_TASKS = {9: "inpainting", 8: "editing images", 7: "enlarging images", 5: "depth maps"}  # by in_channels
@@ -35,6 +35,7 @@ _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _MAX_TIMESTEPS = 100_000
 _MAX_LENGTH = 512  # tokens of a prompt, of a text encoder without a number of its own
 _STATES = ("Model", "ModelWithProjection")  # ends of the names of classes that give a state per token
+_LEAST_TAIL = 4096  # bytes of zeros that no trained weights end in
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 _STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
 _FORMER_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -62,6 +63,11 @@ def check_parts(folder: Path) -> None:
     """Raise ValueError, naming part and key, where the parts of a model's folder cannot work together."""
     index = read_json_mapping(folder / INDEX)
     is_xl = "text_encoder_2" in index
+    for part in (part for part in _WEIGHTED if (folder / part / "config.json").is_file()):
+        file = folder / part / "config.json"
+        if quantized := read_json_mapping(file).get("quantization_config"):
+            how = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+            raise ValueError(f"{file}: its weights are quantized ({how}); expected floating-point weights")
     texts = []
     for part, tokenizer in list(_TEXT_PARTS.items())[: 1 + is_xl]:
         library, kind = library_and_class(folder, index, part)
@@ -252,6 +258,9 @@ def check_weights(part: Path, library: str, kind: str, variant: str | None = Non
     files = opened_files(part, variant)
     for file in files:
         header = read_safetensors_header(file)
+        with file.open("rb") as opened:
+            if zeros_at_end(opened) >= _LEAST_TAIL:
+                raise ValueError(f"{file}: ends in zeros: it was not fetched to its end; fetch it again")
         dtypes, shapes = dtypes | header.dtypes, shapes | header.shapes
     for listing in part.glob("*.safetensors.index.json"):
         content = read_json_mapping(listing)
@@ -325,7 +334,9 @@ def _parameter_shapes(part: Path, library: str, kind: str) -> dict[str, tuple[in
             else:
                 model = network(network.config_class.from_pretrained(part))
     except Exception as error:  # their constructors check little, and fail in any way
-        raise ValueError(f"{part}: cannot be loaded: {one_line(error)}") from error
+        raise ValueError(
+            f"{part}: cannot be loaded: its config makes no {kind} of {library} ({one_line(error)})"
+        ) from error
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 

@@ -321,3 +321,28 @@ def test_a_lora_of_whole_numbers_is_refused_and_its_alphas_may_be(tmp_path):
         checkpoints.check_loras([str(file)])
     save_file({**lora, f"{name}.alpha": torch.tensor(2)}, file)
     assert len(checkpoints.check_loras([str(file)])) == 1
+
+
+def test_weights_that_were_not_fetched_to_their_end_are_named(copy):
+    file = copy / "unet/diffusion_pytorch_model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    with pytest.raises(ValueError, match="model.safetensors: ends in zeros: it was not fetched to its end"):
+        checkpoints.load(copy, device="cpu")
+
+
+def test_quantized_weights_and_configs_of_another_class_are_named(copy):
+    edit_json(copy / "vae/config.json", block_out_channels=[8])
+    with pytest.raises(ValueError, match=r"vae: cannot be loaded: its config makes no AutoencoderKL of diff"):
+        checkpoints.load(copy, device="cpu")
+    edit_json(copy / "unet/config.json", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(
+        ValueError, match=r"unet/config.json: its weights are quantized \(bitsandbytes\); exp"
+    ):
+        checkpoints.load(copy, device="cpu")
+
+
+def test_a_model_of_which_one_part_is_of_half_precision_loads(copy):
+    file = copy / "unet/diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert checkpoints.load(copy, device="cpu").vae is not None

@@ -53,7 +53,7 @@ def test_a_folder_reports_files_that_it_leaves_out():
     }
     assert [note.split(": ", 1)[1] for note in manifest.notes] == [
         "is not UTF-8; read as Windows-1252, a guess",
-        "1 files that are neither clip, image nor .txt were left alone",
+        "1 files of formats that are not read were left alone: .md",
     ]
 
 

@@ -462,3 +462,51 @@ def test_a_damaged_film_does_not_pass_in_silence():
     put("clips/a.txt", "x")
     report = inspect(detect_source("clips").read()).as_json()
     assert report["bad"] or any("holds damaged frames" in note for note in report["notes"])
+
+
+# ---- what people take for a source --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path;caption\na.mp4;a dog, a cat\n",
+        "sep=;\npath;caption\na.mp4;a dog, a cat\n",
+        "path\tcaption\na.mp4\ta dog, a cat\n",
+        '\ufeff\ufeffpath,\u200bcaption\u200b\na.mp4,"a dog, a cat"\n',
+    ],
+    ids=["semicolons", "the line sep=", "tabs", "signs that show nothing"],
+)
+def test_tables_as_office_programs_write_them(clip, text):
+    assert table(clip, text) == ({"a.mp4": ("a dog, a cat",)}, {})
+
+
+def test_tables_say_what_is_wrong_with_them(clip):
+    for empty in ("", "\n", "sep=;\n"):
+        with pytest.raises(ValueError, match="it has none: expected a line with path, caption"):
+            table(clip, empty)
+    _, problems = table(clip, "path,caption\nhttps://example.org/a.mp4,x\na.mp4,y\n")
+    reason = "https://example.org/a.mp4 lies on the web, of which only tars are read; fetch it first"
+    assert problems == {"t.csv line 2": reason}
+    _, problems = table(clip, "path;caption\na.mp4;x;y\nb.mp4;z\n")
+    assert problems == {
+        "t.csv line 2": "has 3 cells, the header 2; put a text that holds semicolons in quotes"
+    }
+
+
+def test_a_folder_names_what_it_does_not_read(clip):
+    for name in ("C0001.MTS", "photo.HEIC", "scan.tif", "b.heic", "metadata.csv", "a.mp4"):
+        put(f"clips/{name}", clip)
+    with pytest.raises(
+        ValueError, match=r"C0001\.MTS; where metadata\.csv holds them, name that in place of"
+    ):
+        detect_source("clips").read()
+    put("clips/C0001.txt", "a camera's")
+    manifest = detect_source("clips").read()
+    assert keys(manifest) == ["C0001.MTS"]
+    left = "clips: 4 files of formats that are not read were left alone: .heic, .csv, .tif"
+    assert sorted(manifest.notes[0]) == sorted(left)
+    for name in ("clips.tar.gz", "clips.ZIP"):
+        put(name, b"x")
+        with pytest.raises(ValueError, match=rf"'{name}': is packed; unpack it first; expected a folder"):
+            detect_source(name)

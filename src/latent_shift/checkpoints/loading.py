@@ -83,7 +83,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
             check_weights(folder / part, library, kind)
             text_encoder = _text_encoder(folder / part, kind, dtype)
             options |= {} if text_encoder is None else {part: text_encoder}
-    if all(".fp16" in file.name for file in weight_files(folder)):
+    if any(".fp16" in file.name for file in weight_files(folder)):  # some parts have no others
         options["variant"] = "fp16"
     try:
         return LatentShiftPipeline.from_pretrained(str(folder), **options)

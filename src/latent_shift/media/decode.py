@@ -30,13 +30,15 @@ Frames = NDArray[np.uint8]  # (F, H, W, 3)
 Kind = Literal["clip", "image"]
 
 CLIP_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".flv", ".ogv", ".wmv",
-    ".gif",
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".vob", ".ts", ".mts",
+    ".m2ts", ".3gp", ".3g2", ".flv", ".f4v", ".ogv", ".wmv", ".asf", ".gif",
 )  # fmt: skip
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".apng", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp")
 PICTURE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
 # What FFmpeg may open: plain containers, so that no playlist in a stranger's file makes it fetch other files.
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf"
+# Pictures in the container of mp4, of which FFmpeg gives one tile, or one frame as if of a film.
+_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
 MAX_DECODED_BYTES = 4 * 2**30
 # Whatever FFmpeg and Pillow raise for a file that is not as it should be.
 BROKEN = (
@@ -88,6 +90,8 @@ def named_errors(file: File) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # whose message shows an object of Python
             reason = "its beginning is damaged"
+        elif isinstance(error, av.InvalidDataError):
+            reason = "is damaged, cut off, or holds something else"
         kind = EndsEarlyError if isinstance(error, EndsEarlyError) else ValueError
         raise kind(f"{file}: cannot be read as a clip or image: {reason}") from error
 
@@ -112,6 +116,10 @@ def holds_picture(opened: BinaryIO) -> bool:
 
 def open_video(opened: BinaryIO) -> av.container.InputContainer:
     """Open a container of a video. Raises ValueError for a format that is not one of VIDEO_FORMATS."""
+    head = opened.read(12)
+    opened.seek(0)
+    if head[4:8] == b"ftyp" and head[8:] in _PICTURE_BRANDS:
+        raise ValueError("is a picture in HEIC or AVIF, which are not read; convert it to png or jpg")
     try:
         return av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})
     except av.ArgumentError as error:

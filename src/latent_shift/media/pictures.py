@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from latent_shift.limits import MAX_FPS, MIN_FPS
+from latent_shift.media.damage import lacks_rows
 from latent_shift.media.decode import (
     BROKEN,
     PICTURE_FORMATS,
@@ -58,9 +59,11 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
     Its clock is that which `write_clip` put into the file, else that of the shortest frame.
     """
     durations: list[float] = []  # milliseconds
+    black_ends: list[bool] = []  # of the frames of a PNG
     with Image.open(opened, formats=PICTURE_FORMATS) as image:
         clock = embedded_clock(image)
         is_webp = image.format == "WEBP"  # its writer turns a clip of equal frames into a still
+        is_png, interlaced = image.format == "PNG", bool(image.info.get("interlace"))
 
         def stored() -> Iterator[Picture]:
             for number, frame in enumerate(ImageSequence.Iterator(image)):
@@ -68,11 +71,19 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
                     continue  # a still for readers that know no moving PNG
                 frame.load()
                 durations.append(float(frame.info.get("duration", 0)))
+                if is_png:
+                    last_row = frame.crop((0, frame.height - 1, frame.width, frame.height))
+                    black_ends.append(not np.asarray(last_row).any())
                 yield picture_pixels(frame)
                 if image.format == "MPO":
                     return  # a photograph; what follows are smaller copies and depths
 
         frames = collect(stored(), max_frames)
+    # To inflate again what Pillow did takes time: only where rows may be missing.
+    if is_png and (len(frames) > 1 or interlaced or any(black_ends)):
+        opened.seek(0)
+        if lacks_rows(opened.read()):
+            raise ValueError("is cut short: rows of its pixels are missing")
     if len(frames) == 1 and not durations[0]:
         ticks = np.array([clock.frames if clock is not None and is_webp else 1])
         fps = clock.fps if clock is not None and ticks[0] > 1 else 1.0

@@ -1,6 +1,7 @@
 """Decoded pictures and frames to RGB of 8 bits, by the same rules for both.
 
-Turned upright, see-through parts on white, pixels square. Films in HDR (HLG or PQ) and of BT.2020 colours
+Turned upright, see-through parts on white, pixels square. Pictures with a profile of colours (Display P3,
+CMYK) become sRGB. Films in HDR (HLG or PQ) and of BT.2020 colours
 become those of an SDR screen: light linear to the code's curve (ITU-R BT.2100; HLG for a screen of 1000
 cd/m2), relative to the reference white of 203 cd/m2 (BT.2408), to the primaries of BT.709 (BT.2087), what is
 above half of the white compressed towards it by the largest of the three channels, to the curve of BT.1886.
@@ -10,6 +11,7 @@ Shapes: H, W pixels, uint8 (H, W, 3).
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from typing import Any
 
@@ -17,7 +19,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
@@ -37,7 +39,7 @@ _ROWS = 64  # converted at a time: they stay in the cache
 
 def picture_pixels(image: Image.Image) -> Picture:
     """Convert a picture of Pillow to RGB uint8 (H, W, 3)."""
-    image = ImageOps.exif_transpose(image)
+    image = _to_srgb(ImageOps.exif_transpose(image))
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
         deep, clear = np.asarray(image), image.info.get("transparency")
         gray = (deep >> 8).astype(np.uint8)
@@ -46,6 +48,25 @@ def picture_pixels(image: Image.Image) -> Picture:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """The picture in the colours of sRGB, where a profile of other ones is embedded, as Display P3 in photos.
+
+    As it is with a profile that is damaged, or of another mode of colour than the picture's.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        from_profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in (from_profile.profile.profile_description or "").lower():
+            return image
+        mode = "RGB" if image.mode == "CMYK" else image.mode
+        to_profile = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, from_profile, to_profile, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError):
+        return image
 
 
 def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:

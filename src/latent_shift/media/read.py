@@ -25,6 +25,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from latent_shift.media.damage import DAMAGED_JPEG, jpeg_is_damaged, tail_note
 from latent_shift.media.decode import (
     MAX_DECODED_BYTES,
     PICTURE_FORMATS,
@@ -47,6 +48,7 @@ from latent_shift.media.pixels import INTERLACED, Picture, frame_notes, video_pi
 SEEK_FROM = 0.5  # seconds; nearer the front, decoding on is no slower than seeking
 BACK_OFF = (0.0, 3.0)  # seconds before the wanted frame to seek to, in turn; then the clip's beginning
 BEGINNING = -10.0  # seconds: an MPEG stream, searched for its very first time, is entered a little later
+LONG_PAUSE, SHORT_PAUSE = 5.5, 0.25  # frames and seconds; one shown for longer than both is remarked on
 CLOSE = 1e-3  # seconds; containers round their times
 SEE_THROUGH = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders of WebM that give see-through parts, too
 Timed = tuple[float, av.VideoFrame]  # a frame and its seconds from the first
@@ -172,7 +174,11 @@ class Clip:
         Raises ValueError naming the file where it breaks, ends before its header says, or changes its size.
         """
         with named_errors(self.file):
-            return self._count()
+            count = self._count()
+            with open_bytes(self.file) as opened:
+                note = tail_note(opened)
+            self._notes |= {} if note is None else {note: None}
+            return count
 
     def _all(self) -> Iterator[Picture]:
         raise NotImplementedError
@@ -208,6 +214,10 @@ class _Pictures(Clip):
         return (picture for picture, times in zip(self._stored, ticks, strict=True) for _ in range(times))
 
     def _count(self) -> int:
+        with open_bytes(self.file) as opened:
+            data = opened.read()
+        if data.startswith(b"\xff\xd8") and jpeg_is_damaged(data):
+            self._notes[DAMAGED_JPEG] = None
         return int(self._ends[-1])
 
 
@@ -221,8 +231,7 @@ class _Video(Clip):
         if self._stream.metadata.get("alpha_mode") == "1" and self._decoder.name in SEE_THROUGH:
             self._decoder = av.CodecContext.create(SEE_THROUGH[self._decoder.name], "r")
         self._decoder.thread_count, self._decoder.thread_type = threads, "AUTO"
-        rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
-        self._fps = float(rate) if rate else 1.0
+        self._fps = self._rate()
         aspect = self._stream.sample_aspect_ratio
         # A hundredth more or less is a rounded size, not a shape of pixels.
         self._aspect = float(aspect) if aspect and 0.2 < aspect < 5 and abs(aspect - 1) > 0.02 else 1.0
@@ -242,6 +251,21 @@ class _Video(Clip):
         frames, codec = self._stream.frames or None, self._stream.codec_context.name
         self.facts = Facts("clip", width, height, self._duration(), self._fps, frames, codec)
 
+    def _rate(self) -> float:
+        """Frames a second, by the header; where it says none, by all packets' times."""
+        if self._stream.average_rate:
+            return float(self._stream.average_rate)
+        times = [float(packet.pts * packet.time_base) for packet in self._packets()]
+        self._container.seek(0)
+        if len(times) > 1 and max(times) > min(times):
+            return (len(times) - 1) / (max(times) - min(times))
+        rate = self._stream.guessed_rate or self._stream.base_rate
+        return float(rate) if rate else 1.0
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets that have a time, from where the file stands."""
+        return (packet for packet in self._container.demux(self._stream) if packet.pts is not None)
+
     def _duration(self) -> float:
         """Seconds from the first frame to the end of the last, by the header; else by all packets' times."""
         stream, container = self._stream, self._container
@@ -257,9 +281,8 @@ class _Video(Clip):
         if not end and container.duration and len(container.streams) == 1:
             end = container.duration / av.time_base
         if not end:
-            for packet in container.demux(stream):
-                if packet.pts is not None:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            for packet in self._packets():
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             self._untouched = False
         return max(end - self._origin, 0.0)
 
@@ -289,20 +312,31 @@ class _Video(Clip):
 
     def _count(self) -> int:
         count, last, size = 0, 0.0, (self._first.width, self._first.height)
+        falls_back = False
+        pause, paused = 0.0, 0.0  # seconds that a frame is shown at most, and from when
         for time, frame in self._from(0.0):
             if time < last - 1.5 / self._fps:
-                falls = f"its clock falls back from {last:.2f} to {time:.2f} s"
+                falls_back, falls = True, f"its clock falls back from {last:.2f} to {time:.2f} s"
                 self._notes[f"{falls}, as of films joined: write it anew, or cut it there"] = None
+            pause, paused = max((pause, paused), (time - last, last))
             count, last = count + 1, time
             if (frame.width, frame.height) != size:
                 sizes = " x ".join(map(str, size)), f"{frame.width} x {frame.height}"
                 raise ValueError(
                     f"changes its size at {time:.2f} s, from {sizes[0]} to {sizes[1]}; cut it there"
                 )
-        if last < self.facts.last_time - 1.5 / self._fps and count < (self.facts.frames or count + 1):
+        between = last / max(count - 1, 1)  # seconds; a header may say another rate
+        even = max(1 / self._fps, between)
+        if last < self.facts.duration - 2.5 * even and count < (self.facts.frames or count + 1):
             raise ValueError(
                 f"is cut short: ends at {last:.2f} s, its header says {self.facts.duration:.2f} s"
             )
+        if pause > max(LONG_PAUSE / self._fps, SHORT_PAUSE):
+            span = f"shows one frame from {paused:.2f} to {paused + pause:.2f} s"
+            self._notes[f"{span}: frames are lost there, or its rate varies"] = None
+        elif count > 2 and not falls_back and not 0.9 < between * self._fps < 1.1:
+            rate = "none" if between <= 0 else f"{1 / between:.4g}"
+            self._notes[f"its header says {self._fps:g} frames a second, its times {rate}"] = None
         return count
 
     def _pixels(self, frame: av.VideoFrame) -> Picture:

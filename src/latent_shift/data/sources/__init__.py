@@ -20,6 +20,7 @@ from latent_shift.io import read_yaml_mapping, validation_error
 from latent_shift.registry import Registry
 
 _HERE = "latent_shift.data.sources"
+ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 SOURCES = Registry(
     "format",
     "latent_shift.sources",
@@ -102,7 +103,12 @@ def detect_source(name: str, format: str | None = None, **settings: Any) -> Sour
         return make_source({"format": name, **settings}, name)
     format = format or _format_of(name)
     key = "shards" if format == "shards" else "path"
-    return make_source({"format": format, key: name, **settings}, name)
+    try:
+        return make_source({"format": format, key: name, **settings}, name)
+    except ValueError as error:
+        if format != "msrvtt":
+            raise
+        raise ValueError(f"{error} (a list of clips of your own is a .jsonl, an object a line)") from error
 
 
 def _format_of(name: str) -> str:
@@ -117,6 +123,8 @@ def _format_of(name: str) -> str:
     if not name or not folder.is_dir():
         expected = "a folder, a .csv, .tsv, .jsonl, .json or .yaml file, or tars"
         wrong = "is no source by its name" if name and folder.exists() else "no such folder"
+        if suffix in ARCHIVES and folder.exists():
+            wrong = "is packed; unpack it first"
         raise ValueError(f"source {name!r}: {wrong}; expected {expected}")
     if any((folder / file).exists() for file in ("state.json", "dataset_dict.json")):
         return "huggingface"

@@ -160,6 +160,11 @@ def piece_times(start: Any, end: Any) -> tuple[float | None, float | None]:
     return times[0], times[1]
 
 
+def is_url(name: str) -> bool:
+    """Whether a name is an address on the web."""
+    return name.startswith(("http://", "https://"))
+
+
 def require_folder(path: Path, key: str) -> Path:
     """The path, if it is a folder. Raises ValueError naming the setting `key` otherwise."""
     if not path.is_dir():

@@ -32,10 +32,13 @@ from latent_shift.data.caption_io import (
     text_lines,
 )
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
-from latent_shift.data.sources.base import Source, file_record, piece_times, require_folder
+from latent_shift.data.sources.base import Source, file_record, is_url, piece_times, require_folder
 from latent_shift.io import list_files, parse_json
 from latent_shift.media import kind_by_name
 
+TABLES = (".csv", ".tsv", ".jsonl")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+INVISIBLE = '\ufeff\u200b\xa0 \t"'  # around a column's name
 MAX_CELL_LINES = 100  # lines of one row; a longer one is taken for a quotation mark that is never closed
 NEVER_CLOSED = "opens a quotation mark that is never closed"
 GOES_ON = 'goes on behind a closing quotation mark; within quotes write each one as two: ""'
@@ -59,8 +62,10 @@ class FolderSource(Source):
         if not clips:
             raise ValueError(f"folder {root}: holds no clip or image")
         if not texts:
-            example = f"{clips[0].stem}.txt for {clips[0].name}"
-            raise ValueError(f"folder {root}: no caption anywhere; write a .txt beside each, {example}")
+            mend = f"write a .txt beside each, {clips[0].stem}.txt for {clips[0].name}"
+            if tables := [file for file in files if file.suffix.lower() in TABLES]:
+                mend += f"; where {tables[0].name} holds them, name that in place of the folder"
+            raise ValueError(f"folder {root}: no caption anywhere; {mend}")
         notes = [f"{path}: leads to a folder that is read already" for path in repeated]
         found = [self._record(path, captions.of(path), notes) for path in clips]
         found += [Problem(self._key(path), reason) for path, reason in sorted(unreadable.items())]
@@ -68,9 +73,10 @@ class FolderSource(Source):
         for text in texts:
             if text not in used:
                 found.append(Problem(self._key(text), "a caption without a clip or image of the same name"))
-        others = len(files) - len(clips) - len(texts)
-        if others:
-            notes.append(f"{root}: {others} files that are neither clip, image nor .txt were left alone")
+        known = {*clips, *texts}
+        if others := [file for file in files if file not in known]:
+            kinds = ", ".join(list(dict.fromkeys(file.suffix.lower() or file.name for file in others))[:8])
+            notes.append(f"{root}: {len(others)} files of formats that are not read were left alone: {kinds}")
         return build_manifest(str(root), found, notes)
 
     def _record(self, path: Path, text: Path | None, notes: list[str]) -> ClipRecord | Problem:
@@ -131,6 +137,8 @@ class TableSource(Source):
             raise ValueError(f"{self.file_column} is empty")
         if not captions:
             raise ValueError(f"{self.caption_column} is empty or no text")
+        if is_url(file.strip()):
+            raise ValueError(f"{file.strip()} lies on the web, of which only tars are read; fetch it first")
         file = os.path.normpath(file.strip())  # ./a.mp4 and a.mp4 are one clip
         return (file, *piece_times(row.get(self.start_column), row.get(self.end_column))), captions
 
@@ -141,7 +149,7 @@ def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str
     Raises ValueError where the table lacks required columns (a .jsonl: where no line has them).
     """
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".jsonl"):
+    if suffix not in TABLES:
         raise ValueError(f"table {path}: unknown suffix {suffix!r}; expected .csv, .tsv or .jsonl")
     numbered = _json_rows(path, text, required) if suffix == ".jsonl" else _csv_rows(path, text, required)
     for line, row in numbered:
@@ -149,12 +157,9 @@ def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str
 
 
 def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int, Row | str]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     lines = text_lines(text)
-    try:
-        header, place = _csv_cells(lines, 0, delimiter) if lines else ([], 0)
-    except csv.Error as error:
-        raise ValueError(f"table {path}: its first line {error}") from error
+    first = int(text[:4].lower() == "sep=")  # a line for Excel
+    delimiter, header, place = _header(path, lines, first, required)
     _check_columns(path, required, header)
     if twice := [name for name, times in Counter(header).items() if name and times > 1]:
         raise ValueError(f"table {path}: has two columns {twice[0]!r}; rename or remove one")
@@ -172,12 +177,31 @@ def _csv_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int,
             yield place, str(error)
             continue
         if cells and len(cells) != len(header):
-            mend = "put a text that holds commas in quotes"
+            mend = f"put a text that holds {SEPARATORS[delimiter]} in quotes"
             if re.search("[“”„\u2018\u2019']", lines[first]):
                 mend += ' of this kind: "'
             yield first + 1, f"has {len(cells)} cells, the header {len(header)}; {mend}"
         elif cells:
             yield first + 1, dict(zip(header, cells, strict=True))
+
+
+def _header(path: Path, lines: list[str], first: int, required: list[str]) -> tuple[str, list[str], int]:
+    """The sign between cells, the names in line `first` and the line after them.
+
+    The sign is that which the suffix stands for; another, as tables of Excel have it, where only by that the
+    line has the required columns.
+    """
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    if len(lines) <= first:
+        return usual, [], first
+    found = []
+    for delimiter in (usual, *SEPARATORS):
+        try:
+            cells, place = _csv_cells(lines, first, delimiter)
+        except csv.Error as error:
+            raise ValueError(f"table {path}: its first line {error}") from error
+        found.append((delimiter, [name.strip(INVISIBLE) for name in cells], place))
+    return next((one for one in found if set(required) <= set(one[1])), found[0])
 
 
 def _csv_cells(lines: list[str], first: int, delimiter: str) -> tuple[list[str], int]:
@@ -229,7 +253,8 @@ def _json_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[int
 def _check_columns(path: Path, required: list[str], columns: list[str]) -> None:
     missing = [name for name in required if name not in columns]
     if missing:
+        has = ", ".join(columns) or f"none: expected a line with {', '.join(required)}"
         raise ValueError(
-            f"table {path}: no column {missing[0]!r}; it has {', '.join(columns) or 'none'};"
+            f"table {path}: no column {missing[0]!r}; it has {has};"
             " rename it, or set file_column, caption_column, start_column, end_column"
         )

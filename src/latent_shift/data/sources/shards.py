@@ -30,7 +30,7 @@ from pydantic import Field
 
 from latent_shift.data.caption_io import as_captions, caption_lines, text_of
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
-from latent_shift.data.sources.base import Source, piece_times
+from latent_shift.data.sources.base import Source, is_url, piece_times
 from latent_shift.io import atomic_file, one_line, parse_json
 from latent_shift.media import kind_by_name, kind_of
 
@@ -85,7 +85,8 @@ class ShardsSource(Source):
         except ValueError as error:
             return Problem(key, str(error))
         if not captions:
-            return Problem(key, f"has no caption: no .txt, and no .json with {self.caption_key!r}")
+            found = "its .txt is empty" if "txt" in members else "no .txt"
+            return Problem(key, f"has no caption: {found}, and no .json with {self.caption_key!r}")
         assert kind is not None
         latents, text = members.get("latents.safetensors"), members.get("text.safetensors")
         return ClipRecord(key, media[0], captions, kind, start, end, latents, text)
@@ -199,11 +200,6 @@ def _choices(inside: str) -> Sequence[str]:
     if not 0 < len(count) <= MAX_NAMES:
         raise ValueError(f"shards {{{inside}}}: counts {'backwards' if not count else 'too far'}")
     return [f"{number:0{width}d}" for number in count]
-
-
-def is_url(name: str) -> bool:
-    """Whether a name is an address on the web."""
-    return name.startswith(("http://", "https://"))
 
 
 def fetch_file(url: str, folder: Path) -> Path:

@@ -118,7 +118,12 @@ def test_draws_follow_the_distribution():
     grid = (torch.arange(1000) + 0.5) / 1000
     counts = [
         torch.bincount(draw(logits, grid, SamplingConfig(**changes)), minlength=4).tolist()
-        for changes in ({"top_k": 4}, {"top_k": 2}, {"top_k": 1}, {"top_k": 99, "temperature": 0.5})
+        for changes in (
+            {"temperature": 1.0, "top_k": 4},
+            {"temperature": 1.0, "top_k": 2},
+            {"top_k": 1},
+            {"temperature": 0.5, "top_k": 99},
+        )
     ]
     assert counts[0] == [100, 200, 300, 400]
     assert counts[1] == [0, 0, 429, 571]

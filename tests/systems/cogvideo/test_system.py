@@ -183,7 +183,7 @@ def test_a_saved_model_is_the_same(system, tmp_path):
 def test_facts(system, trained):
     info = system.info()
     assert (info.system, info.dtype, info.device, info.licence) == ("cogvideo", "float32", "cpu", "other")
-    assert info.settings == {"temperature": 1.0, "top_k": 100}
+    assert info.settings == {"temperature": 0.7, "top_k": 100}
     defaults = info.defaults
     assert (defaults.frames, defaults.fps, defaults.steps, defaults.guidance) == (16, 8.0, 512, 3.0)
     assert (defaults.height, defaults.width, defaults.size_multiple) == (64, 64, 64)

@@ -25,7 +25,7 @@ class SamplingConfig(Strict):
     """Settings by which tokens are drawn."""
 
     guidance_scale: float = Field(3.0, ge=0.0, description="1: without guidance")
-    temperature: float = Field(1.0, gt=0.0)
+    temperature: float = Field(0.7, gt=0.0)
     top_k: Count = Field(100, description="draw among so many of the most probable codes; 1: the best")
 
 

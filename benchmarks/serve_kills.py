@@ -6,9 +6,9 @@ Clients keep a short queue of small jobs, each with an Idempotency-Key, and repe
 Fault points (`latent_shift.server.faults`) kill the worker when it has claimed a job, reported a step,
 written a file or completed a job, and the server when it has stored a job or returned one to the queue; other
 kills come at random times. In the end every job must have become one completed video with a clip, no video
-may
-be there twice, and no progress may have been seen to fall. Prints one JSON object; exit status 1 where a
-sentence above does not hold.
+may be there twice, and no progress may have been seen to fall; when the server has started once more, no
+file may lie there that belongs to no video. Prints one JSON object; exit status 1 where a sentence above
+does not hold.
 
 Server and worker are processes of their own, forked from one that has imported everything: a start takes
 tenths of a second instead of many. The pause before a worker that died young is started again is cut short.
@@ -40,6 +40,7 @@ SERVER_POINTS = ("inserted:3", "requeued", "")  # "": at a random time
 TARGETS = ("worker", "worker", "server", "worker", "both")
 QUEUE = 5  # jobs that are under way at once
 PATIENCE = 120.0  # seconds for all to be made in the end
+MUST_BE_NONE = ("lost", "twice", "not completed", "without a clip", "files left behind", "faults")
 POINT_PATIENCE = 30.0  # seconds for a fault point to be reached
 
 
@@ -337,14 +338,17 @@ def run(kills: int, model: str, folder: Path, seed: int = 0) -> dict[str, Any]:
         thread.join()
     videos = listed(trial.url)
     contents = [requests.get(f"{trial.url}/v1/videos/{one['id']}/content", timeout=30) for one in videos]
-    os.kill(trial.server.pid, signal.SIGTERM)
-    trial.server.wait(PATIENCE)
+    for starts_again in (True, False):
+        os.kill(trial.server.pid, signal.SIGTERM)
+        trial.server.wait(PATIENCE)
+        if starts_again:
+            trial.start()
+            requests.get(f"{trial.url}/livez", timeout=PATIENCE)  # it has cleared up
     os.kill(nursery.process, signal.SIGKILL)
     os.waitpid(nursery.process, 0)
     ids = [one["id"] for one in videos]
-    files = {
-        path.name.split(".")[0] for path in (data / "clips").iterdir() if path.suffix in (".mp4", ".png")
-    }
+    clips = [path.name for path in (data / "clips").iterdir()]
+    files = {name.split(".")[0] for name in clips}
     return {
         "kills": dict(nursery.deaths()),
         "seconds": round(time.monotonic() - began, 1),
@@ -356,6 +360,7 @@ def run(kills: int, model: str, folder: Path, seed: int = 0) -> dict[str, Any]:
         "not completed": sum(one["status"] != "completed" for one in videos),
         "without a clip": sum(answer.status_code != 200 or not answer.content for answer in contents)
         + len(set(ids) - files),
+        "files left behind": len(clips) - len(files & set(ids)),
         "of nobody": len(set(ids) - set(trial.ids.values())),
         "faults": trial.faults,
     }
@@ -371,11 +376,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = run(given.kills, given.model, given.data or Path(folder), given.seed)
     print(json.dumps(found))
-    return (
-        1
-        if any(found[name] for name in ("lost", "twice", "not completed", "without a clip", "faults"))
-        else 0
-    )
+    return 1 if any(found[name] for name in MUST_BE_NONE) else 0
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@
     python benchmarks/serve_load.py memory [--jobs 1000] [--model moving-shapes]
 
 `burst`: all requests are sent at once, from as many threads; each must be answered with 200 or 429, and those
-taken must complete. They are looked at as often as the server advises. `generation.run` makes the same
-requests in this process, with each clip written to a file. The two take turns in pairs, the other one first
-in every second pair, on a server and a model that stay loaded; the ratio is that of all clips a second (from
-the first request to the last clip), and of core-seconds a clip (server and worker together), which other work
-on the machine disturbs less.
+taken must complete. They are looked at, one after the other, as often as the server advises.
+`generation.run` makes the same requests in this process, with each clip written to a file. The two take
+turns in pairs, the other one first in every second pair, on a server and a model that stay loaded; the ratio
+is that of all clips a second (from the first request to the last clip), and of core-seconds a clip (server
+and worker together), which other work on the machine disturbs less.
 `memory`: resident megabytes of server and worker after each tenth of the jobs. Prints one JSON object.
 """
 
@@ -80,14 +80,15 @@ def served(server: Server, number: int, steps: int, answers: Counter[str]) -> Tu
     answers["slowest answer, s"] = max(answers["slowest answer, s"], math.ceil(time.perf_counter() - began))
     answers.update(f"HTTP {answer.status_code}" for answer in given)
     ids = [answer.json()["id"] for answer in given if answer.status_code == 200]
-    answers.update(wait_as_advised(server, id) for id in ids)
+    with requests.Session() as session:
+        answers.update(wait_as_advised(session, f"{server.url}/v1/videos/{id}") for id in ids)
     return Turn(len(ids), time.perf_counter() - began, core_seconds(server) - busy)
 
 
-def wait_as_advised(server: Server, id: str) -> str:
+def wait_as_advised(session: requests.Session, url: str) -> str:
     """The status of a job when it is finished, looked at as often as the server says."""
     while True:
-        answer = requests.get(f"{server.url}/v1/videos/{id}", timeout=60)
+        answer = session.get(url, timeout=60)
         status = answer.json()["status"]
         if status not in ("queued", "in_progress"):
             return str(status)

@@ -67,7 +67,7 @@ class Server:
         found = [line.removeprefix(name).rpartition(" ") for line in lines if line.startswith(name)]
         return {labels: float(value) for labels, _, value in found}
 
-    def wait(self, id: str, within: float = 60.0) -> dict[str, Any]:
+    def wait(self, id: str, within: float = 300.0) -> dict[str, Any]:
         """A video when it is finished."""
         end = time.monotonic() + within
         while (video := self.get(id))["status"] in ("queued", "in_progress"):

@@ -1,6 +1,7 @@
 """The routes of videos and models, without a worker: jobs are claimed and finished by the test itself."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -53,10 +54,9 @@ def finish(service, id, frames=4):
     assert job.id == id
     clip = np.random.default_rng(0).integers(0, 255, (frames, 32, 32, 3), np.uint8)
     request = SettledRequest(**job.request)
-    name, size = service.files.write(
-        job, GeneratedClip(clip, request, 0.5), {"seed": request.seed, "prompt": "p"}
-    )
-    service.store.finish(job, file=name, bytes=size, inference_s=0.5, peak_memory_mb=1.0, keep=100)
+    settings = {"seed": request.seed, "prompt": "p"}
+    made = service.files.write([(job, GeneratedClip(clip, request, 0.5), settings)])
+    assert service.store.finish(made, peak_memory_mb=1.0, keep=100) == {id}
     return clip
 
 
@@ -425,6 +425,18 @@ def test_a_file_without_settings_is_refused(client, content):
     assert error_of(answer)["code"] == "unreadable_file"
     assert error_of(client.post("/v1/videos/inspect", json={}), 415)
     assert error_of(client.post("/v1/videos/inspect", files={"other": ("a", b"b")}))["param"] == "file"
+
+
+def test_a_file_to_read_settings_from_has_a_limit(config):
+    limits = replace(config.limits, upload_bytes=5000, body_bytes=1000)  # the latter for the rest of the form
+    client = client_of(replace(config, limits=limits))
+
+    def post(size):
+        return client.post("/v1/videos/inspect", files={"file": ("clip.mp4", b"x" * size)})
+
+    assert error_of(post(5000))["code"] == "unreadable_file"
+    for size in (5001, 7000):
+        assert error_of(post(size), 413)["code"] == "request_too_large"
 
 
 # ---- the rest ----------------------------------------------------------------------------------------

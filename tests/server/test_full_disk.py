@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from latent_shift.cli import errors
+from latent_shift.cli.main import app
 from latent_shift.generation import GeneratedClip
 from latent_shift.server.app import create_app
 from latent_shift.server.config import ServerConfig
@@ -41,23 +43,47 @@ def test_a_full_disk_breaks_nothing(small_disk):
     )
     new = NewJob(model="m", request=request.model_dump(), shape="s")
     first, _ = store.add(new, **MANY)
-    (job,) = store.claim("w", 60, lambda job: 1)
+    store.add(new, **MANY)
+    job, other = store.claim("w", 60, lambda job: 2)
     (small_disk / "filler").write_bytes(os.urandom(files.free_bytes() - 8192))
     noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), np.uint8)
+    grey, noisy = (GeneratedClip(clip, request, 1.0) for clip in (np.zeros_like(noise), noise))
     with pytest.raises(ValueError, match="No space left on device"):
-        files.write(job, GeneratedClip(noise, request, 1.0), {})
+        files.write([(other, grey, {}), (job, noisy, {})])  # the first of them fits
     assert list(files.clips.iterdir()) == []
     with pytest.raises(StoreFullError):
         _fill(store, new)
     answered = {one.id for one in store.page("", after=None, limit=2000, newest_first=False)[0]}
     assert first.id in answered
     (small_disk / "filler").unlink()
-    name, size = files.write(job, GeneratedClip(noise, request, 1.0), {})
-    assert store.finish(job, file=name, bytes=size, inference_s=1.0, peak_memory_mb=1.0, keep=10.0)
+    made = files.write([(other, grey, {}), (job, noisy, {})])
+    assert store.finish(made, peak_memory_mb=1.0, keep=10.0) == {job.id, other.id}
     added, _ = store.add(new, **MANY)
     ids = [one.id for one in store.page("", after=None, limit=2000, newest_first=False)[0]]
     assert set(ids) == answered | {added.id}
     store.close()
+
+
+def test_a_server_starts_on_a_disk_without_room_for_jobs_and_refuses_one_without_any(
+    small_disk, model, capsys
+):
+    store, files = JobStore(small_disk), ClipFiles(small_disk)
+    job, _ = store.add(NewJob(model="m", request={}, shape="s"), **MANY)
+    store.claim("w", 60, lambda job: 1)
+    store.close()
+    (small_disk / "filler").write_bytes(os.urandom(files.free_bytes() - 4096))  # the lock's number fits
+    arguments = ["serve", "--port", "0", "--data", str(small_disk), "--model", str(model)]
+    assert errors.run(app, arguments) == 2
+    assert f"--data {small_disk}: d" in (said := capsys.readouterr().err)
+    assert "; make room, or name another folder" in said
+    os.truncate(small_disk / "filler", os.path.getsize(small_disk / "filler") - 10 * 4096)
+    again = JobStore(small_disk)
+    assert again.get(job.id).status == "in_progress"
+    with pytest.raises(StoreFullError):
+        _fill(again, NewJob(model="m", request={}, shape="s"))
+    (small_disk / "filler").unlink()
+    assert [one.id for one in again.requeue_lost()] == [job.id]
+    again.close()
 
 
 def test_requests_to_a_full_disk_are_refused_and_a_removal_makes_room(small_disk, model):
@@ -67,8 +93,8 @@ def test_requests_to_a_full_disk_are_refused_and_a_removal_makes_room(small_disk
     ids = [client.post("/v1/videos", json={"prompt": "x"}).json()["id"] for _ in range(2)]
     (job,) = store.claim("w", 60, lambda job: 1)
     noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), np.uint8)
-    name, size = files.write(job, GeneratedClip(noise, SettledRequest(**job.request), 1.0), {})
-    store.finish(job, file=name, bytes=size, inference_s=1.0, peak_memory_mb=1.0, keep=10.0)
+    made = files.write([(job, GeneratedClip(noise, SettledRequest(**job.request), 1.0), {})])
+    store.finish(made, peak_memory_mb=1.0, keep=10.0)
     (small_disk / "filler").write_bytes(os.urandom(files.free_bytes()))
     answers = [client.post("/v1/videos", json={"prompt": "x"})]
     answers += [client.get(f"/v1/videos/{ids[0]}/content?{what}") for what in

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from latent_shift.cli.main import app
 from latent_shift.server.app import create_app, security_of
-from latent_shift.server.config import ServerConfig
+from latent_shift.server.config import Limits, ServerConfig
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -21,7 +21,7 @@ ARGUMENTS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PROMPT = "a red circle"
-WAIT = 60_000  # milliseconds
+WAIT = 180_000  # milliseconds
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,7 +86,7 @@ def seconds(page):
     return page.evaluate("[...document.querySelectorAll('video')].map((clip) => clip.currentTime)")
 
 
-def wait_until(page, true, within=30):
+def wait_until(page, true, within=WAIT / 1000):
     end = time.monotonic() + within
     while not true():
         assert time.monotonic() < end
@@ -282,6 +282,44 @@ def served(application):
     finally:
         serving.should_exit = True
         thread.join()
+
+
+def test_a_queue_that_is_longer_than_a_page_is_shown_whole(model, visit, tmp_path):
+    application = create_app(ServerConfig(data=tmp_path, models={"tiny": str(model)}))  # without a worker
+    with served(application) as url:
+        for number in range(1, 31):
+            fields = {"prompt": f"circle {number}", "seed": number}
+            assert requests.post(f"{url}/v1/videos", json=fields, timeout=WAIT).status_code == 200
+        page = visit(url)
+        page.locator("#queue li").nth(29).wait_for()
+        shown = [item.split("\n") for item in page.locator("#queue li").all_inner_texts()]
+        assert [" ".join(words) for words in shown] == [f"No. {n} circle {n} Cancel" for n in range(1, 31)]
+        assert page.inner_text("#state") == "30 waiting"
+        page.get_by_role("button", name="Cancel circle 2", exact=True).click()
+        page.locator("#history li", has_text="circle 2").wait_for()
+        assert page.locator("#queue li").count() == 29
+        assert page.locator("#queue li").last.inner_text().startswith("No. 29")
+        page.close()  # its stream of events, for which the server would wait
+
+
+def test_what_is_refused_is_said_and_the_rest_goes_on(browser, model, tmp_path):
+    config = ServerConfig(
+        data=tmp_path, models={"tiny": str(model)}, limits=Limits(steps=10, upload_bytes=1000)
+    )
+    with served(create_app(config)) as url:
+        page = browser.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(url)
+        page.locator("#examples button").first.wait_for()
+        page.set_input_files("#file", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"x" * 1001})
+        page.locator("#problem", has_text="a.mp4 is larger than the 1000 bytes").wait_for()
+        page.fill("#prompt", PROMPT)
+        page.locator("#compare summary").click()
+        page.fill("#other-steps", "11")
+        page.click("#generate")
+        page.locator("#problem", has_text="11").wait_for()
+        assert page.locator("#queue li").count() == page.locator(".clip").count() == 1
+        page.context.close()
 
 
 def test_a_key_is_asked_for_once_and_kept_for_the_tab(browser, model, tmp_path):

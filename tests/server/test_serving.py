@@ -1,9 +1,12 @@
 """A whole server: its clients, its worker's death and pause, and its end."""
 
+import asyncio
+import gc
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +20,14 @@ import openai
 import psutil
 import pytest
 import requests
+import uvicorn
+from starlette.testclient import TestClient
+from typer.main import get_command
 
 from latent_shift import generation, systems
+from latent_shift.checkpoints import installed_models
+from latent_shift.cli.main import app
+from latent_shift.cli.serve import listening
 from latent_shift.media import read_clip, read_settings, write_clip
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.jobs import NewJob
@@ -26,9 +35,21 @@ from latent_shift.server.store import JobStore
 from latent_shift.systems.base import GenerationRequest
 from serving import start_server
 
+
+def has_address(family, address):
+    """Whether this machine has an address of its own."""
+    try:
+        with socket.socket(family) as one:
+            one.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 PROMPT = "a red circle"
 LONG = {"prompt": PROMPT, "num_inference_steps": 200}
 SHUTDOWN = 10.0  # seconds, as promised
+IPV6 = ("--host", "::1") if has_address(socket.AF_INET6, "::1") else ()
 
 
 @pytest.fixture
@@ -124,7 +145,7 @@ def test_sync_answers_with_the_clip_and_cancels_for_a_client_that_goes(server):
     assert float(answer.headers["x-inference-time-s"]) > 0
     with pytest.raises(requests.Timeout):
         requests.post(url, json={**LONG, "seed": 99}, timeout=0.5)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while True:
         newest = requests.get(f"{server.url}/v1/videos?limit=1", timeout=30).json()["data"][0]
         if newest["status"] == "failed":
@@ -155,7 +176,7 @@ def test_events_show_rising_progress_and_previews(server):
 
 def test_a_running_job_stops_when_it_is_cancelled_or_deleted(server):
     for act in ("cancel", "delete"):
-        video = server.create(**LONG)
+        video = server.create(**LONG, num_frames=128)  # minutes, if it went on
         running(server, video)
         url = f"{server.url}/v1/videos/{video['id']}"
         answer = (
@@ -164,9 +185,7 @@ def test_a_running_job_stops_when_it_is_cancelled_or_deleted(server):
             else requests.delete(url, timeout=30)
         )
         assert answer.status_code == 200
-        began = time.monotonic()
         assert server.wait(server.create(prompt=PROMPT)["id"])["status"] == "completed"
-        assert time.monotonic() - began < 5
     assert requests.get(url, timeout=30).status_code == 404
 
 
@@ -193,12 +212,17 @@ def test_a_stopped_server_loses_nothing(model, tmp_path):
     assert server.stop() < SHUTDOWN
     assert server.process.returncode == 0
     assert not worker.is_running()
+    (clips := tmp_path / "data" / "clips").mkdir(exist_ok=True)
+    left = clips / f"{waiting['id']}.9.mp4"  # as of a worker that died when it had written its clip
+    left.write_bytes(b"a clip of a claim that is lost")
     store = JobStore(tmp_path / "data")
     kept = [store.get(one["id"]) for one in (video, waiting)]
     assert {job.status for job in kept} <= {"queued", "completed"}
     assert [job.attempts for job in kept if job.status == "queued"] in ([], [0], [0, 0])
     store.close()
-    again = start_server(*options, ready=False)
+    again = start_server(*options, *IPV6, ready=False)
+    assert again.url.startswith("http://[::1]:" if IPV6 else "http://127.0.0.1:")
+    assert not left.exists()
     done = [again.wait(one["id"]) for one in (video, waiting)]
     assert [(one["status"], one["seed"]) for one in done] == [("completed", 4), ("completed", 5)]
     assert again.stop() < SHUTDOWN
@@ -262,3 +286,40 @@ def test_threads_of_clients_get_one_job_for_one_key(server):
     for thread in threads:
         thread.join()
     assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+def test_all_built_in_models_are_served_where_none_is_named(tmp_path, monkeypatch):
+    seen = []
+
+    def look(self, sockets):
+        client = TestClient(self.config.app, base_url="http://127.0.0.1")
+        seen.extend(client.get("/v1/models").json()["data"])
+        seen.append(client.post("/v1/videos", json={"prompt": PROMPT}).json()["model"])
+
+    monkeypatch.setattr(uvicorn.Server, "run", look)
+    get_command(app).main(["serve", "--port", "0", "--data", str(tmp_path)], standalone_mode=False)
+    gc.unfreeze()
+    *models, default = seen
+    assert [one["id"] for one in models] == list(installed_models())
+    assert default == models[0]["id"] == "moving-shapes"
+    assert all(one["examples"] for one in models)
+
+
+def test_answers_on_a_connection_that_is_kept_do_not_wait(tmp_path):
+    delays = []
+
+    async def one_answer():
+        async def answer(reader, writer):
+            own = writer.get_extra_info("socket")
+            delays.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0)
+            writer.close()
+
+        with listening("127.0.0.1", 0) as listener:
+            server = await asyncio.start_server(answer, sock=listener)
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            await reader.read()
+            writer.close()
+            server.close()
+
+    asyncio.run(one_answer())
+    assert delays == [False]

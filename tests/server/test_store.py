@@ -6,8 +6,10 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import event
 
-from latent_shift.server.jobs import UNOBSERVED, NewJob, QueueFullError
+from latent_shift.server.jobs import UNOBSERVED, MadeFile, NewJob, QueueFullError
+from latent_shift.server.metrics import Metrics
 from latent_shift.server.store import FILE_NAME, JobStore
 
 LEASE = 30.0
@@ -21,6 +23,21 @@ def store(tmp_path):
     store.close()
 
 
+@pytest.fixture
+def passes(monkeypatch):
+    """Let seconds pass on the machine's clocks, with no need to wait for them."""
+    ahead = 0.0
+    for name in ("monotonic", "time"):
+        real = getattr(time, name)
+        monkeypatch.setattr(time, name, lambda real=real: real() + ahead)
+
+    def passes(seconds):
+        nonlocal ahead
+        ahead += seconds
+
+    return passes
+
+
 def add(store, *, steps=1, **values):
     new = NewJob(model="m", request={"prompt": "x", "frames": 4, "steps": steps}, shape=f"s{steps}", **values)
     return store.add(new, **MANY)[0]
@@ -31,7 +48,8 @@ def claim(store, worker="a", lease=LEASE, size=8):
 
 
 def finish(store, job, file="f.mp4"):
-    return store.finish(job, file=file, bytes=10, inference_s=1.0, peak_memory_mb=5.0, keep=100.0)
+    done = store.finish([MadeFile(job, file, 10, 1.0)], peak_memory_mb=5.0, keep=100.0)
+    return job.id in done
 
 
 def test_a_job_goes_from_queued_over_in_progress_to_completed(store):
@@ -90,10 +108,10 @@ def test_progress_never_falls_and_stays_below_100_until_the_file_is_there(store)
     assert store.get(job.id).progress == 99
 
 
-def test_a_worker_whose_lease_ran_out_can_write_nothing(store):
+def test_a_worker_whose_lease_ran_out_can_write_nothing(store, passes):
     add(store)
-    (old,) = claim(store, "paused", lease=0.02)
-    time.sleep(0.05)
+    (old,) = claim(store, "paused")
+    passes(LEASE + 1)
     assert not store.extend("paused", LEASE)
     assert [job.id for job in store.requeue_lost(expired=True)] == [old.id]
     (new,) = claim(store, "next")
@@ -109,11 +127,12 @@ def test_a_worker_whose_lease_ran_out_can_write_nothing(store):
     assert not finish(store, new, "twice.mp4")
 
 
-def test_a_lease_that_is_extended_does_not_run_out(store):
+def test_a_lease_that_is_extended_does_not_run_out(store, passes):
     add(store)
-    claim(store, lease=0.2)
+    claim(store)
+    passes(LEASE - 10)
     assert store.extend("a", LEASE)
-    time.sleep(0.25)
+    passes(LEASE - 10)
     assert store.requeue_lost(expired=True) == []
     assert not store.extend("another", LEASE)
 
@@ -138,12 +157,12 @@ def test_a_worker_that_the_server_ends_is_no_loss(store):
     assert (kept.status, kept.attempts, kept.solo) == ("queued", 0, False)
 
 
-def test_what_needs_care_is_seen(store):
+def test_what_needs_care_is_seen(store, passes):
     first, second = add(store), add(store, steps=2)
     assert not store.needs_care(100)
-    claim(store, lease=0.02)
+    claim(store)
     assert not store.needs_care(100)
-    time.sleep(0.05)
+    passes(LEASE + 1)
     assert store.needs_care(100)  # a lease ran out
     store.requeue_lost(expired=True)
     store.cancel(first.id)
@@ -151,8 +170,8 @@ def test_what_needs_care_is_seen(store):
     store.unobserved()
     assert not store.needs_care(100)
     assert [job.id for job in claim(store)] == [second.id]
-    time.sleep(0.05)
-    assert store.needs_care(0.02)  # it takes long
+    passes(20)
+    assert store.needs_care(10)  # it takes long
     assert not store.needs_care(100)
 
 
@@ -160,6 +179,30 @@ def test_finished_jobs_to_count_are_found_by_an_index(store, tmp_path):
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT count(*) FROM videos WHERE {UNOBSERVED}")
         assert "INDEX unobserved" in str(plan.fetchall())
+
+
+def test_a_clock_that_is_set_back_changes_no_order_no_lease_and_no_age(store, monkeypatch):
+    first, second = add(store), add(store, steps=2)
+    (running,) = claim(store)
+    before = time.time() - 86_400
+    monkeypatch.setattr(time, "time", lambda: before)
+    third = add(store, steps=2)
+    assert store.positions() == {second.id: 1, third.id: 2}
+    assert [store.position(job) for job in (running, second, third)] == [None, 1, 2]
+    assert not store.needs_care(100)
+    assert store.requeue_lost(expired=True) == store.overdue(100) == []
+    assert store.extend("a", LEASE)
+    assert store.report([running], 50) == {first.id}
+    assert finish(store, running)
+    done = store.get(first.id)
+    assert (done.completed_at, done.expires_at) == (before, before + 100)
+    assert store.expire(100, 1000) == []
+    metrics = Metrics(store, lambda: 0)
+    metrics.observe(done)
+    assert b"latency_seconds_sum 0.0" in metrics.text()
+    assert [job.id for job in claim(store)] == [second.id, third.id]
+    page, _ = store.page("", after=None, limit=9, newest_first=True)
+    assert [job.id for job in page] == [third.id, second.id, first.id]
 
 
 def test_jobs_that_were_lost_together_are_next_made_one_by_one(store):
@@ -241,7 +284,7 @@ def test_pages_in_both_orders(store):
     assert ([job.id for job in page], more) == (ids[2:], False)
 
 
-def test_clips_expire_by_age_and_by_the_size_of_all(store):
+def test_clips_expire_by_age_and_by_the_size_of_all(store, passes):
     jobs = [add(store) for _ in range(4)]
     for job in claim(store):
         finish(store, job, f"{job.id}.mp4")
@@ -253,10 +296,10 @@ def test_clips_expire_by_age_and_by_the_size_of_all(store):
     sizes = {jobs[2].id: 10, jobs[3].id: 500}  # with a large gif
     assert store.expire(100, 510, sizes) == []
     assert [job.id for job in store.expire(100, 505, sizes)] == [jobs[2].id]
-    time.sleep(0.03)
-    assert [job.id for job in store.expire(0.02, 1000)] == [jobs[3].id]
-    time.sleep(0.03)
-    store.expire(0.02, 1000)
+    passes(101)
+    assert [job.id for job in store.expire(100, 1000)] == [jobs[3].id]
+    passes(101)
+    store.expire(100, 1000)
     assert store.get(jobs[0].id) is None
 
 
@@ -274,6 +317,24 @@ def test_a_file_of_another_version_is_refused(tmp_path):
         connection.execute("PRAGMA user_version = 9")
     with pytest.raises(ValueError, match=r"is of version 9, not 1; name another --data"):
         JobStore(tmp_path)
+
+
+def test_all_but_what_may_be_lost_waits_for_the_disk(store):
+    settings = []
+
+    def note(connection, cursor, statement, *others):
+        if statement.startswith("PRAGMA synchronous="):
+            settings.append(statement.removeprefix("PRAGMA synchronous="))
+
+    event.listen(store._engine, "before_cursor_execute", note)
+    add(store)
+    (job,) = claim(store)
+    store.report([job], 50)
+    store.extend("a", LEASE)
+    finish(store, job)
+    store.unobserved()
+    store.delete(job.id)
+    assert settings == ["FULL", "FULL", "NORMAL", "NORMAL", "FULL", "NORMAL", "FULL"]
 
 
 def test_every_transaction_is_durable_and_readers_do_not_block_writers(store, tmp_path):

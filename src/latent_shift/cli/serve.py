@@ -82,6 +82,7 @@ def serve(
 
         from latent_shift.server.app import create_app, security_of
         from latent_shift.server.config import Limits, ServerConfig
+        from latent_shift.server.jobs import StoreFullError
         from latent_shift.server.security import LOOPBACK
     except ImportError as error:
         raise ValueError(
@@ -109,7 +110,10 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     hosts = (*LOOPBACK, shown, *(allowed_hosts or ()))
     with only_process_in(data, "serves"), listening(host, port) as listener:
-        app = create_app(config, security_of(config, hosts=tuple(map(str.lower, hosts)), api_keys=keys))
+        try:
+            app = create_app(config, security_of(config, hosts=tuple(map(str.lower, hosts)), api_keys=keys))
+        except StoreFullError as error:
+            raise ValueError(f"--data {data}: {error}; make room, or name another folder") from error
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_CLOSE_WITHIN,
             server_header=False,
@@ -149,7 +153,9 @@ def _api_keys(file: Path | None) -> tuple[str, ...]:
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ValueError where the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named since asyncio sets TCP_NODELAY only then: without it, each answer on a connection
+    # that is kept waits 40 ms for the client's acknowledgement of the headers.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,8 +1,9 @@
-"""Connections to a database of SQLite in which every transaction is on the disk when it ends.
+"""Connections to a database of SQLite in which a transaction is on the disk when it ends.
 
     engine = connect(folder / "jobs.sqlite")
     with engine.begin() as connection: ...      # holds the lock for writing from its beginning
     with reading(engine) as connection: ...     # waits for nobody
+    with passing(engine).begin() as connection: ...     # gets to the disk with the next of the first kind
 
 The file must not lie on a network file system, because of SQLite's write-ahead log.
 """
@@ -30,14 +31,28 @@ def reading(engine: Engine) -> Connection:
     return engine.connect().execution_options(only_reads=True)
 
 
+def passing(engine: Engine) -> Engine:
+    """Return an engine whose transactions a loss of power may undo; the death of a process does not.
+
+    They do not wait for the disk. Their order, and that of all others, is kept.
+    """
+    return engine.execution_options(only_passing=True)
+
+
 def _prepare(connection: Any, _: Any) -> None:
     """Set up a connection: transactions are begun by `_begin`, and nothing else begins one."""
     connection.isolation_level = None
     waiting = f"busy_timeout={1000 * BUSY_SECONDS}"
-    for setting in (waiting, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for setting in (waiting, "journal_mode=WAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
 
 
 def _begin(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("only_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get("only_reads", False):
+        connection.exec_driver_sql("BEGIN")
+    else:
+        connection.exec_driver_sql(
+            f"PRAGMA synchronous={'NORMAL' if options.get('only_passing') else 'FULL'}"
+        )
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

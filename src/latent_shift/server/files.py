@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from latent_shift.io import atomic_file
 from latent_shift.media import write_clip
 from latent_shift.server.faults import fault
+from latent_shift.server.jobs import Job, MadeFile
 
 if TYPE_CHECKING:
     from latent_shift.generation import GeneratedClip
-    from latent_shift.server.jobs import Job
 
 _WATCHED = 5.0  # seconds that a preview counts as watched after its last look
 _ORPHAN = 600.0  # seconds; a file of no job is younger only while it is being written
@@ -39,16 +39,23 @@ class ClipFiles:
         """Path of a file that a row names."""
         return self.clips / name
 
-    def write(self, job: Job, made: GeneratedClip, settings: dict[str, Any]) -> tuple[str, int]:
-        """Write a clip with its settings; its file's name and size, when it is durable."""
-        suffix = ".png" if len(made.clip) == 1 else ".mp4"
-        name = f"{job.id}.{job.fence}{suffix}"
-        path = self.clips / name
-        write_clip(path, made.clip, made.request.fps, settings, overwrite=True)
-        for place in (path, self.clips):
-            _sync(place)
-        fault("written")
-        return name, path.stat().st_size
+    def write(self, clips: Iterable[tuple[Job, GeneratedClip, dict[str, Any]]]) -> list[MadeFile]:
+        """Write clips with their settings; their files, when all are durable. Leaves none where one fails."""
+        made: list[MadeFile] = []
+        try:
+            for job, clip, settings in clips:
+                path = self.clips / f"{job.id}.{job.fence}{'.png' if len(clip.clip) == 1 else '.mp4'}"
+                write_clip(path, clip.clip, clip.request.fps, settings, overwrite=True)
+                made.append(MadeFile(job, path.name, path.stat().st_size, clip.seconds))
+                fault("written")
+            for one in made:  # the disk takes several together sooner than one after the other
+                _sync(self.clips / one.name)
+            _sync(self.clips)
+        except BaseException:
+            for one in made:
+                self.path(one.name).unlink(missing_ok=True)
+            raise
+        return made
 
     def derived(self, job: Job, what: str, make: Callable[[Path, Path], None]) -> Path:
         """The file made of a job's clip, as "thumbnail.webp": made by make(clip, target) if it is not there.

@@ -115,6 +115,19 @@ class NewJob:
     body_hash: str | None = None
 
 
+@dataclass(frozen=True)
+class MadeFile:
+    """The file of a job's clip, in the folder of clips and durable.
+
+    job: as it was claimed. name, bytes: of the file. seconds: of sampling.
+    """
+
+    job: Job
+    name: str
+    bytes: int
+    seconds: float
+
+
 class QueueFullError(Exception):
     """More jobs wait than may."""
 

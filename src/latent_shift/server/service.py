@@ -66,13 +66,11 @@ class Service:
         if job.inference_s is not None:
             self._seconds[job.model] = job.inference_s
 
-    def poll_ms(self, model: str, position: int | None = None) -> int:
-        """Milliseconds after which another look at a job of this model is worth it.
-
-        position: of a job that waits, in the queue from 1.
-        """
+    def poll_ms(self, job: Job, place: int | None) -> int:
+        """Milliseconds after which another look at a job is worth it. place: in the queue, where it waits."""
         least, most = _POLL_MS
-        until = self._seconds.get(model, 1.0) * (position or 1)
+        clips = place or max(1, job.batch)  # to be made until it is done, itself included
+        until = self._seconds.get(job.model, 1.0) * clips
         return round(min(most, max(least, 1000 * until / _POLLS)))
 
     def retry_after(self) -> float:

@@ -23,15 +23,25 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy import Connection
 
-from latent_shift.server.database import connect, reading
+from latent_shift.server.database import connect, passing, reading
 from latent_shift.server.faults import fault
-from latent_shift.server.jobs import UNOBSERVED, Job, NewJob, QueueFullError, StoreFullError, metadata, videos
+from latent_shift.server.jobs import (
+    UNOBSERVED,
+    Job,
+    MadeFile,
+    NewJob,
+    QueueFullError,
+    StoreFullError,
+    metadata,
+    videos,
+)
 
 VERSION = 1  # of the table, kept in the file
 FILE_NAME = "jobs.sqlite"
 WORKER_DIED, CANCELLED = "worker_died", "cancelled"
 MAX_PROGRESS = 99  # percent, until the file is durable
 _COLUMNS = [videos.c[field.name] for field in fields(Job)]
+_SELECT = sql.select(*_COLUMNS)  # built once: naming the columns takes longer than reading a row
 _queued = videos.c.status == "queued"
 _running = videos.c.status == "in_progress"
 _unobserved: sql.ColumnElement[bool] = sql.literal_column(UNOBSERVED)
@@ -58,17 +68,22 @@ class JobStore:
             metadata.create_all(connection)
             for index in videos.indexes:  # of a table that an older release made
                 index.create(connection, checkfirst=True)
-            connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            if version != VERSION:  # a full disk lets nothing be written, and clips be looked at
+                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """A transaction that holds SQLite's write lock from its beginning."""
+    def _write(self, *, lasts: bool = True) -> Iterator[Connection]:
+        """A transaction that holds SQLite's write lock from its beginning.
+
+        lasts: whether it is to outlast a loss of power, for which it waits for the disk.
+        """
+        engine = self._engine if lasts else passing(self._engine)
         try:
-            with self._lock, self._engine.begin() as connection:
+            with self._lock, engine.begin() as connection:
                 yield connection
         except sql.exc.OperationalError as error:
             if "disk is full" in str(error) or "disk I/O error" in str(error):
@@ -120,7 +135,7 @@ class JobStore:
 
         owner: of the jobs. after: the job before the first. limit: jobs at most. newest_first: order.
         """
-        query = sql.select(*_COLUMNS).where(videos.c.owner == owner).limit(limit + 1)
+        query = _SELECT.where(videos.c.owner == owner).limit(limit + 1)
         seq = videos.c.seq
         query = query.order_by(seq.desc() if newest_first else seq.asc())
         if after is not None:
@@ -134,6 +149,13 @@ class JobStore:
         query = sql.select(videos.c.id).where(_queued).order_by(videos.c.seq)
         with reading(self._engine) as connection:
             return {id: place for place, id in enumerate(connection.scalars(query), 1)}
+
+    def position(self, job: Job) -> int | None:
+        """Place of a job in the queue, from 1; None where it does not wait."""
+        if job.status != "queued":
+            return None
+        with reading(self._engine) as connection:
+            return _count(connection, _queued & (videos.c.seq < job.seq)) + 1
 
     def cancel(self, id: str, owner: str = "") -> Job | None:
         """Fail a job that waits or runs as cancelled; others are left. None: there is no such job."""
@@ -160,7 +182,7 @@ class JobStore:
             if _count(connection, _queued) == 0:
                 return []
         with self._write() as connection:
-            waiting = sql.select(*_COLUMNS).where(_queued).order_by(videos.c.seq).limit(1)
+            waiting = _SELECT.where(_queued).order_by(videos.c.seq).limit(1)
             row = connection.execute(waiting).mappings().one_or_none()
             if row is None:
                 return []
@@ -185,7 +207,7 @@ class JobStore:
         """Extend the leases of a worker's jobs that have not run out; whether it holds any."""
         now = time.monotonic()
         mine = _running & (videos.c.worker == worker) & (videos.c.lease_until > now)
-        with self._write() as connection:
+        with self._write(lasts=False) as connection:
             extended = connection.execute(videos.update().where(mine).values(lease_until=now + lease))
             return extended.rowcount > 0
 
@@ -197,27 +219,23 @@ class JobStore:
         values: dict[str, Any] = {"progress": sql.func.max(videos.c.progress, min(progress, MAX_PROGRESS))}
         if preview_step is not None:
             values["preview_step"] = preview_step
-        with self._write() as connection:
+        with self._write(lasts=False) as connection:
             held = {job.id for job in jobs if connection.execute(_held(job).values(**values)).rowcount}
         fault("step")
         return held
 
-    def finish(
-        self, job: Job, *, file: str, bytes: int, inference_s: float, peak_memory_mb: float, keep: float
-    ) -> bool:
-        """Complete a claimed job, with its durable file; whether the claim still held.
+    def finish(self, made: Collection[MadeFile], *, peak_memory_mb: float, keep: float) -> set[str]:
+        """Complete claimed jobs, all at once; ids of those of which the claim still held.
 
-        job: as claimed. file: its name. bytes: its size. inference_s: seconds of sampling. peak_memory_mb: of
-        the worker. keep: seconds until it expires.
+        made: their files. peak_memory_mb: of the worker. keep: seconds until they expire.
         """
         now = time.time()
         values = {
-            "status": "completed", "progress": 100, "file": file, "bytes": bytes, "worker": None,
-            "inference_s": inference_s, "peak_memory_mb": peak_memory_mb, "completed_at": now,
-            "expires_at": now + keep, "lease_until": None,
+            "status": "completed", "progress": 100, "worker": None, "lease_until": None, "completed_at": now,
+            "expires_at": now + keep, "peak_memory_mb": peak_memory_mb,
         }  # fmt: skip
         with self._write() as connection:
-            done = connection.execute(_held(job).values(**values)).rowcount > 0
+            done = {one.job.id for one in made if connection.execute(_completed(one, values)).rowcount}
         fault("completed")
         return done
 
@@ -291,7 +309,7 @@ class JobStore:
         with reading(self._engine) as connection:  # most calls find nothing, and need no lock
             if _count(connection, _unobserved) == 0:
                 return []
-        with self._write() as connection:
+        with self._write(lasts=False) as connection:
             finished = _all(connection, _unobserved)
             connection.execute(videos.update().where(_unobserved).values(observed=True))
         return finished
@@ -352,6 +370,10 @@ def _failure(code: str, message: str) -> sql.Update:
     )  # fmt: skip
 
 
+def _completed(made: MadeFile, values: Mapping[str, Any]) -> sql.Update:
+    return _held(made.job).values(**values, file=made.name, bytes=made.bytes, inference_s=made.seconds)
+
+
 def _is_held(job: Job) -> sql.ColumnElement[bool]:
     """Whether a claim holds still: nobody cancelled, deleted or claimed the job since."""
     return (
@@ -364,12 +386,12 @@ def _held(job: Job) -> sql.Update:
 
 
 def _one(connection: Connection, where: sql.ColumnElement[bool]) -> Job | None:
-    row = connection.execute(sql.select(*_COLUMNS).where(where)).mappings().one_or_none()
+    row = connection.execute(_SELECT.where(where)).mappings().one_or_none()
     return None if row is None else Job(**row)
 
 
 def _all(connection: Connection, where: sql.ColumnElement[bool]) -> list[Job]:
-    query = sql.select(*_COLUMNS).where(where).order_by(videos.c.seq)
+    query = _SELECT.where(where).order_by(videos.c.seq)
     return [Job(**row) for row in connection.execute(query).mappings()]
 
 

@@ -7,6 +7,7 @@ batch takes, and starts another after a pause that grows while workers die young
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -59,8 +60,9 @@ class Supervisor:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Return jobs of an earlier server to the queue and start the worker."""
-        self._store.requeue_lost()
+        """Return jobs of an earlier server to the queue, remove what they left, and start the worker."""
+        self._retrying(self._store.requeue_lost)  # on a full disk their leases run out
+        self._files.sweep(self._store.files(), age=-math.inf)  # nobody writes a file that counts now
         self._thread.start()
 
     def wake(self) -> None:

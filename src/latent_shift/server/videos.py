@@ -43,7 +43,7 @@ def video_routes(service: Service) -> APIRouter:
     """The routes below /v1/videos."""
     router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=ERRORS)
     _add_making(router, service)
-    _add_inspecting(router)
+    _add_inspecting(router, service.config.limits.upload_bytes)
     for path in ("/sync", "/inspect"):  # of other methods these are no ids of videos
         router.add_api_route(path, _post_only, methods=["GET", "DELETE"], include_in_schema=False)
     _add_looking(router, service)
@@ -149,8 +149,8 @@ async def _finished(service: Service, request: Request, job: Job) -> Job:
     return job
 
 
-def _add_inspecting(router: APIRouter) -> None:
-    """The route that reads an uploaded file."""
+def _add_inspecting(router: APIRouter, most: int) -> None:
+    """The route that reads an uploaded file. most: bytes of one."""
 
     @router.post(
         "/inspect",
@@ -165,6 +165,10 @@ def _add_inspecting(router: APIRouter) -> None:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise ApiError(400, "invalid_request", "file: is missing", param="file")
+            if file.size is None or file.size > most:
+                raise ApiError(
+                    413, "request_too_large", f"the file is larger than {most} bytes", param="file"
+                )
             held = await file.read()
         try:
             return Settings(settings=await run_in_threadpool(settings_of, held))
@@ -192,7 +196,7 @@ def _add_looking(router: APIRouter, service: Service) -> None:
                 raise not_found(after, "after")
         jobs, more = store.page(owner, after=last, limit=limit, newest_first=order == "desc")
         positions = store.positions()
-        data = [video(service, job, positions) for job in jobs]
+        data = [video(job, positions.get(job.id)) for job in jobs]
         first, last_id = (data[0].id, data[-1].id) if data else (None, None)
         return VideoList(data=data, first_id=first, last_id=last_id, has_more=more)
 

@@ -19,11 +19,8 @@ LOOK_EVERY = 0.1  # seconds between two looks of a request that waits
 _COMMENT_EVERY = 100  # looks, after which a silent stream of events shows that it lives
 
 
-def video(service: Service, job: Job, positions: dict[str, int], ignored: list[str] | None = None) -> Video:
-    """A job as clients see it.
-
-    service: of the job. job: to be shown. positions: of the queue, by id. ignored: unknown fields.
-    """
+def video(job: Job, place: int | None, ignored: list[str] | None = None) -> Video:
+    """A job as clients see it. place: in the queue, of one that waits. ignored: unknown fields."""
     request = job.request
     error = None
     if job.status == "failed":
@@ -36,7 +33,7 @@ def video(service: Service, job: Job, positions: dict[str, int], ignored: list[s
         fps=request["fps"], num_frames=request["frames"], seed=request["seed"],
         num_inference_steps=request["steps"], guidance_scale=request["guidance"],
         negative_prompt=request["negative"], loop=request.get("loop", False),
-        queue_position=positions.get(job.id),
+        queue_position=place,
         inference_time_s=job.inference_s, peak_memory_mb=job.peak_memory_mb, expired=job.expired,
         warnings=list(job.warnings), ignored=ignored or [],
     )  # fmt: skip
@@ -51,10 +48,10 @@ def show(service: Service, job: Job, response: Response, ignored: list[str] | No
 
     service: of the job. job: to be shown. response: gets the advice. ignored: unknown fields.
     """
-    positions = service.store.positions() if job.status == "queued" else {}
+    place = service.store.position(job)
     if not job.is_finished:
-        response.headers["openai-poll-after-ms"] = str(service.poll_ms(job.model, positions.get(job.id)))
-    return video(service, job, positions, ignored)
+        response.headers["openai-poll-after-ms"] = str(service.poll_ms(job, place))
+    return video(job, place, ignored)
 
 
 async def events_of(service: Service, job: Job) -> AsyncIterator[str]:
@@ -62,11 +59,11 @@ async def events_of(service: Service, job: Job) -> AsyncIterator[str]:
     shown: Any = None
     preview = silent = 0
     while True:
-        positions = await run_in_threadpool(service.store.positions) if job.status == "queued" else {}
-        state = (job.status, job.progress, positions.get(job.id))
+        place = await run_in_threadpool(service.store.position, job) if job.status == "queued" else None
+        state = (job.status, job.progress, place)
         if state != shown:
             shown, silent = state, 0
-            yield _event("status", video(service, job, positions).model_dump())
+            yield _event("status", video(job, place).model_dump())
         if job.preview_step != preview and job.status == "in_progress":
             preview = job.preview_step
             image = await run_in_threadpool(service.files.read_preview, job.id)

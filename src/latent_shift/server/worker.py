@@ -23,7 +23,6 @@ from typing import IO
 
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
-from latent_shift.generation import GeneratedClip
 from latent_shift.io import is_disk_full, is_out_of_memory, one_line
 from latent_shift.media import encode_image
 from latent_shift.server.config import ServerConfig
@@ -162,24 +161,18 @@ class Worker:
             raise _NoModelError(f"the model cannot be loaded: {one_line(error)}") from error
         steps = _Steps(self, system, batch, left)
         requests = [SettledRequest(**job.request) for job in batch]
-        made = generation.run(system, requests, max_batch=len(batch), on_progress=steps)
-        for job, clip in zip(batch, made, strict=True):
-            if job.id in left:
-                self._save(job, clip, system)
-                left.pop(job.id, None)
-
-    def _save(self, job: Job, made: GeneratedClip, system: TextToVideoSystem) -> None:
+        clips = list(generation.run(system, requests, max_batch=len(batch), on_progress=steps))
         self._check_lease()
-        if not self.store.report([job], 99):
-            return
-        settings = generation.clip_settings(made, job.model, system.info())
-        name, size = self.files.write(job, made, settings)
-        finished = self.store.finish(
-            job, file=name, bytes=size, inference_s=made.seconds, peak_memory_mb=_peak_memory(),
-            keep=self.config.keep,
-        )  # fmt: skip
-        if not finished:
-            self.files.path(name).unlink(missing_ok=True)
+        info = system.info()
+        made = self.files.write(
+            (job, clip, generation.clip_settings(clip, job.model, info))
+            for job, clip in zip(batch, clips, strict=True)
+            if job.id in left
+        )
+        done = self.store.finish(made, peak_memory_mb=_peak_memory(), keep=self.config.keep)
+        for one in made:
+            if one.job.id not in done:  # cancelled or deleted meanwhile, or the lease ran out
+                self.files.path(one.name).unlink(missing_ok=True)
 
     def _check_lease(self) -> None:
         if time.monotonic() > self._lease_until:
@@ -208,7 +201,8 @@ class _Steps:
             raise _Stopped
         if now - self._began > worker.config.job_timeout:
             raise _TimedOut
-        if now - self._reported < _REPORT_EVERY and done > len(self._batch):
+        is_edge = done <= len(self._batch) or done == total  # the first step, or the last
+        if now - self._reported < _REPORT_EVERY and not is_edge:
             return
         self._reported = now
         number = done // len(self._batch) if self._preview(now) else None

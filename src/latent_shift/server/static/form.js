@@ -12,6 +12,9 @@ let models = [];
 // The name by which the command line knows a served model.
 export const sourceOf = (id) => models.find((one) => one.id === id)?.source ?? id;
 
+// Most bytes of a file that the server reads settings from.
+export const largestFile = () => models[0].limits.upload_bytes;
+
 const model = () => models.find((one) => one.id === field("model").value) ?? models[0];
 
 export const drawSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0] >>> 1);

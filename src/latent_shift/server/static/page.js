@@ -183,11 +183,14 @@ at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   trying(async () => {
     const made = [];
-    for (const fields of form.requests()) made.push(await api.create(fields));
-    videos = [...made.toReversed(), ...videos];
-    stage.show(made, actions);
-    if (at("fresh").checked) form.newSeed();
-    await refresh();
+    try {
+      for (const fields of form.requests()) made.push(await api.create(fields));
+      if (at("fresh").checked) form.newSeed();
+    } finally { // the second of two may be refused
+      videos = [...made.toReversed(), ...videos];
+      if (made.length) stage.show(made, actions);
+      await refresh();
+    }
   });
 });
 
@@ -196,6 +199,7 @@ at("prompt").addEventListener("keydown", (event) => {
 });
 
 const restore = (file) => trying(async () => {
+  if (file.size > form.largestFile()) throw new Error(`${file.name} is larger than the ${form.largestFile()} bytes that are read.`);
   at("state").textContent = "Reading the file …";
   const left = form.restore(await api.inspect(file));
   say(left);

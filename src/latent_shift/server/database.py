@@ -32,7 +32,7 @@ def reading(engine: Engine) -> Connection:
 
 
 def passing(engine: Engine) -> Engine:
-    """Return an engine whose transactions a loss of power may undo; the death of a process does not.
+    """Return an engine for transactions that a loss of power may undo; the death of a process does not.
 
     They do not wait for the disk. Their order, and that of all others, is kept.
     """

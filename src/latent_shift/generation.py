@@ -310,6 +310,8 @@ def _target(base: str, own: str | None, *, several: bool, count: int) -> tuple[P
 def is_file_output(output: str) -> bool:
     """Whether an output names a file, not a folder. Raises ValueError for a suffix that cannot be written."""
     path = Path(output)
+    if path.name.lower() in SUFFIXES:
+        raise ValueError(f"{path}: is a suffix without a name before it, as where a name was empty")
     if output.endswith("/") or not path.suffix or path.is_dir():
         return False
     if path.suffix.lower() not in SUFFIXES:

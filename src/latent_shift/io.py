@@ -359,6 +359,8 @@ def validation_error(
         reason = f"is missing; {owner} needs it" if owner else "is missing"
     else:
         reason = f"{first['msg']}, got {str(first['input'])[:80]!r}"
-        if first["type"] in ("string_type", "path_type") and isinstance(first["input"], _NO_TEXT):
+        if first["type"] in ("string_type", "path_type") and first["input"] is None:
+            reason = "is empty (null in YAML); expected a text"
+        elif first["type"] in ("string_type", "path_type") and isinstance(first["input"], _NO_TEXT):
             reason += "; put it in quotation marks if it is a text"
     return f"{key}: {reason}{more}" if key else f"{reason}{more}"

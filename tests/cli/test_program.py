@@ -194,6 +194,7 @@ def test_force_alone_overwrites(run, tmp_path):
         (["x", "--dtype", "int8"], "--dtype int8"),
         (["x", "--device", "tpu"], "--device tpu"),
         (["x", "-o", "a.avi"], "unknown suffix"),
+        (["x", "-o", "clips/.png"], "clips/.png: is a suffix without a name before it"),
         (["x", "-o", "file/a.mp4"], "cannot write into"),
         (["x", "-o", "file"], "cannot write into"),
         (["x", "-o", "/proc/a.mp4"], "cannot write into /proc"),

@@ -260,6 +260,7 @@ def test_a_source_without_what_is_tried_is_refused(recipe, monkeypatch):
         "%a",
         "<<",
         "=x",
+        "#1",
     ],
 )
 def test_a_setting_of_a_text_or_path_keeps_what_was_typed(recipe_file, name):
@@ -284,6 +285,22 @@ def test_numbers_are_decimal_ones(text, found):
     """YAML 1.1 reads 8:30 as 510, and 010 as 8."""
     value = parse_yaml(f"a: {text}", "here")["a"]
     assert (value, type(value)) == (found, type(found))
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true", "False"])
+def test_words_that_yaml_takes_for_true_or_false_are_no_numbers(recipe_file, word):
+    for setting in (f"seed={word}", f"sample_every={word}", f"optimizer.weight_decay={word}"):
+        with pytest.raises(
+            ValueError, match=r"(seed|sample_every|weight_decay): expected a number, got (Tr|Fa)"
+        ):
+            load_recipe(recipe_file("autoencoder"), [setting])
+    assert load_recipe(recipe_file("autoencoder"), [f"compile={word}"]).compile in (True, False)
+
+
+@pytest.mark.parametrize("nothing", ["", "~", "null", "Null"])
+def test_a_path_that_is_empty_says_so(recipe_file, nothing):
+    with pytest.raises(ValueError, match=r"output: is empty \(null in YAML\); expected a text"):
+        load_recipe(recipe_file("autoencoder"), [f"output={nothing}"])
 
 
 def test_a_number_of_another_base_is_no_setting(recipe_file):

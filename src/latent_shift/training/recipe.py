@@ -14,10 +14,19 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from latent_shift.io import YamlLoader, one_line, read_yaml_mapping, validation_error
 from latent_shift.training.old_recipes import upgrade
@@ -32,6 +41,16 @@ class Strict(BaseModel):
     """A configuration in which an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_word(cls, value: Any, info: ValidationInfo) -> Any:
+        """The value; YAML's yes, no, on and off would be the numbers 1 and 0."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError(f"expected a number, got {value}, which yes, on and true (no, off, false) are")
+        return value
 
 
 class Holds(tuple[str, ...]):
@@ -225,7 +244,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
     text = text.strip()
     try:  # anchors, tags and such, which a file may have, are texts here
-        value: Any = text if text.startswith(tuple("&*!%@`|>=<")) else yaml.load(text, YamlLoader)
+        value: Any = text if text.startswith(tuple("&*!%@`|>=<#")) else yaml.load(text, YamlLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"setting {setting!r} has no YAML value: {one_line(error)}") from error
     if isinstance(value, str) and not text.startswith(("'", '"')):

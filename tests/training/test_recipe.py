@@ -289,12 +289,18 @@ def test_numbers_are_decimal_ones(text, found):
 
 @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true", "False"])
 def test_words_that_yaml_takes_for_true_or_false_are_no_numbers(recipe_file, word):
-    for setting in (f"seed={word}", f"sample_every={word}", f"optimizer.weight_decay={word}"):
-        with pytest.raises(
-            ValueError, match=r"(seed|sample_every|weight_decay): expected a number, got (Tr|Fa)"
-        ):
+    for setting in (f"seed={word}", f"sample_every={word}", f"optimizer.betas=[{word}, 0.9]"):
+        with pytest.raises(ValueError, match=r"(seed|sample_every|betas): expected a number, got (Tr|Fa)"):
             load_recipe(recipe_file("autoencoder"), [setting])
     assert load_recipe(recipe_file("autoencoder"), [f"compile={word}"]).compile in (True, False)
+
+
+def test_a_section_replaces_what_was_typed_for_a_key_in_it(recipe_file):
+    section = "latents={folder: no, source: {format: moving-shapes, clips: 4}}"
+    with pytest.raises(ValueError, match=r"latents.folder: .* got 'False'; put it in quotation marks"):
+        load_recipe(recipe_file("video"), ["latents.folder=first", section])
+    loaded = load_recipe(recipe_file("video"), [section, "latents.folder=no"])
+    assert loaded.latents.folder == Path("no")
 
 
 @pytest.mark.parametrize("nothing", ["", "~", "null", "Null"])

@@ -46,11 +46,18 @@ class Strict(BaseModel):
     @classmethod
     def _is_no_word(cls, value: Any, info: ValidationInfo) -> Any:
         """The value; YAML's yes, no, on and off would be the numbers 1 and 0."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        kinds = {annotation, *get_args(annotation)}
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
-            raise ValueError(f"expected a number, got {value}, which yes, on and true (no, off, false) are")
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        words = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, bool)]
+        if words and kinds & {int, float} and bool not in kinds:
+            raise ValueError(
+                f"expected a number, got {words[0]}, which yes, on and true (no, off, false) are"
+            )
         return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """A type and all types within it."""
+    return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
 class Holds(tuple[str, ...]):
@@ -90,7 +97,7 @@ class Recipe(Strict):
 
     task: str
     output: Path = Field(description="folder of the run: checkpoints, log, samples, and the finished model")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=1 << 63)
     steps: Count
     batch_size: Count = Field(description="clips (or images) a step, over all processes")
     gradient_accumulation_steps: Count = Field(1, description="parts of a batch; more take less memory")
@@ -188,7 +195,10 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
         layers.append((f"preset {preset}: {path.stem}", _preset_changes(preset, path)))
     layers += [(f"setting {setting!r}", _parse_setting(setting)) for setting in settings]
     content: dict[str, Any] = {}
-    typed = {tuple(name.split(".")): text for name, _, text in (one.partition("=") for one in settings)}
+    typed: dict[tuple[str, ...], str] = {}
+    for name, _, text in (one.partition("=") for one in settings):
+        keys = tuple(name.split("."))  # of a section, it replaces what was typed for keys in it
+        typed = {key: old for key, old in typed.items() if key[: len(keys)] != keys} | {keys: text}
     for layer, changes in layers:
         upgrade(changes, layer)
         _merge(content, changes, layer)

@@ -68,7 +68,10 @@ def only_process_in(folder: Path, work: str) -> Iterator[None]:
     Raises ValueError where another process holds it, with its number. work: what it does there, in the third
     person. Without effect on file systems and platforms that lock no files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder}: cannot be made a folder: {error.strerror}") from error
     with (folder / _LOCK).open("a+", encoding="utf-8") as lock:
         try:
             if (

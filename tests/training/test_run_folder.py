@@ -123,6 +123,25 @@ def test_fewer_steps_than_were_taken_are_refused(recipe):
         train(build_task(recipe("autoencoder", steps=2)), ignore)
 
 
+def test_a_model_without_checkpoints_is_not_trained_over(recipe):
+    """People remove checkpoints for room, and repeat a command by mistake."""
+    train(build_task(recipe("autoencoder", steps=1)), ignore)
+    output = recipe("autoencoder").output
+    shutil.rmtree(output / "checkpoints")
+    with pytest.raises(ValueError, match="holds the model of a run and no checkpoint to go on from"):
+        train(build_task(recipe("autoencoder", steps=1)), ignore)
+    os.rename(output / "model", output / "kept")
+    assert train(build_task(recipe("autoencoder", steps=1)), ignore).is_dir()
+
+
+def test_a_file_in_place_of_the_folder_is_named(recipe):
+    tiny = recipe("autoencoder", steps=1)
+    tiny.output.parent.mkdir(parents=True, exist_ok=True)
+    tiny.output.write_text("x")
+    with pytest.raises(ValueError, match="cannot be made a folder: File exists"):
+        train(build_task(tiny), ignore)
+
+
 def test_notes_beside_a_model_stay_when_training_goes_on(recipe):
     train(build_task(recipe("autoencoder", steps=1)), ignore)
     model = recipe("autoencoder").output / "model"

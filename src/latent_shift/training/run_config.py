@@ -31,8 +31,14 @@ def is_finished(recipe: Recipe) -> bool:
 
     Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
     where the run has taken more steps than the recipe has now: its model card would name fewer.
+    Also for a run whose model is there and whose checkpoints were removed: to begin anew would replace it.
     """
-    path = recipe.output / FILE_NAME
+    path, model = recipe.output / FILE_NAME, recipe.output / "model"
+    if path.exists() and model.is_dir() and not model.is_symlink() and not checkpoints(recipe.output):
+        raise ValueError(
+            f"{recipe.output}: holds the model of a run and no checkpoint to go on from: training would"
+            " begin anew and replace it; train into another output folder, or move this one away"
+        )
     found = [one for one in checkpoints(recipe.output) if damage(one, contents=False) is None]
     if not found:
         return False
@@ -48,7 +54,7 @@ def is_finished(recipe: Recipe) -> bool:
             f"{recipe.output}: has taken {step_of(found[-1])} steps already, more than steps {recipe.steps};"
             f" set steps to {step_of(found[-1])} or more, or train into another output folder"
         )
-    return before == now and step_of(found[-1]) >= recipe.steps and (recipe.output / "model").is_dir()
+    return before == now and step_of(found[-1]) >= recipe.steps and model.is_dir()
 
 
 def record_recipe(recipe: Recipe) -> None:

@@ -31,7 +31,7 @@ def is_finished(recipe: Recipe) -> bool:
 
     Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
     where the run has taken more steps than the recipe has now: its model card would name fewer.
-    Also for a run whose model is there and whose checkpoints were removed: to begin anew would replace it.
+    Also for a run of which the model is there and no checkpoint: to begin anew would replace it.
     """
     path, model = recipe.output / FILE_NAME, recipe.output / "model"
     if path.exists() and model.is_dir() and not model.is_symlink() and not checkpoints(recipe.output):

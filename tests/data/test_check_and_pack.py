@@ -47,7 +47,7 @@ def test_the_report_has_statistics_and_each_bad_file(clips):
     bad = {one["key"]: one["reason"] for one in values["bad"]}
     assert set(bad) == {"mute.mkv", "text.mp4", "cut.mkv"}
     assert bad["mute.mkv"] == "no caption: mute.txt is missing"
-    assert bad["text.mp4"].startswith("cannot be read as a clip or image: Invalid data")
+    assert bad["text.mp4"].startswith("cannot be read as a clip or image: is damaged")
     summary = report.summary()
     assert "3 clips and 1 images can be read" in summary
     assert "bad, left out: 3" in summary

@@ -137,7 +137,8 @@ def test_too_many_bad_files_end_the_run_with_one_line_that_names_one(folder):
     data = videos(folder, *FIVE, "text.mp4", "text.mp4", max_bad_share=0.2)
     assert [data[index]["frames"].shape[0] for index in range(6)] == [8] * 6
     with pytest.raises(
-        TooManyBadClips, match=r"^source: 2 of \d entries tried cannot be used; the last: 6 text\.mp4: .*Inv"
+        TooManyBadClips,
+        match=r"^source: 2 of \d entries tried cannot be used; the last: 6 text\.mp4: .*is damaged",
     ):
         data[6]
     short = videos(folder, *FIVE, num_frames=64)

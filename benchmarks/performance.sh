@@ -32,6 +32,8 @@ started "100 prompts, auto" latent-shift generate --prompts "$work/prompts.txt" 
 
 latent-shift benchmark networks --networks shift,unet-motion,unet3d,latent-vdm,make-a-video --no-memory \
   --repeats 2 --markdown $page
+latent-shift benchmark networks --networks shift --modes step --frames 4 --markdown $page
+latent-shift benchmark networks --networks shift,unet-motion,unet3d --frames 8 --repeats 2 --markdown $page
 latent-shift benchmark floor --repeats 2 --markdown $page
 latent-shift benchmark floor --model moving-shapes --markdown $page
 latent-shift benchmark systems --model moving-shapes --batch 8 --dtype bf16 --markdown $page

@@ -114,7 +114,7 @@ def test_a_visitor_types_generates_and_sees_the_clip_play(server, visit):
 
 def test_a_reload_in_the_middle_loses_nothing(server, visit):
     page = visit(server.url)
-    generate(page, seed=8, steps=100)
+    generate(page, seed=8, steps=200, frames=96)  # a long one: not done before the page is back
     page.locator(".frame img").wait_for()  # a preview
     assert page.locator("#queue li").count() == 1
     page.reload()

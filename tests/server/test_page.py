@@ -119,8 +119,8 @@ def test_a_reload_in_the_middle_loses_nothing(server, visit):
     assert page.locator("#queue li").count() == 1
     page.reload()
     page.locator(".frame img").wait_for()
-    before = page.locator(".clip progress").evaluate("(bar) => bar.value")
-    assert 0 < before < 100
+    shown = "(bar => 0 < bar.value && bar.value < 100)(document.querySelector('.clip progress'))"
+    page.wait_for_function(shown)
     page.locator(".frame video").wait_for()
     assert "seed 8" in page.inner_text(".facts")
     assert page.input_value("#prompt") == PROMPT

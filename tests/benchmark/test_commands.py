@@ -31,6 +31,11 @@ def test_networks(tmp_path, capsys):
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["network"] for line in lines] == ["shift", "unet3d"]
     assert all(line["peak"] > 2**20 for line in lines)
+    step = (*given, "--networks", "shift", "--modes", "step", "--no-memory", *how, "--markdown", page)
+    assert run_program(capsys, "benchmark", "networks", *step)[0] == 0
+    block = page.read_text().partition("<!-- begin networks tiny step -->")[2]
+    assert "one training step" in block
+    assert "one pass" not in block  # what the folder holds of other modes has a block of its own
 
 
 def test_systems(model, capsys):

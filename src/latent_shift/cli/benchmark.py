@@ -70,7 +70,8 @@ def networks(
 ) -> None:
     """Compare U-Nets at real sizes on random weights, side by side; the same command again goes on.
 
-    Each takes turns with the image model. Tables, plots (.svg) and all figures lie in the folder.
+    Each takes turns with the image model. Tables, plots (.svg) and all figures lie in the folder; what it holds
+    of the size and the modes is printed, that of earlier commands, too.
     """
     quiet_libraries()
     from latent_shift.benchmark.cells import Plan, measure, read_cells
@@ -86,14 +87,16 @@ def networks(
         measure(plan, output, on_progress)
     cells = read_cells(output)
     write_plots(cells, output)
-    tables = cell_tables(cells)
-    write_text(output / "tables.md", "\n\n".join(table.markdown() for table in tables) + "\n")
+    everything = "\n\n".join(table.markdown() for table in cell_tables(cells))
+    write_text(output / "tables.md", everything + "\n")
+    asked = [cell for cell in cells if cell.size == size and cell.mode in plan.modes]
+    tables = cell_tables(asked)
     if as_json:
-        for cell in cells:
+        for cell in asked:
             print(cell.model_dump_json())
     else:
         _print(tables)
-    _write(markdown, f"networks {size} {modes}", [one for one in tables if one.title.startswith(f"{size}, ")])
+    _write(markdown, f"networks {size} {modes}", tables)
 
 
 @app.command()

@@ -70,8 +70,8 @@ def networks(
 ) -> None:
     """Compare U-Nets at real sizes on random weights, side by side; the same command again goes on.
 
-    Each takes turns with the image model. Tables, plots (.svg) and all figures lie in the folder; what it holds
-    of the size and the modes is printed, that of earlier commands, too.
+    Each takes turns with the image model. Tables, plots (.svg) and all figures lie in the folder; what it
+    holds of the size and the modes is printed, that of earlier commands, too.
     """
     quiet_libraries()
     from latent_shift.benchmark.cells import Plan, measure, read_cells

@@ -219,10 +219,21 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
     if file.suffix.lower() == ".jsonl":
         found = [_parse_jsonl(f"{file} line {number}", line) for number, line in numbered]
     else:
+        objects = [number for number, line in numbered if line.startswith("{") and _is_object(line)]
+        if objects:
+            mend = f"name the file {file.stem}.jsonl, or it would be taken for a prompt"
+            raise ValueError(f"--prompts {file} line {objects[0]}: is a JSON object: {mend}")
         found = [{"prompt": line} for _, line in numbered if not line.startswith("#")]
     if not found:
         raise ValueError(f"--prompts {file}: holds no prompt")
     return found
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
 
 
 def _parse_jsonl(where: str, line: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -145,6 +145,11 @@ def list_files(folder: Path) -> FileList:
                     leave_out(error)
     found.files.sort()
     return found
+
+
+def suffixes_of(files: Iterable[Path]) -> str:
+    """The suffixes of files for a message, at most 8 of them; of a file without one its name."""
+    return ", ".join(list(dict.fromkeys(file.suffix.lower() or file.name for file in files))[:8])
 
 
 def printable(text: str) -> str:

@@ -129,7 +129,7 @@ def test_a_film_that_stands_still_or_runs_at_another_rate_is_remarked_on(tmp_pat
 
 
 def test_pictures_in_the_container_of_films_are_refused_as_what_they_are():
-    for brand in (b"heic", b"mif1", b"avif"):
+    for brand in (b"heic", b"mif1", b"avif", b"avis"):
         content = b"\0\0\0\x18ftyp" + brand + bytes(64)
         with pytest.raises(ValueError, match=r"photo\.jpg: .* HEIC or AVIF, which are not read; convert it"):
             opened("photo.jpg", content)

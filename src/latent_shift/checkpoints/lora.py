@@ -60,7 +60,7 @@ def check_loras(loras: Iterable[str | Lora]) -> list[Lora]:
     """The LoRA files, all there, whole and holding LoRA layers. Raises ValueError naming one that is not."""
     checked = [lora if isinstance(lora, Lora) else Lora.parse(lora) for lora in loras]
     for lora in checked:
-        if lora.file.is_file() and lora.file.suffix != ".safetensors":
+        if lora.file.is_file() and lora.file.suffix.lower() != ".safetensors":
             raise ValueError(
                 f"{lora.file}: a LoRA file must end in .safetensors; pickled ones are never read"
             )

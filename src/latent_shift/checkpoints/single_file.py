@@ -92,7 +92,7 @@ EXPECTED = f"a checkpoint in the layout of {', '.join(layout.name for layout in 
 
 def detect_layout(file: Path) -> tuple[Layout, SafetensorsHeader]:
     """The layout of a file, by its keys and shapes, and its header. Raises ValueError with what was found."""
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         raise ValueError(f"{file}: expected a .safetensors file; pickled checkpoints are never read")
     header = read_safetensors_header(file)
     shapes = header.shapes

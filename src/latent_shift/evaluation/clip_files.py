@@ -23,14 +23,14 @@ from latent_shift.data.caption_io import (
     is_caption_file,
     read_text,
 )
-from latent_shift.io import FileList, list_files, printable
+from latent_shift.io import FileList, list_files, printable, suffixes_of
 from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media import (
     CLIP_SUFFIXES,
     IMAGE_SUFFIXES,
     EndsEarlyError,
     kind_by_name,
-    kind_of,
+    kind_of_file,
     open_clip,
     read_clip,
 )
@@ -112,6 +112,9 @@ def scan_folder(
     for path, reason in listed.unreadable.items():
         if path.is_dir() or is_caption_file(path) or kind_by_name(path.name) is not None:
             found.unreadable[found.name(path)] = f"{path}: {reason}"
+    captions = {file for file in listed.files if is_caption_file(file)}
+    if others := sorted({*listed.files}.difference(files, captions)):
+        found.remarks.append(f"{len(others)} files that hold no clip were left alone: {suffixes_of(others)}")
     for file in files:
         name, text = found.name(file), texts.of(file)
         try:
@@ -119,8 +122,8 @@ def scan_folder(
             if text is not None:
                 content, guesses = read_text(text)
                 found.remarks += guesses
-                if captions := caption_lines(content):
-                    found.captions[file] = captions[0]
+                if lines := caption_lines(content):
+                    found.captions[file] = lines[0]
             found.remarks += [f"{name}: {remark}" for remark in remarks]
         except TooShortError as error:
             found.short[name] = str(error)
@@ -164,8 +167,7 @@ def _list(folder: Path, *, images: bool) -> tuple[list[Path], FileList]:
 def _moves(file: Path) -> bool:
     """Whether a picture is a clip."""
     try:
-        with file.open("rb") as opened:
-            return kind_of(file.name, opened.read) == "clip"
+        return kind_of_file(file) == "clip"
     except OSError:
         return False
 

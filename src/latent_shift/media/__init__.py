@@ -28,7 +28,7 @@ from latent_shift.media.decode import (
     kind_by_name,
 )
 from latent_shift.media.matting import remove_ground
-from latent_shift.media.pictures import kind_of
+from latent_shift.media.pictures import kind_of, kind_of_file
 from latent_shift.media.read import Clip, Facts, open_clip, probe, read_clip, read_settings
 from latent_shift.media.write import (
     MAX_RATES,
@@ -59,6 +59,7 @@ __all__ = [
     "encode_image",
     "kind_by_name",
     "kind_of",
+    "kind_of_file",
     "open_clip",
     "probe",
     "read_clip",

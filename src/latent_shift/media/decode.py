@@ -38,7 +38,7 @@ PICTURE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
 # What FFmpeg may open: plain containers, so that no playlist in a stranger's file makes it fetch other files.
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf"
 # Pictures in the container of mp4, of which FFmpeg gives one tile, or one frame as if of a film.
-_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
+_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 MAX_DECODED_BYTES = 4 * 2**30
 # Whatever FFmpeg and Pillow raise for a file that is not as it should be.
 BROKEN = (
@@ -106,6 +106,11 @@ def open_bytes(file: File) -> BinaryIO:
     return opened
 
 
+def is_heic(head: bytes) -> bool:
+    """Whether a file that begins with these 12 bytes is a picture in HEIC or AVIF."""
+    return head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
+
+
 def holds_picture(opened: BinaryIO) -> bool:
     """Whether the content is a GIF, WebP, PNG, JPEG or BMP by its first bytes."""
     head = opened.read(12)
@@ -118,7 +123,7 @@ def open_video(opened: BinaryIO) -> av.container.InputContainer:
     """Open a container of a video. Raises ValueError for a format that is not one of VIDEO_FORMATS."""
     head = opened.read(12)
     opened.seek(0)
-    if head[4:8] == b"ftyp" and head[8:] in _PICTURE_BRANDS:
+    if is_heic(head):
         raise ValueError("is a picture in HEIC or AVIF, which are not read; convert it to png or jpg")
     try:
         return av.open(opened, "r", metadata_errors="replace", options={"format_whitelist": VIDEO_FORMATS})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from latent_shift.media.decode import (
     PICTURE_FORMATS,
     Kind,
     collect,
+    is_heic,
     kind_by_name,
 )
 from latent_shift.media.pixels import Picture, picture_pixels
@@ -33,7 +34,6 @@ EXIF_DESCRIPTION = 0x010E
 CUT_GIF = "is perhaps cut short: the mark of its end is missing"
 NO_TIME = 100.0  # milliseconds that a frame of no time is shown
 MAX_TICKS = 100_000  # frames that a picture may be shown as
-MAY_MOVE = (".gif", ".webp", ".png", ".apng")
 _HEAD = 1 << 16  # bytes, before which a PNG says whether it moves
 
 
@@ -150,23 +150,26 @@ def _comment(image: Image.Image) -> str | bytes:
 
 
 def kind_of(name: str, read: Callable[[int], bytes]) -> Kind | None:
-    """Kind of a file: by its suffix, but of a picture that may move by what it holds.
+    """Kind of a file: by its suffix, but of one named as a picture by what it holds, which may move.
 
     read: gives the first so many bytes of the file, all for -1. Nothing is decoded; a file that breaks off,
     or holds something else, stays what its name says, for whoever reads it to find out.
     """
-    if PurePath(name).suffix.lower() not in MAY_MOVE:
+    if kind_by_name(name) != "image" and PurePath(name).suffix.lower() != ".gif":
         return kind_by_name(name)
-    head = read(_HEAD)
+    head = read(12)
+    if head.startswith((b"\xff\xd8\xff", b"BM")) or is_heic(head):
+        return "image"
     if head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3" or head[8:12] == b"AVI ":
         return "clip"
-    if head.startswith((b"\xff\xd8\xff", b"BM")):
-        return "image"
     if head.startswith(b"\x89PNG"):
+        head = read(_HEAD)
+        if b"IDAT" not in head:  # a long profile of colours comes first
+            head = read(-1)
         place = head.find(b"acTL", 0, head.find(b"IDAT") if b"IDAT" in head else None)
         return "clip" if place >= 0 and int.from_bytes(head[place + 4 : place + 8], "big") > 1 else "image"
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    if is_webp and head[12:16] != b"VP8X":
+    if is_webp and read(16)[12:] != b"VP8X":
         return "image"
     if not is_webp and not head.startswith(b"GIF8"):
         return kind_by_name(name)
@@ -179,6 +182,16 @@ def kind_of(name: str, read: Callable[[int], bytes]) -> Kind | None:
         except BROKEN:
             return "image"
     return "image"
+
+
+def kind_of_file(path: Path) -> Kind | None:
+    """Kind of a file on a disk (`kind_of`). Raises OSError where it cannot be opened."""
+
+    def read(count: int) -> bytes:
+        with path.open("rb") as file:
+            return file.read(count)
+
+    return kind_of(path.name, read)
 
 
 def _count_webp_frames(data: bytes) -> int:

@@ -130,6 +130,7 @@ def _format_of(name: str) -> str:
         return "huggingface"
     if any(folder.glob("*/v_*_g[0-9][0-9]_c[0-9][0-9].[aA][vV][iI]")):
         return "ucf101"
-    if any(not path.name.startswith(".") for path in folder.glob("*.tar")):
-        raise ValueError(f"source {name!r}: a folder of tars; name them, as in '{folder}/*.tar'")
+    tars = [path for path in folder.glob("*") if path.suffix.lower() == ".tar" and path.name[0] != "."]
+    if tars:
+        raise ValueError(f"source {name!r}: a folder of tars; name them, as in '{folder}/*{tars[0].suffix}'")
     return "folder"

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from latent_shift.data.caption_io import as_seconds
 from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest, Problem
-from latent_shift.media import CLIP_SUFFIXES, IMAGE_SUFFIXES, kind_by_name, kind_of
+from latent_shift.media import CLIP_SUFFIXES, IMAGE_SUFFIXES, kind_by_name, kind_of_file
 
 
 class Source(BaseModel, ABC):
@@ -138,15 +138,10 @@ def file_record(
     try:
         if not path.is_file():
             return Problem(key, f"{path}: no such file")
-        kind = kind_of(path.name, lambda count: _head(path, count)) or kind
+        kind = kind_of_file(path) or kind
     except OSError as error:
         return Problem(key, f"{path}: cannot be read: {error.strerror}")
     return ClipRecord(key, LocalFile(str(path)), tuple(captions), kind, start, end)
-
-
-def _head(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(count)
 
 
 def piece_times(start: Any, end: Any) -> tuple[float | None, float | None]:

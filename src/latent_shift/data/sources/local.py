@@ -33,7 +33,7 @@ from latent_shift.data.caption_io import (
 )
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, is_url, piece_times, require_folder
-from latent_shift.io import list_files, parse_json
+from latent_shift.io import list_files, parse_json, suffixes_of
 from latent_shift.media import kind_by_name
 
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -75,8 +75,8 @@ class FolderSource(Source):
                 found.append(Problem(self._key(text), "a caption without a clip or image of the same name"))
         known = {*clips, *texts}
         if others := [file for file in files if file not in known]:
-            kinds = ", ".join(list(dict.fromkeys(file.suffix.lower() or file.name for file in others))[:8])
-            notes.append(f"{root}: {len(others)} files of formats that are not read were left alone: {kinds}")
+            left_alone = f"were left alone: {suffixes_of(others)}"
+            notes.append(f"{root}: {len(others)} files of formats that are not read {left_alone}")
         return build_manifest(str(root), found, notes)
 
     def _record(self, path: Path, text: Path | None, notes: list[str]) -> ClipRecord | Problem:
@@ -151,8 +151,9 @@ def table_rows(path: Path, text: str, required: list[str]) -> Iterator[tuple[str
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise ValueError(f"table {path}: unknown suffix {suffix!r}; expected .csv, .tsv or .jsonl")
-    numbered = _json_rows(path, text, required) if suffix == ".jsonl" else _csv_rows(path, text, required)
-    for line, row in numbered:
+    is_json = suffix == ".jsonl" or text.lstrip().startswith(("{", "[{"))  # whatever its name says
+    rows = _json_rows if is_json else _csv_rows
+    for line, row in rows(path, text, required):
         yield f"{path} line {line}", row
 
 

@@ -5,10 +5,13 @@ MSR-VTT:  its json (`videos` and `sentences`) and a folder of video0.mp4, video1
 UCF-101:  a folder a class, and split files that list clips. Captions come from the class names,
           ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi -> "apply eye makeup", or from a file.
 WebVid:   a csv (videoid, contentUrl, duration, page_dir, name) and page_dir/videoid.mp4 files.
+
+A clip that is not there is looked for with other suffixes, too.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +24,23 @@ from latent_shift.data.sources.base import Source, file_record, require_folder
 from latent_shift.data.sources.local import table_rows
 from latent_shift.io import list_files, parse_json, parse_yaml
 from latent_shift.media import kind_by_name
+
+
+class _Clips:
+    """Clips by the names that lists have for them, whatever their suffix: many are stored as re-encoded."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, Path]] = {}  # the clips of a folder by their names without suffix
+
+    def find(self, path: Path) -> Path:
+        """The path, or where nothing is there a clip beside it of the same name without suffix."""
+        if os.path.exists(path):
+            return path
+        folder = path.parent
+        if folder not in self._listed:
+            files = sorted(file for file in folder.glob("*") if kind_by_name(file.name) == "clip")
+            self._listed[folder] = {file.stem: file for file in files}
+        return self._listed[folder].get(path.stem, path)
 
 
 class MsrvttSource(Source):
@@ -48,9 +68,9 @@ class MsrvttSource(Source):
         if not chosen:
             splits = sorted({str(video.get("split")) for video in videos})
             raise ValueError(f"{self.path}: no video of split {self.split!r}; it has {', '.join(splits)}")
-        clips = {path.stem: path for path in folder.iterdir() if kind_by_name(path.name) == "clip"}
+        clips = _Clips()
         for name in (str(video.get("video_id")) for video in chosen):
-            file = clips.get(name, folder / f"{name}.mp4")
+            file = clips.find(folder / f"{name}.mp4")
             found.append(file_record(name, file, tuple(dict.fromkeys(captions_of.get(name, [])))))
         return build_manifest(str(self.path), found, notes)
 
@@ -88,8 +108,8 @@ class Ucf101Source(Source):
         if self.split_file is None:
             listed = list_files(root)
             found += [Problem(str(path), reason) for path, reason in sorted(listed.unreadable.items())]
-            clips = (path.relative_to(root) for path in listed.files if kind_by_name(path.name) == "clip")
-            names = [path.as_posix() for path in clips if len(path.parts) == 2]
+            files = (path.relative_to(root) for path in listed.files if kind_by_name(path.name) == "clip")
+            names = [path.as_posix() for path in files if len(path.parts) == 2]
         else:
             names = self._listed(self.split_file, found, notes)
         captions_of = {} if self.captions is None else self._captions(self.captions, notes)
@@ -98,9 +118,10 @@ class Ucf101Source(Source):
             raise ValueError(
                 f"{self.captions}: no caption for class {lacking[0]!r} ({len(lacking)} lack one)"
             )
+        clips = _Clips()
         for name in names:
             captions = captions_of.get(_class(name)) or (in_words(_class(name)),)
-            found.append(file_record(name, root / name, captions))
+            found.append(file_record(name, clips.find(root / name), captions))
         return build_manifest(str(root), found, notes)
 
     def _listed(self, file: Path, found: list[ClipRecord | Problem], notes: list[str]) -> list[str]:
@@ -150,10 +171,12 @@ class WebvidSource(Source):
         folder = require_folder(self.videos, "videos")
         text, notes = read_text(self.path)
         found: list[ClipRecord | Problem] = []
+        clips = _Clips()
         for where, row in table_rows(self.path, text, ["videoid", "page_dir", "name"]):
             if isinstance(row, str):
                 found.append(Problem(where, row))
                 continue
             name = "/".join(str(row.get(column, "")).strip() for column in ("page_dir", "videoid"))
-            found.append(file_record(name, folder / f"{name}.mp4", as_captions(row.get("name"))))
+            file = clips.find(folder / f"{name}.mp4")
+            found.append(file_record(name, file, as_captions(row.get("name"))))
         return build_manifest(str(self.path), found, notes)

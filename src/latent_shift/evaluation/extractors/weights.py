@@ -122,10 +122,10 @@ def find_weights(published: Sequence[PublishedFile], folder: Path | None, name: 
 def read_tensors(file: Path) -> Tensors:
     """Read the tensors of a file, by name. Raises ValueError for one that is damaged or holds others."""
     try:
-        if file.suffix == ".npz":
+        if file.suffix.lower() == ".npz":
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             return load_file(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a TorchScript archive, which is an error here

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -128,7 +129,7 @@ class Supervisor:
         given = json.dumps({"name": self._name, "config": self._config.to_json()})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "latent_shift.server.worker", given],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(),
             start_new_session=True,  # Ctrl-C in a terminal is for the server, which tells the worker
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
@@ -171,3 +172,14 @@ class Supervisor:
             pass
         except Exception:
             traceback.print_exc()
+
+
+def _environment() -> dict[str, str]:
+    """The worker's environment: GNU OpenMP's threads give their cores up after a short wait, not a long one.
+
+    The worker shares its cores with the server, which answers polls. Where one of its threads has to wait for
+    a core, the others spin for it, and a clip takes several times as long. Either variable overrules this.
+    """
+    if "OMP_WAIT_POLICY" in os.environ:
+        return {**os.environ}
+    return {"GOMP_SPINCOUNT": "1000", **os.environ}

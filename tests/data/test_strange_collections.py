@@ -510,3 +510,12 @@ def test_a_folder_names_what_it_does_not_read(clip):
         put(name, b"x")
         with pytest.raises(ValueError, match=rf"'{name}': is packed; unpack it first; expected a folder"):
             detect_source(name)
+
+
+def test_columns_that_are_not_read_are_named(clip):
+    put("a.mp4", clip)
+    put("t.csv", "path,caption,Start,\na.mp4,x,1,\na.mp4,y,0,\n")
+    put("t.jsonl", '{"path": "a.mp4", "caption": "x", "end_time": 1}\n')
+    assert detect_source("t.csv").read().notes == ("t.csv: columns that are not read: Start",)
+    assert detect_source("t.jsonl").read().notes == ("t.jsonl: columns that are not read: end_time",)
+    assert detect_source("t.csv", start_column="Start").read().notes == ()

@@ -2,7 +2,9 @@
 
 import struct
 import zlib
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -173,3 +175,123 @@ def test_pictures_with_a_profile_of_colours_are_seen_as_screens_show_them(tmp_pa
     for unfitting in (b"junk" * 40, profile):  # damaged; of colours, in a gray picture
         assert read("L", 90, unfitting) == [90] * 3
     assert read("RGB", (200, 100, 100), b"junk" * 40) == [200, 100, 100]
+
+
+def test_a_film_that_begins_between_key_frames_is_remarked_on(tmp_path):
+    """As streams that are recorded, or copied from a moment on."""
+
+    def one_key(stream):
+        stream.codec_context.options = {"sc_threshold": "1000000000"}
+
+    file = write_video(tmp_path / "a.mkv", count=8, codec="mpeg4", gop=8, edit=one_key)
+    with av.open(str(file)) as whole:
+        stream = whole.streams.video[0]
+        with av.open(str(tmp_path / "b.mkv"), "w") as part:
+            added = part.add_stream_from_template(stream)
+            for number, packet in enumerate(whole.demux(stream)):
+                if number and packet.size:
+                    packet.stream = added
+                    part.mux(packet)
+    count, notes = opened("b.mkv", (tmp_path / "b.mkv").read_bytes())
+    assert (count, notes) == (7, ["begins between two key frames: its first frames are lost, or guessed"])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "remark"),
+    [
+        ("a.mp4", "libx264", "another film follows in the same file"),
+        ("a.flv", "libx264", "another film follows in the same file"),
+        ("a.wmv", "wmv2", "another film follows in the same file"),
+        ("a.avi", "mpeg4", "holds 16 frames, its header says 8"),
+        ("a.mkv", "ffv1", "its clock falls back"),
+    ],
+)
+def test_a_film_behind_another_in_one_file_is_remarked_on(tmp_path, name, codec, remark):
+    film = write_video(tmp_path / name, count=8, codec=codec).read_bytes()
+    assert opened(name, film) == (8, [])
+    _, (note,) = opened(name, film + film)
+    assert note.startswith(remark)
+
+
+def test_pixels_that_change_their_shape_midway_are_refused_as_changing_sizes_are(tmp_path):
+    def shaped(aspect):
+        def edit(stream):
+            stream.codec_context.sample_aspect_ratio = aspect
+            stream.codec_context.time_base = Fraction(1, 25)
+
+        return edit
+
+    parts = []
+    for number, aspect in enumerate((Fraction(1), Fraction(4, 3))):  # of 4:3 and 16:9
+        times = [(8 * number + frame) / 25 for frame in range(8)]
+        file = tmp_path / f"{number}.ts"
+        write_video(file, count=8, fps=25, codec="mpeg2video", times=times, edit=shaped(aspect))
+        parts.append(file.read_bytes())
+        assert opened("a.ts", parts[-1])[0] == 8
+    with pytest.raises(ValueError, match=r"a\.ts: .* changes the shape of its pixels at 0\.\d\d s; cut it"):
+        opened("a.ts", b"".join(parts))
+    file = media.HeldFile("a.ts", b"".join(parts))
+    with (
+        media.open_clip(file) as clip,
+        pytest.raises(ValueError, match=r"frame \d+ is \(48, 85\), the first"),
+    ):
+        clip.all_frames()
+
+
+def test_films_and_pictures_of_wide_colours_are_seen_as_screens_show_them(tmp_path):
+    """Display P3 in films as in pictures; PNGs of HDR films as the films."""
+    image = Image.new("RGB", (48, 32), (200, 100, 100))
+    image.save(tmp_path / "a.png")
+    plain = (tmp_path / "a.png").read_bytes()
+    place = plain.index(b"IDAT") - 4
+
+    def named(primaries, curve):
+        content = plain[:place] + chunk(b"cICP", bytes([primaries, curve, 0, 1])) + plain[place:]
+        with media.open_clip(media.HeldFile("a.png", content)) as clip:
+            return clip.all_frames()[0, 0, 0].astype(int), clip.notes
+
+    def film(primaries, curve):
+        write_rgb(tmp_path / "a.mkv", image, primaries, curve)
+        with media.open_clip(tmp_path / "a.mkv") as clip:
+            return clip.all_frames()[0, 0, 0].astype(int), clip.notes
+
+    assert named(1, 13)[0].tolist() == [200, 100, 100]
+    assert np.abs(named(12, 13)[0] - (216, 93, 97)).max() <= 2
+    for primaries, curve in ((12, 1), (9, 16), (12, 18)):
+        (shown, notes), (still, still_notes) = film(primaries, curve), named(primaries, curve)
+        assert np.abs(shown - still).max() <= 4
+        assert notes == still_notes
+        assert bool(notes) == (curve in (16, 18))
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_damaged_exif_leaves_a_sound_picture(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (8, 8), (200, 100, 100)).save(file, exif=b"Exif\0\0garbage", lossless=True)
+    frames, _ = media.read_clip(file)
+    assert np.abs(frames.astype(int) - (200, 100, 100)).max() <= 3
+    with pytest.raises(ValueError, match="carries no settings"):
+        media.read_settings(file)
+
+
+def test_the_unused_fourth_byte_of_a_bmp_is_no_transparency():
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 8, 8, 1, 32, 3, 0, 0, 0, 0, 0) + masks.ljust(68, b"\0")
+    for alpha, shown in ((0, [200, 32, 16]), (255, [200, 32, 16]), (1, [255, 254, 254])):
+        body = head + bytes([16, 32, 200, alpha]) * 64
+        content = b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + len(head)) + body
+        with media.open_clip(media.HeldFile("a.bmp", content)) as clip:
+            assert clip.all_frames()[0, 0, 0].tolist() == shown
+
+
+def write_rgb(path, image, primaries, curve):
+    """A film of a picture with these numbers of its primaries and curve, without loss."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.width, stream.height, stream.pix_fmt = *image.size, "bgr0"
+        stream.codec_context.color_primaries, stream.codec_context.color_trc = primaries, curve
+        for _ in range(2):
+            frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24").reformat(format="bgr0")
+            frame.color_primaries, frame.color_trc = primaries, curve
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

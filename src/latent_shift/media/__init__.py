@@ -17,6 +17,7 @@ brightness) and compresses lightly; gif has 256 colours a frame.
 Shapes: F frames, H, W pixels, 3 channels RGB, uint8 0..255.
 """
 
+from latent_shift.media.clip import Clip, Facts
 from latent_shift.media.decode import (
     CLIP_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -29,7 +30,7 @@ from latent_shift.media.decode import (
 )
 from latent_shift.media.matting import remove_ground
 from latent_shift.media.pictures import kind_of, kind_of_file
-from latent_shift.media.read import Clip, Facts, open_clip, probe, read_clip, read_settings
+from latent_shift.media.read import open_clip, probe, read_clip, read_settings
 from latent_shift.media.write import (
     MAX_RATES,
     WITH_ALPHA,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import av
@@ -21,6 +22,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's type of colour
 _PASSES = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
+_ONE_FILM = (b"FLV", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")  # begin a FLV, and a WMV
 _LEAST_TAIL = 256  # bytes of zeros at the end of a file that are remarked on
 
 
@@ -70,11 +72,47 @@ def jpeg_is_damaged(jpeg: bytes) -> bool:
     return False
 
 
-def tail_note(opened: BinaryIO) -> str | None:
-    """A remark on a file of which the last part was perhaps never written; None for others."""
-    if opened.read(2) == b"BM":  # black in it is zeros
-        return None
-    length = zeros_at_end(opened)
-    if length < _LEAST_TAIL:
-        return None
-    return f"its last {length} bytes or more are zeros: perhaps it was not fetched or copied to its end"
+def file_notes(opened: BinaryIO) -> Iterator[str]:
+    """Yield remarks on a file of which the last part was perhaps never written, or is never read."""
+    head = opened.read(16)
+    if not head.startswith(b"BM"):  # black in it is zeros
+        length = zeros_at_end(opened)
+        if length >= _LEAST_TAIL:
+            why = "perhaps it was not fetched or copied to its end"
+            yield f"its last {length} bytes or more are zeros: {why}"
+    if _holds_another(opened, head):
+        yield "another film follows in the same file, and is not read: join films with a program for films"
+
+
+def _holds_another(opened: BinaryIO, head: bytes) -> bool:
+    """Whether the bytes of another film follow those of an MP4, FLV or WMV; FFmpeg reads the first only."""
+    if head[4:8] == b"ftyp":
+        return _count_boxes(opened, b"moov") > 1
+    if not head.startswith(_ONE_FILM):
+        return False
+    opened.seek(1)
+    before = b""
+    while block := opened.read(1 << 20):
+        if head[:9] in before + block:
+            return True
+        before = block[-8:]
+    return False
+
+
+def _count_boxes(opened: BinaryIO, kind: bytes) -> int:
+    """The boxes of one kind of an MP4, those within others aside."""
+    count, place = 0, 0
+    while len(begun := _read_at(opened, place, 16)) >= 8:
+        size = int.from_bytes(begun[:4], "big")
+        if size == 1:  # the size follows, in 8 bytes
+            size = int.from_bytes(begun[8:], "big")
+        count += begun[4:8] == kind
+        if size < 8:  # to the end; or none
+            break
+        place += size
+    return count
+
+
+def _read_at(opened: BinaryIO, place: int, count: int) -> bytes:
+    opened.seek(place)
+    return opened.read(count)

@@ -26,7 +26,7 @@ from latent_shift.media.decode import (
     is_heic,
     kind_by_name,
 )
-from latent_shift.media.pixels import Picture, picture_pixels
+from latent_shift.media.pixels import HDR, Picture, exif_of, hdr_note, picture_pixels
 
 SETTINGS_KEY = "latent_shift"  # the JSON in a file is {"latent_shift": {...}}: not just anybody's comment
 CLOCK_KEY = "latent_shift_clock"  # [frames a second, frames] of a clip written as a moving picture
@@ -60,6 +60,7 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
     """
     durations: list[float] = []  # milliseconds
     black_ends: list[bool] = []  # of the frames of a PNG
+    colors = _named_colors(opened)
     with Image.open(opened, formats=PICTURE_FORMATS) as image:
         clock = embedded_clock(image)
         is_webp = image.format == "WEBP"  # its writer turns a clip of equal frames into a still
@@ -74,7 +75,7 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
                 if is_png:
                     last_row = frame.crop((0, frame.height - 1, frame.width, frame.height))
                     black_ends.append(not np.asarray(last_row).any())
-                yield picture_pixels(frame)
+                yield picture_pixels(frame, colors)
                 if image.format == "MPO":
                     return  # a photograph; what follows are smaller copies and depths
 
@@ -92,7 +93,17 @@ def read_pictures(opened: BinaryIO, max_frames: int | None) -> Pictures:
     if ticks.sum() > MAX_TICKS:
         raise ValueError(f"would be {ticks.sum()} frames of {1000 / fps:g} ms each, over {MAX_TICKS}")
     notes = (CUT_GIF,) if max_frames is None and _is_cut_gif(opened) else ()
+    if colors is not None and colors[1] in HDR:
+        notes = (*notes, hdr_note(colors[1]))
     return Pictures(frames, ticks, fps, notes)
+
+
+def _named_colors(opened: BinaryIO) -> tuple[int, int] | None:
+    """Primaries and curve of a PNG that names them by ITU-T H.273's numbers, as frames of HDR films do."""
+    head = opened.read(_HEAD)
+    opened.seek(0)
+    place = head.find(b"\0\0\0\4cICP", 8, head.find(b"IDAT")) if head.startswith(b"\x89PNG") else -1
+    return (head[place + 8], head[place + 9]) if 0 <= place < len(head) - 10 else None
 
 
 def _is_cut_gif(opened: BinaryIO) -> bool:
@@ -146,7 +157,7 @@ def _parse(comment: str | bytes) -> dict[str, Any]:
 
 def _comment(image: Image.Image) -> str | bytes:
     comment = image.info.get("comment") or image.info.get("Comment")  # of a gif, of a png
-    return comment or image.getexif().get(EXIF_DESCRIPTION, "")
+    return comment or exif_of(image).get(EXIF_DESCRIPTION, "")
 
 
 def kind_of(name: str, read: Callable[[int], bytes]) -> Kind | None:

@@ -33,13 +33,14 @@ from latent_shift.data.caption_io import (
 )
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, is_url, piece_times, require_folder
-from latent_shift.io import list_files, parse_json, suffixes_of
+from latent_shift.io import list_files, parse_json, printable, suffixes_of
 from latent_shift.media import kind_by_name
 
 TABLES = (".csv", ".tsv", ".jsonl")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 INVISIBLE = '\ufeff\u200b\xa0 \t"'  # around a column's name
 MAX_CELL_LINES = 100  # lines of one row; a longer one is taken for a quotation mark that is never closed
+MAX_NAMED = 8  # columns in a note
 NEVER_CLOSED = "opens a quotation mark that is never closed"
 GOES_ON = 'goes on behind a closing quotation mark; within quotes write each one as two: ""'
 
@@ -116,12 +117,17 @@ class TableSource(Source):
         required = [self.file_column, self.caption_column, *(getattr(self, name) for name in times)]
         captions_of: dict[Piece, list[str]] = {}
         found: list[ClipRecord | Problem] = []
+        columns: dict[str, None] = {}
         for where, row in table_rows(self.path, text, required):
+            columns |= dict.fromkeys(row if isinstance(row, dict) else ())
             try:
                 piece, captions = self._values(row)
                 captions_of.setdefault(piece, []).extend(captions)
             except ValueError as error:
                 found.append(Problem(where, str(error)))
+        known = {self.file_column, self.caption_column, self.start_column, self.end_column, ""}
+        if unread := [printable(name) for name in columns if name not in known][:MAX_NAMED]:
+            notes.append(f"{self.path}: columns that are not read: {', '.join(unread)}")
         root = self.path.parent if self.root is None else self.root
         for (file, start, end), repeated in captions_of.items():
             till = "" if end is None else f"{end:g}"

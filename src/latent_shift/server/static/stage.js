@@ -78,10 +78,10 @@ function draw(one) {
     button.addEventListener("click", () => act(one.video));
     return button;
   }));
-  parts.command.replaceChildren(
-    element("summary", { textContent: "The same on the command line" }),
-    element("pre", { textContent: command(video), tabIndex: 0 }),
-  );
+  const line = element("pre", { tabIndex: 0 });
+  line.replaceChildren(...command(video).split(/(--\w+)/).map((part) => // a hyphen is no place to break an option at
+    part.startsWith("--") ? element("span", { textContent: part }) : part));
+  parts.command.replaceChildren(element("summary", { textContent: "The same on the command line" }), line);
   if (state === "queued") note(one, placed(video));
   else if (state === "in_progress") note(one, "Being made …");
   else if (state === "failed") note(one, `${video.error.message} (${video.error.code})`);

@@ -29,6 +29,7 @@ except ImportError:  # Windows
 # A warning of these rooms and of the packages that call into them points at the line that called them.
 _ROOMS = "io prompts conditioning video_config pipeline checkpoints systems generation"
 _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.", "diffusers.", "contextlib.")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LOCK = ".lock"  # in a folder that a process holds
 
 
@@ -46,7 +47,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place at the end of the `with` block.
 
     Where the block raises, the temporary file is removed and an old file stays as it was; an OSError without
-    a name, as of a full disk, gets that of `path`. Makes the folders above.
+    a name, as of a full disk, gets that of `path`, and one of safetensors becomes an OSError. Makes the
+    folders above.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -57,6 +59,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         if error.errno is None or error.filename is not None:
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
+    except SafetensorError as error:
+        number = re.search(r"os error ([0-9]+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, one_line(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -72,7 +77,7 @@ def only_process_in(folder: Path, work: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{folder}: cannot be made a folder: {error.strerror}") from error
-    with (folder / _LOCK).open("a+", encoding="utf-8") as lock:
+    with (folder / _LOCK).open("a+b", buffering=0) as lock:
         try:
             if (
                 fcntl is not None
@@ -80,16 +85,26 @@ def only_process_in(folder: Path, work: str) -> Iterator[None]:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             lock.seek(0)
-            other = lock.read().strip() or "of unknown number"
+            other = lock.read().decode("ascii", "replace").strip() or "of unknown number"
             raise ValueError(
                 f"{folder}: another process ({other}) {work} this folder: wait for it, or end it first"
             ) from error
         except OSError:
             pass
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+        except OSError as error:  # as of a full disk, which has no name of a file
+            raise type(error)(error.errno, error.strerror, str(folder)) from error
         yield
+
+
+def check_no_address(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for an address given as an output. As text only: in a Path both slashes are one."""
+    if _ADDRESS.match(os.fspath(path)):
+        raise ValueError(
+            f"{path}: is an address; name a file or folder of this machine, and send it afterwards"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -290,10 +305,14 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ValueError naming `kind` and the file where there is none."""
+    """The mapping in a YAML file, or a .json one, as the record of a run.
+
+    Raises ValueError naming `kind` and the file where there is none.
+    """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), YamlLoader)  # a safe one
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        content = parse_json(text) if path.suffix.lower() == ".json" else yaml.load(text, YamlLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read {kind} {path}: {one_line(error)}") from error
     except RecursionError as error:
         raise ValueError(f"cannot read {kind} {path}: it is nested too deeply") from error

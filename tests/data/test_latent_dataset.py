@@ -93,6 +93,27 @@ def test_missing_clips_are_an_error(encode, tmp_path):
         read_latents(tmp_path, 20)
 
 
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-9], lambda data: data[:2000] + bytes(len(data) - 2000)]
+)
+def test_a_damaged_shard_is_encoded_anew(encode, tmp_path, change):
+    assert list(encode_clips(Clips(6), encode, tmp_path, SETTINGS)) == [4, 6]
+    before, shard = read_latents(tmp_path, 6), tmp_path / "latents-00000000.safetensors"
+    shard.write_bytes(change(shard.read_bytes()))
+    with pytest.warns(
+        UserWarning, match="latents-00000000.safetensors: is damaged or cut off; its clips are"
+    ):
+        assert list(encode_clips(Clips(6), encode, tmp_path, SETTINGS)) == [4]
+    assert torch.equal(read_latents(tmp_path, 6), before)
+
+
+def test_latents_whose_settings_are_lost_are_not_taken_for_any(encode, tmp_path):
+    list(encode_clips(Clips(6), encode, tmp_path, SETTINGS))
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ValueError, match="holds latents without their settings.json"):
+        list(encode_clips(Clips(6), encode, tmp_path, SETTINGS))
+
+
 def test_latents_of_other_settings_are_not_mixed_in(encode, tmp_path):
     next(encode_clips(Clips(9), encode, tmp_path, SETTINGS))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

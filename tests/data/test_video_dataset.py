@@ -98,6 +98,12 @@ def test_a_window_stays_within_its_piece(folder):
     assert numbers(whole[0]["frames"]) == list(range(30))
 
 
+def test_a_list_of_bad_clips_that_cannot_be_written_ends_nothing(folder, tmp_path):
+    data = videos(folder, *FIVE, "text.mp4", max_bad_share=0.5, bad_log=tmp_path)  # a folder
+    with pytest.warns(UserWarning, match="could not be written: .*text.mp4"):
+        assert len(data[5]["frames"]) == 8
+
+
 def test_workers_and_order_change_nothing_bad_files_included(folder, tmp_path):
     names = [*FIVE, "cut.mkv", "text.mp4", "short.mkv"]
     indices = [[0, 5, 6], [7, 13, 14], [21, 5, 22], [29, 31, 15]]

@@ -152,6 +152,21 @@ def test_images_of_another_source_are_mixed_in(tiny, own, tmp_path):
     assert ["image_loss" in line for line in lines] == [frames == 1 for frames, _ in kinds]
 
 
+def test_a_run_knows_its_clips_by_names_and_captions(tiny):
+    before = tiny().clips_hash()
+    assert tiny(steps=7).clips_hash() == before
+    folder = tiny().clips.source.path
+    (folder / "0.txt").write_text("another caption")
+    assert tiny().clips_hash() != before
+
+
+def test_a_run_does_not_write_where_it_looks_for_clips(tiny, own):
+    folder = own["source"]["path"]
+    with pytest.raises(ValueError, match="output: .*own/run lies in the folder of the clips"):
+        build_task(tiny(output=f"{folder}/run"))
+    build_task(tiny(output=f"{folder}/.run"))
+
+
 def test_the_validation_keeps_its_clips_to_itself(tiny):
     module = build_task(tiny(validation={"items": 2, "every": 3}))
     trained, kept = module.dataset(ignore), module.validation(ignore)

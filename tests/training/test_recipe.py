@@ -1,5 +1,6 @@
 """Recipes are strict: what is wrong is told by file and key, before any work is done."""
 
+import json
 import re
 from math import inf
 from pathlib import Path
@@ -307,6 +308,26 @@ def test_a_section_replaces_what_was_typed_for_a_key_in_it(recipe_file):
 def test_a_path_that_is_empty_says_so(recipe_file, nothing):
     with pytest.raises(ValueError, match=r"output: is empty \(null in YAML\); expected a text"):
         load_recipe(recipe_file("autoencoder"), [f"output={nothing}"])
+
+
+def test_a_path_of_the_users_folder_is_there(recipe_file, monkeypatch):
+    """No shell sees the ~ of a file."""
+    monkeypatch.setenv("HOME", "/home/me")
+    path = recipe_file("video", output="~/runs/a", clips={"a": ["~/b"]}, latents=None)
+    assert str(load_recipe(path, [f"clips={OWN_CLIPS['clips']}"]).output) == "/home/me/runs/a"
+    assert str(load_recipe(recipe_file("video", output="a~/b")).output) == "a~/b"
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/run", "file:///tmp/run", "hf://me/run"])
+def test_an_address_is_no_folder_of_a_run(recipe_file, address):
+    with pytest.raises(ValueError, match=f"output: {address}: is an address; name a file or folder of this"):
+        load_recipe(recipe_file("video"), [f"output={address}"])
+
+
+def test_the_record_of_a_run_is_a_recipe_whatever_its_names(recipe_file, tmp_path):
+    content = load_recipe(recipe_file("video", output="\U0001f600")).model_dump(mode="json")
+    (tmp_path / "recipe.json").write_text(json.dumps(content))  # two halves of a surrogate, as no YAML has
+    assert str(load_recipe(tmp_path / "recipe.json").output) == "\U0001f600"
 
 
 def test_a_number_of_another_base_is_no_setting(recipe_file):

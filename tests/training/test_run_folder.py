@@ -3,15 +3,20 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
+import torch
+from safetensors import SafetensorError
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from latent_shift.data.workers import errors_of_workers
 from latent_shift.hashes import files_hash
 from latent_shift.io import atomic_file, only_process_in
-from latent_shift.training import checkpoint, logging, run_config
+from latent_shift.training import checkpoint, logging, model_card, run_config
 from latent_shift.training.task import build_task
 from latent_shift.training.trainer import train
 
@@ -64,6 +69,12 @@ def _flip(file):
         (lambda folder: shutil.copy(folder / "weights.safetensors", folder / "ema.safetensors"), "ema.safe"),
         (lambda folder: (folder / "state.json").write_text("[]"), "expected a JSON object"),
         (lambda folder: (folder / "state.json").write_bytes(b"\xff"), "state.json: is not valid JSON"),
+        (
+            lambda folder: (folder / "state.json").write_text(
+                '{"step": 3, "ema_step": 3, "optimizer": {}, "inputs": [1]}'
+            ),
+            "state.json: inputs is '.1.'",
+        ),
         (
             lambda folder: shutil.copytree(folder, folder.with_name("step-00000099")),
             "state.json is of step 3",
@@ -128,10 +139,113 @@ def test_a_model_without_checkpoints_is_not_trained_over(recipe):
     train(build_task(recipe("autoencoder", steps=1)), ignore)
     output = recipe("autoencoder").output
     shutil.rmtree(output / "checkpoints")
-    with pytest.raises(ValueError, match="holds the model of a run and no checkpoint to go on from"):
+    with pytest.raises(ValueError, match="model: is there already, and no checkpoint to go on from"):
         train(build_task(recipe("autoencoder", steps=1)), ignore)
     os.rename(output / "model", output / "kept")
     assert train(build_task(recipe("autoencoder", steps=1)), ignore).is_dir()
+
+
+def test_a_model_of_another_origin_is_not_trained_over(recipe):
+    """As where the output is a folder with the pretrained model in it."""
+    model = recipe("autoencoder").output / "model"
+    model.mkdir(parents=True)
+    assert not run_config.is_finished(recipe("autoencoder"))
+    (model / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match="model: is there already, and no checkpoint to go on from"):
+        train(build_task(recipe("autoencoder", steps=1)), ignore)
+
+
+def test_checkpoints_on_a_disk_that_is_not_mounted_are_not_begun_anew(saved, tmp_path):
+    folder = saved.output / "checkpoints"
+    shutil.move(folder, tmp_path / "disk")
+    folder.symlink_to(tmp_path / "disk")
+    assert steps_of(saved.output) == [1, 2, 3]
+    os.rename(tmp_path / "disk", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="checkpoints: is a link to .*disk, which is not there: mount or"):
+        train(build_task(saved), ignore)
+
+
+def test_lost_checkpoints_and_damaged_logs_of_a_run_that_begins_anew(recipe):
+    tiny = recipe("autoencoder", checkpoint_every=3)
+    tiny.output.mkdir(parents=True)
+    for content, told in (
+        (b'\xef\xbb\xbf{"step": 2}\n{"ste', None),
+        (b'{"step": 3}\n', "log told of 3 steps"),
+    ):
+        (tiny.output / "log.jsonl").write_bytes(content)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            logging.begin_logs_after(0, tiny)
+        assert (tiny.output / "log.jsonl").read_bytes() == b""
+        assert ([told] if told else []) == [told for one in caught if told in str(one.message)]
+    (tiny.output / "log.jsonl").write_bytes(b'\xef\xbb\xbf{"step": 2}\n{"ste')
+    logging.begin_logs_after(2, tiny)
+    assert logging.read_jsonl(tiny.output / "log.jsonl") == [{"step": 2}]
+
+
+def test_a_run_does_not_go_on_beside_other_frozen_weights_and_says_so_of_other_clips(recipe):
+    tiny = recipe("autoencoder")
+    begun = checkpoint.State.new(build_task(tiny), inputs={"frozen": "1", "clips": "1"})
+    checkpoint.save(begun, 1)
+    assert checkpoint.load(checkpoint.State.new(build_task(tiny), inputs={"frozen": "1"})) == 1
+    with pytest.raises(ValueError, match="the weights that this run does not train are others now"):
+        checkpoint.load(checkpoint.State.new(build_task(tiny), inputs={"frozen": "2", "clips": "1"}))
+    with pytest.warns(UserWarning, match="clips or captions are others than when it was begun"):
+        checkpoint.load(checkpoint.State.new(build_task(tiny), inputs={"frozen": "1", "clips": "2"}))
+
+
+def test_hashes_of_what_checkpoints_do_not_hold(recipe):
+    task = build_task(recipe("video", lora={"rank": 2}))
+    before = task.inputs()
+    assert before.keys() == {"frozen"}  # no clips of the user's
+    for name, parameter in task.named_parameters():
+        if "lora" in name:
+            parameter.data += 1
+    assert task.inputs() == before
+    next(one for one in task.parameters() if not one.requires_grad).data += 1
+    assert task.inputs() != before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
+def test_a_full_disk_at_the_export_is_a_line(recipe, monkeypatch, error):
+    tiny = recipe("autoencoder", steps=1)
+    task = build_task(tiny)
+
+    def full(folder):
+        folder.mkdir()
+        raise error
+
+    monkeypatch.setattr(task, "export", full)
+    with pytest.raises(ValueError, match="model: cannot be written: .*No space left.*its last step is whole"):
+        train(task, ignore)
+    assert steps_of(tiny.output) == [1]
+    assert not (tiny.output / "model.unfinished").exists()
+
+
+def test_a_worker_that_was_killed_is_a_line():
+    class Killed(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loaded = torch.utils.data.DataLoader(Killed(), num_workers=1)
+    with (
+        pytest.raises(ValueError, match="was ended from outside.*set num_workers lower"),
+        errors_of_workers(),
+    ):
+        next(iter(loaded))
+
+
+def test_an_error_in_a_worker_is_its_own_line():
+    text = (
+        "Caught OSError in DataLoader worker process 0.\nOriginal Traceback:\n x\nOSError: [Errno 5] a.mp4\n"
+    )
+    with pytest.raises(ValueError, match=r"^\[Errno 5\] a.mp4$"), errors_of_workers():
+        raise OSError(text)
+    with pytest.raises(RuntimeError), errors_of_workers():
+        raise RuntimeError("a fault of the program")
 
 
 def test_a_file_in_place_of_the_folder_is_named(recipe):
@@ -153,6 +267,19 @@ def test_notes_beside_a_model_stay_when_training_goes_on(recipe):
     train(build_task(recipe("autoencoder", steps=2)), ignore)
     assert [note.read_text() for note in notes] == ["three seeds"] * 2
     assert weights.read_bytes() != before
+
+
+def test_a_card_with_its_licence_filled_in_is_kept(recipe):
+    train(build_task(recipe("autoencoder", steps=1)), ignore)
+    card = recipe("autoencoder").output / "model" / "README.md"
+    model_card.keep_edited_card(card.parent, card.parent)
+    assert not card.with_name("README.before.md").exists()
+    mine = card.read_text().replace("license: other", "license: mit")
+    card.write_text(mine)
+    with pytest.warns(UserWarning, match="README.md: was written into; it is README.before.md now"):
+        train(build_task(recipe("autoencoder", steps=2)), ignore)
+    assert card.with_name("README.before.md").read_text() == mine
+    assert " for 2 steps " in card.read_text()
 
 
 @pytest.mark.filterwarnings("ignore:.*was a link")
@@ -237,6 +364,11 @@ def test_samples_that_cannot_be_written_do_not_end_a_run(recipe):
 
 
 def test_a_full_disk_names_the_file(tmp_path):
+    failed = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    named = pytest.raises(OSError, match="No space left on device.*: '.*a.txt'")
+    with named as caught, atomic_file(tmp_path / "a.txt"):
+        raise failed
+    assert caught.value.errno == 28
     with pytest.raises(OSError, match="No space left on device: '.*a.txt'"), atomic_file(tmp_path / "a.txt"):
         raise OSError(28, "No space left on device")
 

@@ -23,9 +23,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from latent_shift.data.samplers import BatchSampler, ShuffledSampler, WeightedSampler
 from latent_shift.data.sources.base import CaptionedClips
-from latent_shift.io import atomic_file, write_text
+from latent_shift.data.workers import errors_of_workers
+from latent_shift.io import atomic_file, read_safetensors_header, warn, write_text, zeros_at_end
 
 SHARD_CLIPS = 256  # clips in one file
+_SHARDS = "latents-*.safetensors"
+_LEAST_TAIL = 1 << 8  # bytes of zeros that no latents end with
 
 
 def encode_clips(
@@ -44,8 +47,12 @@ def encode_clips(
     """
     stored, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
     if not stored.exists():
+        if any(folder.glob(_SHARDS)):
+            raise ValueError(
+                f"{folder} holds latents without their settings.json: put it back, or remove them"
+            )
         write_text(stored, text)
-    elif stored.read_text(encoding="utf-8") != text:
+    elif stored.read_text(encoding="utf-8").strip() != text:
         raise ValueError(f"{folder} holds latents of other settings: name another folder, or remove it")
     starts = range(0, len(clips), SHARD_CLIPS)
     shards = [range(start, min(start + SHARD_CLIPS, len(clips))) for start in starts]
@@ -53,7 +60,10 @@ def encode_clips(
     frames_of_shards = DataLoader(
         cast("Dataset[Tensor]", _Shards(clips, missing)), batch_size=None, num_workers=workers
     )
-    for shard, frames in zip(missing, frames_of_shards, strict=True):
+    batches = iter(frames_of_shards)
+    for shard in missing:
+        with errors_of_workers():
+            frames = next(batches)
         latents = encode_frames(frames.flatten(0, 1)).cpu().unflatten(0, (len(shard), -1))
         with atomic_file(_shard_path(folder, shard.start)) as partial:
             save_file({"latents": latents.half().contiguous()}, partial)
@@ -87,15 +97,22 @@ def read_latents(folder: Path, length: int) -> Tensor:
 
 
 def _shard_path(folder: Path, start: int) -> Path:
-    return folder / f"latents-{start:08d}.safetensors"
+    return folder / _SHARDS.replace("*", f"{start:08d}")
 
 
 def _clips_in(path: Path) -> int:
-    """The number of clips in a shard; 0 where there is none."""
+    """The number of clips in a shard; 0 where there is none, and with a warning where it is damaged."""
     if not path.exists():
         return 0
-    with safe_open(path, framework="pt") as file:
-        return int(file.get_slice("latents").get_shape()[0])
+    try:
+        clips = read_safetensors_header(path).shapes["latents"][0]
+        with path.open("rb") as opened:
+            if zeros_at_end(opened) < _LEAST_TAIL:
+                return clips
+    except (ValueError, KeyError):
+        pass
+    warn(f"{path}: is damaged or cut off; its clips are encoded anew")
+    return 0
 
 
 class LatentDataset(Dataset[dict[str, Any]]):

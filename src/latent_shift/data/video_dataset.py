@@ -180,9 +180,12 @@ class VideoDataset(Dataset[dict[str, Any]]):
             self.bad[number] = reason
             if self.bad_log is not None:
                 line = json.dumps({"key": self.records[number].key, "reason": reason}) + "\n"
-                self.bad_log.parent.mkdir(parents=True, exist_ok=True)
-                with self.bad_log.open("ab", buffering=0) as log:  # one write: processes share the file
-                    log.write(line.encode())
+                try:
+                    self.bad_log.parent.mkdir(parents=True, exist_ok=True)
+                    with self.bad_log.open("ab", buffering=0) as log:  # one write: processes share the file
+                        log.write(line.encode())
+                except OSError as error:  # as of a full disk: the clip is left out nevertheless
+                    warnings.warn(f"{self.bad_log}: could not be written: {error}: {line}", stacklevel=1)
         tried = max(len(self._tried), min(len(self), MIN_COVERAGE))
         # Even a share of 1 ends where nothing is left that could take a bad one's place.
         if len(self.bad) > self.settings.max_bad_share * tried or len(self.bad) == len(self):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from latent_shift.io import atomic_file
+from latent_shift.io import atomic_file, check_no_address
 from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media.decode import Frames, StrPath
 from latent_shift.media.pictures import CLOCK_KEY, EXIF_DESCRIPTION, SETTINGS_KEY
@@ -33,7 +32,6 @@ Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
 _TRANSPARENT = 255  # number of the see-through colour in a gif
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # as text only: in a Path both slashes are one
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
@@ -50,8 +48,7 @@ def check_output(
     for an address, a suffix that is none of them, a rate that its format does not hold, a file that exists
     (unless `overwrite`), and a folder that cannot be made or written into.
     """
-    if _ADDRESS.match(os.fspath(path)):
-        raise ValueError(f"{path}: is an address; name a file of this machine, and send it afterwards")
+    check_no_address(path)
     path = Path(path)
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r}: no file's name can hold a byte of 0; give another name")

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,19 @@ from latent_shift.training.task import Task
 _NAME = re.compile(r"step-[0-9]+")  # of a complete one
 _UNFINISHED = ".unfinished"
 _FILES = ("weights", "ema", "optimizer")
+_STATE = {"step": int, "ema_step": int, "optimizer": dict, "inputs": dict}  # in state.json
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a step changes. scaler: of the gradients in fp16, else None."""
+    """All that a step changes. scaler: of the gradients in fp16, else None. inputs: `Task.inputs`."""
 
     task: Task
     trained: list[nn.Parameter]
     ema: EMAModel
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def new(
@@ -53,13 +55,24 @@ class State:
         task: Task,
         optimizer: torch.optim.Optimizer | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> State:
-        """The state before the first step. optimizer: of the task's parameters, where they are sharded."""
+        """The state before the first step. optimizer: of the task's parameters, where they are sharded.
+
+        scaler, inputs: as in the class.
+        """
         trained = trained_parameters(task)
         ema = EMAModel(
             trained, decay=task.recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True
         )
-        return cls(task, trained, ema, optimizer or new_optimizer(trained, task.recipe.optimizer), scaler)
+        return cls(
+            task,
+            trained,
+            ema,
+            optimizer or new_optimizer(trained, task.recipe.optimizer),
+            scaler,
+            inputs or {},
+        )
 
     def update_ema(self) -> None:
         """Move the average toward the trained parameters, after a step of the optimizer."""
@@ -88,8 +101,17 @@ def trained_parameters(task: nn.Module) -> list[nn.Parameter]:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The folders of a run's complete checkpoints, the oldest first; all other names are passed over."""
-    found = (run / "checkpoints").glob("step-*")
+    """The folders of a run's complete checkpoints, the oldest first; all other names are passed over.
+
+    Raises ValueError where they lie behind a link to nothing, as to a disk that is not mounted.
+    """
+    folder = run / "checkpoints"
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(
+            f"{folder}: is a link to {os.readlink(folder)}, which is not there: mount or restore it, or"
+            " remove the link to begin anew"
+        )
+    found = folder.glob("step-*")
     return sorted((path for path in found if _NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
 
 
@@ -122,6 +144,7 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
                 save_file(gathered, partial / f"{name}.safetensors")
         if writes:
             rest = {"step": step, "ema_step": state.ema.optimization_step, "optimizer": numbers}
+            rest["inputs"] = dict(state.inputs)
             rest["crc32"] = {name: file_crc32(partial / f"{name}.safetensors") for name in _FILES}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
@@ -157,8 +180,9 @@ def _atomic_folder(folder: Path) -> Iterator[Path]:
 def load(state: State) -> int:
     """Restore the newest whole checkpoint of a run, in place. Returns its step, or 0 where there is none.
 
-    Warns (UserWarning) about newer ones that are damaged. Raises ValueError where all are, and where the
-    checkpoint is of a model with other trained parameters or buffers.
+    Warns (UserWarning) about newer ones that are damaged, and where the clips are others than before. Raises
+    ValueError where all are damaged, and where the checkpoint is of a model with other trained parameters or
+    buffers, or beside other weights that are not trained.
     """
     found = checkpoints(state.task.recipe.output)
     if not found:
@@ -179,6 +203,7 @@ def load(state: State) -> int:
         for name, parameter in named.items():
             copy_into(parameter, weights.get_tensor(name))
     rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    _check_inputs(rest.get("inputs", {}), state)
     with safe_open(folder / "ema.safetensors", framework="pt") as average:
         for i, shadow in enumerate(state.ema.shadow_params):
             copy_into(shadow, average.get_tensor(str(i)))
@@ -188,6 +213,21 @@ def load(state: State) -> int:
     if state.scaler is not None and "scaler" in rest:
         state.scaler.load_state_dict(rest["scaler"])
     return int(rest["step"])
+
+
+def _check_inputs(before: Mapping[str, str], state: State) -> None:
+    changed = {key for key, value in state.inputs.items() if before.get(key, value) != value}
+    output = state.task.recipe.output
+    if "frozen" in changed:
+        raise ValueError(
+            f"{output}: what its checkpoints were trained on has changed: the weights that this run does not"
+            " train are others now; put the models that the recipe names back, or train into another folder"
+        )
+    if "clips" in changed:
+        warn(
+            f"{output}: its clips or captions are others than when it was begun: the steps from here on see"
+            " these, and the result is not that of either set alone"
+        )
 
 
 def damage(folder: Path, *, contents: bool = True) -> str | None:
@@ -202,6 +242,8 @@ def damage(folder: Path, *, contents: bool = True) -> str | None:
         return one_line(error)
     if missing := {"step", "ema_step", "optimizer"} - rest.keys():
         return f"{file} has no {', '.join(sorted(missing))}"
+    if wrong := [key for key, kind in _STATE.items() if not isinstance(rest.get(key, kind()), kind)]:
+        return f"{file}: {wrong[0]} is {str(rest[wrong[0]])[:40]!r}"
     if rest["step"] != step_of(folder):
         return f"{file} is of step {rest['step']}"
     if not changed and not all(key.isdigit() for key in headers["ema"].shapes):

@@ -8,8 +8,10 @@ step only, whatever the number of workers or processes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from functools import cached_property, partial
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from latent_shift.data.manifest import Manifest
 from latent_shift.data.samplers import BatchSampler, batch_sampler_for
 from latent_shift.data.sources import AnyGeneratedSource, AnySource
 from latent_shift.data.sources.base import GeneratedSource
+from latent_shift.data.sources.local import FolderSource
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from latent_shift.training.logging import Progress, Report
 from latent_shift.training.recipe import Count, Strict
@@ -79,8 +82,25 @@ class Clips(Strict):
         """All that `images` holds, read once."""
         return None if self.images is None else self.images.read()
 
-    def check(self, *, single_frames: bool) -> None:
-        """Read the sources, and a few clips as the run will. Raises ValueError as the run would."""
+    def entries_hash(self) -> str:
+        """A hash of the names, pieces and captions of all that the sources hold."""
+        manifests = [one for one in (self.manifest, self.image_manifest) if one is not None]
+        entries = [
+            [(one.key, one.start, one.end, one.captions) for one in each.records] for each in manifests
+        ]
+        return sha256(json.dumps(entries).encode()).hexdigest()[:16]
+
+    def check(self, output: Path, *, single_frames: bool) -> None:
+        """Read the sources, and a few clips as the run will. Raises ValueError as the run would.
+
+        output: folder of the run, which must not be where a source looks for clips.
+        """
+        for source in (self.source, self.images):
+            if isinstance(source, FolderSource) and _is_read_in(source.path, output):
+                raise ValueError(
+                    f"output: {output} lies in the folder of the clips, {source.path}, where the run's"
+                    " samples would be read as clips; name a folder outside it"
+                )
         manifest, _ = self.manifest, self.image_manifest
         if self.precomputed_latents:
             return
@@ -88,6 +108,14 @@ class Clips(Strict):
         videos = VideoDataset(manifest.of_kind("clip"), self.frames.model_copy(update=changes), seed=0)
         for index in range(min(_TRIED, len(videos))):
             videos[index]
+
+
+def _is_read_in(folder: Path, path: Path) -> bool:
+    """Whether a path is in a folder of clips, and not in one of a name with a dot, which is not read."""
+    inside, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    return inside.is_relative_to(root) and not any(
+        part.startswith(".") for part in inside.relative_to(root).parts
+    )
 
 
 def data_summary(source: GeneratedSource | None, clips: Clips | None) -> list[str]:

@@ -1,7 +1,8 @@
 """Logs of a run: metrics in JSONL and TensorBoard, skipped steps, progress reports.
 
 Metrics are averages over `log_every` steps and over the processes. A resumed run goes on after its
-checkpoint: lines of steps that are taken again are removed first, so that each file has every step once.
+checkpoint: `remove_steps_after` has removed the lines of steps that are taken again, so that each file has
+every step once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from accelerate import Accelerator
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from latent_shift.data.workers import errors_of_workers
 from latent_shift.io import one_line, warn, write_text
 from latent_shift.training.recipe import Recipe
 
@@ -50,9 +52,6 @@ class TrainingLog:
     def __init__(self, recipe: Recipe, done: int, accelerator: Accelerator, report: Report) -> None:
         self.recipe, self.accelerator, self.report = recipe, accelerator, report
         self.path = recipe.output / LOG
-        if accelerator.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_steps_after(done, self.path)
         begun = False
         with goes_on_without("the log for TensorBoard"):
             accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": done + 1}})
@@ -66,7 +65,8 @@ class TrainingLog:
         source = iter(batches)
         while True:
             start = time.perf_counter()
-            batch = next(source, None)
+            with errors_of_workers():
+                batch = next(source, None)
             if batch is None:
                 return
             self._waited += time.perf_counter() - start
@@ -111,8 +111,6 @@ class SkippedSteps:
 
     def __init__(self, recipe: Recipe, done: int, *, writes: bool) -> None:
         self.recipe, self.path, self.writes = recipe, recipe.output / SKIPPED, writes
-        if writes:
-            remove_steps_after(done, self.path)
         lines = read_jsonl(self.path)
         self.count = sum(line["step"] <= done for line in lines)
 
@@ -180,18 +178,32 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
-def remove_steps_after(step: int, path: Path) -> None:
+def begin_logs_after(done: int, recipe: Recipe) -> None:
+    """Let the logs of a run end with step `done`, after which it goes on.
+
+    Warns (UserWarning) where steps are taken again that a checkpoint had.
+    """
+    last = remove_steps_after(done, recipe.output / LOG)
+    remove_steps_after(done, recipe.output / SKIPPED)
+    if done == 0 and last >= recipe.checkpoint_every:
+        warn(f"{recipe.output}: its log told of {last:g} steps, and there is no checkpoint: it begins anew")
+
+
+def remove_steps_after(step: int, path: Path) -> float:
     """Remove a JSONL file's lines of later steps, and a last line that was cut off while it was written.
 
-    Other lines that are damaged are removed with a warning (UserWarning).
+    Other lines that are damaged are removed with a warning (UserWarning). Returns the last step that was
+    there, 0 for none.
     """
+    steps: list[float] = []
     if path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         steps = [_step_of(line) for line in lines]
         if damaged := sum(map(math.isnan, steps[:-1])):
             warn(f"{path}: {damaged} damaged lines are removed")
         kept = (line for line, of in zip(lines, steps, strict=True) if of <= step)
         write_text(path, "".join(f"{line}\n" for line in kept))
+    return max((of for of in steps if not math.isnan(of)), default=0.0)
 
 
 def _step_of(line: str) -> float:

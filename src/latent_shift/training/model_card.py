@@ -7,12 +7,17 @@ what it is, and train it again.
 from __future__ import annotations
 
 import json
+import shutil
+import zlib
 from pathlib import Path
 
 from latent_shift import __version__
+from latent_shift.io import warn
 from latent_shift.training.logging import LOG, read_jsonl
 from latent_shift.training.task import Task
 
+CARD, _KEPT = "README.md", "README.before.md"
+_SEAL = "<!-- latent-shift "
 _METRICS = ("loss", "clip_loss", "image_loss", "validation_loss", "psnr", "found", "items_per_second")
 
 
@@ -23,7 +28,26 @@ def write_model_card(folder: Path, task: Task) -> None:
     metrics: dict[str, float] = {}
     for line in read_jsonl(task.recipe.output / LOG):
         metrics.update(line)  # the newest value of each
-    (folder / "README.md").write_text(model_card(task, metrics), encoding="utf-8")
+    text = model_card(task, metrics)
+    (folder / CARD).write_text(text + _seal(text), encoding="utf-8")
+
+
+def keep_edited_card(before: Path, folder: Path) -> None:
+    """Copy the card of an earlier model, where people have written into it, beside the new one.
+
+    before, folder: of the earlier model and of the new one. Warns (UserWarning) that it did.
+    """
+    if not (before / CARD).is_file():
+        return
+    text, mark, rest = (before / CARD).read_bytes().decode("utf-8", "replace").rpartition(_SEAL)
+    if text + mark + rest != text + _seal(text):
+        shutil.copy2(before / CARD, folder / _KEPT)
+        warn(f"{before / CARD}: was written into; it is {_KEPT} now, beside the card of the new weights")
+
+
+def _seal(text: str) -> str:
+    """The last line of a card, which tells whether it still is what was written."""
+    return f"{_SEAL}{zlib.crc32(text.encode()):08x} -->\n"
 
 
 def model_card(task: Task, metrics: dict[str, float]) -> str:
@@ -38,7 +62,7 @@ def model_card(task: Task, metrics: dict[str, float]) -> str:
     ]
     rows = [f"| {name.replace('_', ' ')} | {metrics[name]:.4g} |" for name in _METRICS if name in metrics]
     lines = [
-        "---", *head, "---", "", f"# {recipe.output.name}", "",
+        "---", *head, "---", "", f"# {recipe.output.absolute().name}", "",
         f"This is {task.summary}.",
         f"Trained by latent-shift {__version__} for {recipe.steps} steps of {recipe.batch_size}.",
         "", "## Data", "", *recipe.data_summary(), "",

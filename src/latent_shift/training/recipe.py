@@ -10,6 +10,7 @@ changes for several recipes by their names, and single settings are laid over th
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -28,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from latent_shift.io import YamlLoader, one_line, read_yaml_mapping, validation_error
+from latent_shift.io import YamlLoader, check_no_address, one_line, read_yaml_mapping, validation_error
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.tasks import TASKS
 
@@ -112,6 +113,13 @@ class Recipe(Strict):
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 for none")
     validation: Validation | None = None
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _is_no_address(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            check_no_address(value)
+        return value
+
     def check(self) -> None:
         """Raise ValueError for missing folders and unusable data, before any model is loaded."""
         _check_folders(self, "")
@@ -119,6 +127,11 @@ class Recipe(Strict):
     def data_summary(self) -> list[str]:
         """Lines for the model card: what the model is trained on."""
         return []
+
+    def clips_hash(self) -> str | None:
+        """A hash of the names and captions of the user's clips; None where there are none."""
+        clips = getattr(self, "clips", None)  # of the tasks that have it, the same section
+        return None if clips is None else clips.entries_hash()
 
     @property
     def validates_several_shapes(self) -> bool:
@@ -193,6 +206,7 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
     if preset is not None:
         where += f" with preset {preset}"
         layers.append((f"preset {preset}: {path.stem}", _preset_changes(preset, path)))
+    layers = [(layer, _at_home(changes)) for layer, changes in layers]
     layers += [(f"setting {setting!r}", _parse_setting(setting)) for setting in settings]
     content: dict[str, Any] = {}
     typed: dict[tuple[str, ...], str] = {}
@@ -264,6 +278,15 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     for part in reversed(name.split(".")):
         value = {part: value}
     return value
+
+
+def _at_home(value: Any) -> Any:
+    """A value of a file, with the user's folder for the ~ of texts such as ~/clips, which no shell saw."""
+    if isinstance(value, dict):
+        return {key: _at_home(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _preset_changes(preset: Path, recipe: Path) -> dict[str, Any]:

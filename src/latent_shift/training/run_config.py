@@ -31,15 +31,17 @@ def is_finished(recipe: Recipe) -> bool:
 
     Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
     where the run has taken more steps than the recipe has now: its model card would name fewer.
-    Also for a run of which the model is there and no checkpoint: to begin anew would replace it.
+    Also where a model is there and no checkpoint, the model of another run or of none: to begin anew would
+    replace it.
     """
     path, model = recipe.output / FILE_NAME, recipe.output / "model"
-    if path.exists() and model.is_dir() and not model.is_symlink() and not checkpoints(recipe.output):
+    begun = checkpoints(recipe.output)
+    if not begun and not model.is_symlink() and model.is_dir() and any(model.iterdir()):
         raise ValueError(
-            f"{recipe.output}: holds the model of a run and no checkpoint to go on from: training would"
-            " begin anew and replace it; train into another output folder, or move this one away"
+            f"{model}: is there already, and no checkpoint to go on from: training would begin anew and"
+            " replace it; train into another output folder, or move this one away"
         )
-    found = [one for one in checkpoints(recipe.output) if damage(one, contents=False) is None]
+    found = [one for one in begun if damage(one, contents=False) is None]
     if not found:
         return False
     now = recipe.model_dump(mode="json")

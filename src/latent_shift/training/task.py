@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +47,19 @@ class Task(nn.Module):
     def validation(self, report: Report) -> Dataset[Any] | None:
         """The items of the recipe's validation, which no step sees; None where the recipe has none."""
         return None
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes of what a run goes on with and its checkpoints do not hold, before the first step.
+
+        "frozen": of the weights that are not trained; "clips": of the user's clips, by names and captions.
+        """
+        found = 0
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                content = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                found = zlib.crc32(content.numpy().data, zlib.crc32(name.encode(), found))
+        clips = self.recipe.clips_hash()
+        return {"frozen": f"{found:08x}", **({} if clips is None else {"clips": clips})}
 
     def samples(self, folder: Path, step: int) -> None:
         """Write pictures of the current state into `folder`, named by the step; by default none."""

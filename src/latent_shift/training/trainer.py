@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
@@ -29,10 +30,11 @@ from latent_shift.training.logging import (
     Report,
     SkippedSteps,
     TrainingLog,
+    begin_logs_after,
     goes_on_without,
     show_samples,
 )
-from latent_shift.training.model_card import write_model_card
+from latent_shift.training.model_card import keep_edited_card, write_model_card
 from latent_shift.training.optim import learning_rate, new_optimizer
 from latent_shift.training.recipe import Recipe
 from latent_shift.training.run_config import is_finished, record_recipe
@@ -71,9 +73,10 @@ class Trainer:
 
     def __init__(self, task: Task, accelerator: Accelerator, report: Report) -> None:
         self.task, self.recipe, self.accelerator, self.report = task, task.recipe, accelerator, report
+        inputs = task.inputs()
         optimizer = new_optimizer(trained_parameters(task.to(accelerator.device)), self.recipe.optimizer)
         self.model, self.optimizer, self.replica = prepare(accelerator, self.recipe, task, optimizer)
-        self.state = State.new(task, optimizer, accelerator.scaler)
+        self.state = State.new(task, optimizer, accelerator.scaler, inputs)
 
     def run(self) -> Path:
         """Take all steps that are left, then export."""
@@ -81,6 +84,8 @@ class Trainer:
         done = load(self.state)
         if main:
             record_recipe(recipe)
+            begin_logs_after(done, recipe)
+        self.accelerator.wait_for_everyone()  # all read what was skipped
         if done < recipe.steps:
             self._take_steps(done)
         with self._ema_task() as task:
@@ -261,19 +266,30 @@ def _advice_on_memory() -> Iterator[None]:
 def _export(task: Task) -> None:
     """Write the model's folder, whole or not at all. A link in its place is replaced, not followed.
 
-    Files of others in an earlier model's folder, such as notes, are kept beside the new one.
+    Files of others in an earlier model's folder, such as notes, are kept beside the new one. Raises
+    ValueError where it cannot be written, as on a full disk.
     """
     folder, partial = task.recipe.output / "model", task.recipe.output / "model.unfinished"
     shutil.rmtree(partial, ignore_errors=True)
-    task.export(partial)
-    write_model_card(partial, task)
-    if folder.is_symlink():
-        warn(f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now")
-        folder.unlink()
-    for old in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
-        kept = partial / old.relative_to(folder)
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(old, kept, follow_symlinks=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    try:
+        task.export(partial)
+        write_model_card(partial, task)
+        if folder.is_symlink():
+            warn(
+                f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now"
+            )
+            folder.unlink()
+        keep_edited_card(folder, partial)
+        for old in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
+            kept = partial / old.relative_to(folder)
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(old, kept, follow_symlinks=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ValueError(
+            f"{folder}: cannot be written: {error}; the checkpoint of its last step is whole: make room, and"
+            " give the same command again"
+        ) from error

@@ -62,7 +62,7 @@ class PixelRecipe(Recipe):
         """See `Recipe.check`."""
         super().check()
         if self.clips is not None:
-            self.clips.check(single_frames=self.single_frames)
+            self.clips.check(self.output, single_frames=self.single_frames)
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""

@@ -46,7 +46,7 @@ class AutoencoderRecipe(Recipe):
         """See `Recipe.check`."""
         super().check()
         if self.clips is not None:
-            self.clips.check(single_frames=True)
+            self.clips.check(self.output, single_frames=True)
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""

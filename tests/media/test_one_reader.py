@@ -264,6 +264,25 @@ def test_of_two_films_in_a_file_the_default_one_is_read_else_the_largest(tmp_pat
     assert media.probe(file).height == frames.shape[1]
 
 
+@pytest.mark.parametrize("flags", ["dash", "frag_keyframe", "frag_keyframe+empty_moov", "cmaf+global_sidx"])
+def test_films_in_fragments_have_all_their_frames(tmp_path, flags):
+    """As they are streamed, and recorded: the header knows none, or those of the first fragment."""
+    file = tmp_path / "a.mp4"
+    with av.open(str(file), "w", options={"movflags": flags}) as container:
+        stream = container.add_stream("libx264", rate=8, options={"g": "8", "bf": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(32):
+            image = np.full((48, 64, 3), 7 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with media.open_clip(file) as clip:
+        assert clip.count_frames() == 32
+        assert clip.facts.duration == pytest.approx(4)
+        assert clip.facts.frames is None
+        assert clip.notes == ()
+        assert len(clip.frames([number / 8 for number in range(32)])) == 32
+
+
 def test_a_cover_picture_is_not_the_film(tmp_path):
     frames, _ = media.read_clip(
         write_two(tmp_path / "cover.mp4", [(200, 200, 50, COVER), (48, 64, 180, DEFAULT)])

@@ -137,8 +137,8 @@ def test_pictures_in_the_container_of_films_are_refused_as_what_they_are():
             opened("photo.jpg", content)
 
 
-def display_p3():
-    """A profile of colours with the primaries of Display P3 and a gamma of 2.2."""
+def display_p3(space=b"RGB ", gamma=563):
+    """A profile of colours with the primaries of Display P3, or of grays; its gamma in 256ths."""
     white = (0.9642, 1.0, 0.8249)
     colours = {
         b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189),
@@ -146,7 +146,9 @@ def display_p3():
     }  # fmt: skip
     numbers_of = {name: struct.pack(">3i", *(round(x * 65536) for x in xyz)) for name, xyz in colours.items()}
     tags = {name: b"XYZ \0\0\0\0" + data for name, data in numbers_of.items()}
-    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv\0\0\0\0" + struct.pack(">IHxx", 1, 563))
+    tags |= dict.fromkeys(
+        (b"rTRC", b"gTRC", b"bTRC", b"kTRC"), b"curv\0\0\0\0" + struct.pack(">IHxx", 1, gamma)
+    )
     tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">I", 11) + b"Display P3\0" + bytes(79)
     tags[b"cprt"] = b"text\0\0\0\0none\0\0\0\0"
     table, body, start = b"", b"", 132 + 12 * len(tags)
@@ -154,7 +156,7 @@ def display_p3():
         table += name + struct.pack(">II", start + len(body), len(data))
         body += data + bytes(-len(data) % 4)
     head = struct.pack(
-        ">I4sI4s4s4s12s4s", start + len(body), b"", 0x2400000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp"
+        ">I4sI4s4s4s12s4s", start + len(body), b"", 0x2400000, b"mntr", space, b"XYZ ", b"", b"acsp"
     )
     head += bytes(28) + numbers_of[b"wtpt"]
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
@@ -172,6 +174,11 @@ def test_pictures_with_a_profile_of_colours_are_seen_as_screens_show_them(tmp_pa
     assert read("RGB", (200, 100, 100), profile) == pytest.approx([216, 93, 97], abs=2)  # redder than sRGB's
     assert read("RGBA", (200, 100, 100, 255), profile) == pytest.approx([216, 93, 97], abs=2)
     assert read("RGB", (128, 128, 128), profile) == pytest.approx([128] * 3, abs=2)
+    indexed = Image.new("RGB", (8, 8), (200, 100, 100)).quantize(2)
+    indexed.save(tmp_path / "p.png", icc_profile=profile)
+    shown = media.read_clip(tmp_path / "p.png")[0][0, 0, 0].tolist()
+    assert shown == pytest.approx([216, 93, 97], abs=2)
+    assert read("L", 128, display_p3(b"GRAY", 1 << 8)) == pytest.approx([188] * 3, abs=2)  # linear light
     for unfitting in (b"junk" * 40, profile):  # damaged; of colours, in a gray picture
         assert read("L", 90, unfitting) == [90] * 3
     assert read("RGB", (200, 100, 100), b"junk" * 40) == [200, 100, 100]
@@ -282,6 +289,33 @@ def test_the_unused_fourth_byte_of_a_bmp_is_no_transparency():
         content = b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + len(head)) + body
         with media.open_clip(media.HeldFile("a.bmp", content)) as clip:
             assert clip.all_frames()[0, 0, 0].tolist() == shown
+
+
+def test_colours_that_only_the_container_names_are_its_frames_too(tmp_path):
+    """As of ProRes of some programs."""
+
+    def hdr(stream):
+        for name, number in (("color_primaries", 9), ("color_trc", 16), ("colorspace", 9)):
+            setattr(stream.codec_context, name, number)
+
+    file = write_video(tmp_path / "a.mov", count=2, codec="prores_ks", pixels="yuv422p10le", edit=hdr)
+    with media.open_clip(file) as clip:
+        assert clip.notes == ("is HDR (PQ): its light is compressed to that of an SDR screen",)
+
+
+def test_what_can_be_seen_through_is_white_in_wide_colours_too(tmp_path):
+    image = np.zeros((32, 48, 4), np.uint8)
+    image[:, :24] = (200, 100, 100, 255)
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("qtrle", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "argb"
+        for name, number in (("color_primaries", 12), ("color_trc", 1), ("colorspace", 1)):
+            setattr(stream.codec_context, name, number)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgba")))
+        container.mux(stream.encode(None))
+    frames, _ = media.read_clip(tmp_path / "a.mov")
+    assert np.abs(frames[0, 5, 5].astype(int) - (216, 93, 97)).max() <= 2
+    assert frames[0, 5, 40].tolist() == [255, 255, 255]
 
 
 def write_rgb(path, image, primaries, curve):

@@ -90,7 +90,7 @@ def named_errors(file: File) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # whose message shows an object of Python
             reason = "its beginning is damaged"
-        elif isinstance(error, av.InvalidDataError):
+        elif isinstance(error, av.InvalidDataError | av.PermissionError):
             reason = "is damaged, cut off, or holds something else"
         kind = EndsEarlyError if isinstance(error, EndsEarlyError) else ValueError
         raise kind(f"{file}: cannot be read as a clip or image: {reason}") from error

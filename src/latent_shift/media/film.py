@@ -16,12 +16,13 @@ import av
 from latent_shift.media.clip import CLOSE, Clip, Facts
 from latent_shift.media.decode import EndsEarlyError, File, video_stream
 from latent_shift.media.deinterlace import deinterlaced
-from latent_shift.media.pixels import INTERLACED, Picture, frame_notes, video_pixels
+from latent_shift.media.pixels import INTERLACED, UNSPECIFIED, Picture, frame_notes, video_pixels
 
 SEEK_FROM = 0.5  # seconds; nearer the front, decoding on is no slower than seeking
 BACK_OFF = (0.0, 3.0)  # seconds before the wanted frame to seek to, in turn; then the clip's beginning
 BEGINNING = -10.0  # seconds: an MPEG stream, searched for its very first time, is entered a little later
 LONG_PAUSE, SHORT_PAUSE = 5.5, 0.25  # frames and seconds; one shown for longer than both is remarked on
+COLORS = ("color_primaries", "color_trc", "colorspace")  # of a frame, or of its container
 SEE_THROUGH = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders of WebM that give see-through parts, too
 Timed = tuple[float, av.VideoFrame]  # a frame and its seconds from the first
 
@@ -36,6 +37,8 @@ class Film(Clip):
         if self._stream.metadata.get("alpha_mode") == "1" and self._decoder.name in SEE_THROUGH:
             self._decoder = av.CodecContext.create(SEE_THROUGH[self._decoder.name], "r")
         self._decoder.thread_count, self._decoder.thread_type = threads, "AUTO"
+        named = {name: getattr(self._decoder, name) for name in COLORS}
+        self._colors = {name: number for name, number in named.items() if number != UNSPECIFIED}
         self._fps = self._rate()
         self._aspect = _pixel_aspect(self._stream.sample_aspect_ratio)
         self._lead = 0.0  # seconds before a frame, from which it is decoded; of an interlaced one more
@@ -53,8 +56,11 @@ class Film(Clip):
         self._from_front = self._counted or container.format.name == "mpeg"
         self._untouched = True  # nothing but the first frame was decoded yet
         height, width, _ = self._pixels(first).shape
-        frames, codec = self._stream.frames or None, self._stream.codec_context.name
-        self.facts = Facts("clip", width, height, self._duration(), self._fps, frames, codec)
+        duration, frames = self._duration(), self._stream.frames
+        # Fragments of an MP4 are not counted in its header, and frames that an edit list leaves out are.
+        told = abs(frames - duration * self._fps) <= max(0.1 * frames, 1.5)
+        codec = self._stream.codec_context.name
+        self.facts = Facts("clip", width, height, duration, self._fps, frames if told else None, codec)
 
     def _rate(self) -> float:
         """Frames a second, by the header; where it says none, by all packets' times."""
@@ -74,7 +80,9 @@ class Film(Clip):
     def _duration(self) -> float:
         """Seconds from the first frame to the end of the last, by the header; else by all packets' times."""
         stream, container = self._stream, self._container
-        if stream.duration and stream.time_base:
+        # Of a DASH file it may be counted from 0, or from its first frame: only its packets tell.
+        is_dash = container.format.name.startswith("mov") and not stream.frames and self._origin > CLOSE
+        if stream.duration and stream.time_base and not is_dash:
             duration = float(stream.duration * stream.time_base)
             # FFmpeg counts an AVI without an index by its bytes, however many frames its header promises.
             promised = stream.frames / self._fps if container.format.name == "avi" else 0.0
@@ -83,7 +91,7 @@ class Film(Clip):
         clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
         if clock is not None:
             end = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
-        if not end and container.duration and len(container.streams) == 1:
+        if not end and container.duration and len(container.streams) == 1 and not is_dash:
             end = container.duration / av.time_base
         if not end:
             for packet in self._packets():
@@ -198,6 +206,9 @@ class Film(Clip):
 
     def _noted(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         for frame in frames:
+            for name, number in self._colors.items():
+                if getattr(frame, name) == UNSPECIFIED:  # of ProRes and such, the container may tell
+                    setattr(frame, name, number)
             self._notes |= dict.fromkeys(notes := frame_notes(frame))
             self._lead = max(self._lead, 1.5 / self._fps if INTERLACED in notes else 0.0)
             yield frame

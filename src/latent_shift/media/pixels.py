@@ -30,7 +30,7 @@ _BT709, _P3, _BT2020 = (
     primaries.value for primaries in (ColorPrimaries.BT709, ColorPrimaries.SMPTE432, ColorPrimaries.BT2020)
 )
 _WIDE = (_P3, _BT2020)
-_UNSPECIFIED = 2  # the same number for transfer, primaries and matrix
+UNSPECIFIED = 2  # the same number for transfer, primaries and matrix
 _WHITE = 203.0  # cd/m2
 EXIF_ORIENTATION = 0x0112
 _KNEE = 0.5  # of white, above which light is compressed
@@ -85,18 +85,20 @@ def _picture_codes(image: Image.Image) -> Picture:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """The picture in the colours of sRGB, where a profile of other ones is embedded, as Display P3 in photos.
+    """The picture in sRGB, where a profile of other colours, or other grays, is embedded, as in photos.
 
     As it is with a profile that is damaged, or of another mode of colour than the picture's.
     """
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+    if profile and image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if not profile or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         return image
     try:
         from_profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in (from_profile.profile.profile_description or "").lower():
             return image
-        mode = "RGB" if image.mode == "CMYK" else image.mode
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
         to_profile = ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, from_profile, to_profile, outputMode=mode) or image
     except (ImageCms.PyCMSError, OSError):
@@ -111,13 +113,18 @@ def video_pixels(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Picture:
     wide = None if pixel_aspect == 1 else max(round(frame.width * pixel_aspect), 1)
     # One thread: where the converter has more, a loader's worker that is forked meanwhile waits for them.
     options: dict[str, Any] = {"width": wide, "threads": 1}
+    sees_through = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
     if frame.color_trc in HDR or frame.color_primaries in _WIDE:
-        if frame.colorspace == _UNSPECIFIED:
+        if frame.colorspace == UNSPECIFIED:
             narrow = frame.color_primaries in (_BT709, _P3)
             options["src_colorspace"] = Colorspace.ITU709 if narrow else Colorspace.BT2020
-        codes = np.asarray(frame.to_ndarray(format="rgb48le", **options), np.uint16)
-        pixels = to_sdr(codes, frame.color_trc, frame.color_primaries)
-    elif frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
+        layout = "rgba64le" if sees_through else "rgb48le"
+        codes = np.asarray(frame.to_ndarray(format=layout, **options), np.uint16)
+        pixels = to_sdr(codes[..., :3], frame.color_trc, frame.color_primaries)
+        if sees_through:
+            alpha = codes[..., 3:] / np.float32(65535)
+            pixels = np.round(255 + (pixels - np.float32(255)) * alpha).astype(np.uint8)
+    elif sees_through:
         rgba = Image.fromarray(frame.to_ndarray(format="rgba", **options))
         pixels = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba))[..., :3]
     else:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, zeros_at_end
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn, zeros_at_end
 
 INDEX = "model_index.json"
 OTHER_TASKS = {9: "inpainting", 8: "editing images", 7: "enlarging images", 5: "depth maps"}  # by in_channels
@@ -35,6 +35,7 @@ _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _MAX_TIMESTEPS = 100_000
 _MAX_LENGTH = 512  # tokens of a prompt, of a text encoder without a number of its own
 _STATES = ("Model", "ModelWithProjection")  # ends of the names of classes that give a state per token
+_FORMER_BUFFER = "position_ids"  # counts only; earlier releases saved it
 _LEAST_TAIL = 4096  # bytes of zeros that no trained weights end in
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 _STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
@@ -250,6 +251,7 @@ def is_flow_matching(config: Mapping[str, Any]) -> bool:
 def check_weights(part: Path, library: str, kind: str, variant: str | None = None) -> None:
     """Raise ValueError, naming file and weight, where weights are missing, whole numbers or of another shape.
 
+    Warns (UserWarning) of weights that the network has no place for.
     part: folder with `config.json` and safetensors files. library, kind: of its class, as in the index.
     variant: of the files.
     """
@@ -273,7 +275,7 @@ def check_weights(part: Path, library: str, kind: str, variant: str | None = Non
         lost = sorted({part / name for name in pieces.values()} - set(files))
         if lost and part / listing.name.removesuffix(".index.json") not in files:
             raise ValueError(f"{lost[0]}: is missing, one of the pieces that {listing.name} lists")
-    expected = _parameter_shapes(part, library, kind)
+    expected, buffers = _parameter_shapes(part, library, kind)
     names = {_canonical(key): key for key in dtypes}
     where = files[0] if len(files) == 1 else part
     missing = [key for key in expected if _canonical(key) not in names]
@@ -288,6 +290,12 @@ def check_weights(part: Path, library: str, kind: str, variant: str | None = Non
             raise ValueError(
                 f"{where}: its {key} is of shape {held}, by {part / 'config.json'} it is {shape}"
             )
+    known = {_canonical(key) for key in (*expected, *buffers)}
+    if extra := [names[key] for key in names if key not in known and not key.endswith(_FORMER_BUFFER)]:
+        warn(
+            f"{where}: {len(extra)} of its {len(names)} weights have no place in a {kind} of"
+            f" {part / 'config.json'} and are left out, the first {extra[0]}"
+        )
     check_floats(where, {names[_canonical(key)]: dtypes[names[_canonical(key)]] for key in expected})
 
 
@@ -311,8 +319,10 @@ def opened_files(part: Path, variant: str | None = None) -> list[Path]:
     return next(([file] for file in whole if file in every), every)
 
 
-def _parameter_shapes(part: Path, library: str, kind: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters of a part's network, by its config. It is built without memory.
+def _parameter_shapes(part: Path, library: str, kind: str) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """Shapes of the parameters of a part's network, by its config, and the names of all that it stores.
+
+    It is built without memory.
 
     Raises ValueError where the libraries cannot build it, for whatever reason.
     """
@@ -337,7 +347,7 @@ def _parameter_shapes(part: Path, library: str, kind: str) -> dict[str, tuple[in
         raise ValueError(
             f"{part}: cannot be loaded: its config makes no {kind} of {library} ({one_line(error)})"
         ) from error
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return {name: tuple(one.shape) for name, one in model.named_parameters()}, set(model.state_dict())
 
 
 def _canonical(key: str) -> str:

@@ -350,3 +350,47 @@ def test_a_model_of_which_one_part_is_of_half_precision_loads(copy):
     file = copy / "unet/diffusion_pytorch_model.safetensors"
     file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert checkpoints.load(copy, device="cpu").vae is not None
+
+
+def test_weights_without_a_place_are_told(copy):
+    """As those of motion modules, or of a larger network than the config's."""
+    edit_weights(copy, "unet", lambda tensors: [*tensors, ("motion.x", torch.ones(2))])
+    old = ("text_model.embeddings.position_ids", torch.arange(4)[None])
+    edit_weights(copy, "text_encoder", lambda tensors: [*tensors, old])
+    with pytest.warns(UserWarning, match="have no place") as caught:
+        checkpoints.load(copy, device="cpu")
+    (message,) = {str(one.message) for one in caught if "have no place" in str(one.message)}
+    assert "model.safetensors: 1 of its" in message
+    assert "left out, the first motion.x" in message
+
+
+def test_a_part_that_only_the_index_has_is_named(copy):
+    index = json.loads((copy / "model_index.json").read_text())
+    names = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    edit_json(copy / "model_index.json", safety_checker=names)
+    with pytest.raises(ValueError, match="names the part safety_checker, and there is no such folder"):
+        checkpoints.load(copy, device="cpu")
+    edit_json(copy / "model_index.json", **index)
+    assert checkpoints.load(copy, device="cpu").safety_checker is None
+
+
+def test_a_folder_is_no_lora(tmp_path):
+    save_file({"lora": torch.ones(1)}, tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(
+        ValueError, match=r"is a folder; name a LoRA file in it \(there is pytorch_lora_weights"
+    ):
+        checkpoints.check_loras([str(tmp_path)])
+
+
+def test_temporal_layers_without_the_systems_file_are_not_passed_over(copy):
+    save_file({"x": torch.ones(1)}, copy / "temporal.safetensors")
+    with pytest.raises(ValueError, match="system.json: is missing, which says what the layers of temporal"):
+        systems.load(copy)
+
+
+def test_a_tokenizer_of_a_later_release_is_a_line(copy):
+    file = copy / "tokenizer" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "pre_tokenizer": {"type": "Later"}}))
+    with pytest.raises(ValueError, match="copy: its tokenizer cannot be loaded: "):
+        checkpoints.load(copy, device="cpu")

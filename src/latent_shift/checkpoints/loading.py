@@ -91,6 +91,10 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
         if isinstance(error, ValueError) and str(error).startswith(str(folder)):
             raise
         raise ValueError(f"{folder}: cannot be loaded: {one_line(error)}") from error
+    except Exception as error:
+        if type(error) is not Exception:  # which is what tokenizers raises, of files of later releases too
+            raise
+        raise ValueError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
 
 
 def _text_encoder(part: Path, kind: str, dtype: torch.dtype) -> Any | None:

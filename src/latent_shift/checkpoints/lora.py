@@ -44,6 +44,8 @@ class Lora:
     @classmethod
     def parse(cls, text: str) -> Lora:
         """A LoRA from "FILE" or "FILE:WEIGHT". Raises ValueError for a weight that is not finite."""
+        if not text.strip():
+            raise ValueError("the name of a LoRA file is empty; give FILE, or FILE:WEIGHT")
         name, colon, weight = text.rpartition(":")
         if not colon or not name or Path(text).is_file():
             return cls(Path(text))
@@ -64,6 +66,9 @@ def check_loras(loras: Iterable[str | Lora]) -> list[Lora]:
             raise ValueError(
                 f"{lora.file}: a LoRA file must end in .safetensors; pickled ones are never read"
             )
+        if lora.file.is_dir():
+            held = ", ".join(sorted(file.name for file in lora.file.glob("*.safetensors"))) or "none"
+            raise ValueError(f"{lora.file}: is a folder; name a LoRA file in it (there is {held})")
         header = read_safetensors_header(lora.file)
         keys = list(header.dtypes)
         if not any("lora" in key for key in keys):

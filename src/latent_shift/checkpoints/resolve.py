@@ -90,6 +90,10 @@ def check_folder(folder: Path) -> None:
     if not (folder / INDEX).is_file():
         raise ValueError(f"{folder}: is no model: it has no {INDEX}; expected {LAYOUT}")
     index = read_json_mapping(folder / INDEX)
+    if not isinstance(index.get("_class_name"), str):
+        raise ValueError(
+            f"{folder / INDEX}: has no _class_name, as of StableDiffusionPipeline; fetch it again"
+        )
     if any(part in index for part in _OTHER_PARTS):
         raise ValueError(
             f"{folder}: is a {index.get('_class_name')}, which has other parts; expected {LAYOUT}"
@@ -97,6 +101,12 @@ def check_folder(folder: Path) -> None:
     for part in (*PARTS, *(XL_PARTS if "text_encoder_2" in index else ())):
         if not (folder / part).is_dir() or index.get(part) in (None, [None, None]):
             raise ValueError(f"{folder}: the model's {part} is missing; expected {LAYOUT}")
+    for part, entry in index.items():
+        if isinstance(entry, list) and any(entry) and not (folder / part).is_dir():
+            raise ValueError(
+                f"{folder / INDEX}: names the part {part}, and there is no such folder; fetch it, or write"
+                f' "{part}": [null, null] to go without'
+            )
     for file in weight_files(folder):
         read_json_mapping(file.parent / "config.json")
         read_safetensors_header(file)

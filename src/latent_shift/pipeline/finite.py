@@ -17,7 +17,8 @@ def check_finite(values: Tensor, subject: str, where: str) -> None:
     """
     if torch.isfinite(values).all():
         return
-    full = "the weights, or the scheduler's settings, are at fault"
-    mend = full if values.dtype == torch.float32 else "load the model with torch_dtype=torch.float32"
+    mend = "load the model with torch_dtype=torch.float32 (in commands: --dtype fp32)"
+    if values.dtype == torch.float32:
+        mend = "the weights, or the scheduler's settings, are at fault"
     name = str(values.dtype).removeprefix("torch.")
     raise NonFiniteError(f"{subject} no longer finite {where} in {name}: {mend}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from latent_shift.io import read_json_mapping
 from latent_shift.registry import Registry
-from latent_shift.systems.base import SYSTEM_FILE, RequestDefaults, TextToVideoSystem
+from latent_shift.systems.base import SYSTEM_FILE, TEMPORAL_FILE, RequestDefaults, TextToVideoSystem
 
 DEFAULT_SYSTEM = "latent_shift"
 _HERE = "latent_shift.systems"
@@ -40,7 +40,7 @@ def find(name: str | Path) -> type[TextToVideoSystem]:
     """The system of a model: a folder's `system.json` or a prefix names it, all others are `latent_shift`.
 
     A prefix, as in "diffusers_pipeline:org/name", is for models that have no `system.json`. Raises ValueError
-    for a `system.json` that names no known system.
+    for a `system.json` that names no known system, and where it is missing beside temporal layers.
     """
     return _split(name)[0]
 
@@ -69,6 +69,10 @@ def _split(name: str | Path) -> tuple[type[TextToVideoSystem], str | Path]:
         return SYSTEMS[prefix], rest
     file = Path(name) / SYSTEM_FILE
     if not file.is_file():
+        if (file.parent / TEMPORAL_FILE).is_file():
+            raise ValueError(
+                f"{file}: is missing, which says what the layers of {TEMPORAL_FILE} beside it are; fetch it"
+            )
         return SYSTEMS[DEFAULT_SYSTEM], name
     content = read_json_mapping(file)
     try:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 TrainedOn = Literal["captions", "images", "clips"]
 SYSTEM_FILE = "system.json"  # in a model's folder: {"system": "latent_shift"}
+TEMPORAL_FILE = "temporal.safetensors"  # beside it, of systems with layers of their own in the U-Net
 _DRAWN_SEEDS = 2**31
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="seed of the clip's noise")]

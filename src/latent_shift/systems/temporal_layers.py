@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_shift.io import atomic_file, read_safetensors_header
+from latent_shift.model_files import check_floats
 from latent_shift.shift import check_count
 
-TEMPORAL_FILE = "temporal.safetensors"  # in a model's folder
 Make = Callable[[str, Any], nn.Module | None]
 
 # The exchange of classes
@@ -207,6 +207,7 @@ def load_temporal_layers(unet: nn.Module, file: Path) -> None:
             f"{file}: does not fit: {len(wrong)} weights are missing, unknown or of another shape, as"
             f" {min(wrong)}; are these the layers of another configuration or image model?"
         )
+    check_floats(file, read_safetensors_header(file).dtypes)
     for name, tensor in load_file(file).items():
         own[name].copy_(tensor)
 

@@ -26,6 +26,7 @@ from latent_shift.hashes import short_hash
 from latent_shift.io import read_json_mapping, read_safetensors_header, validation_error, write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
+    TEMPORAL_FILE,
     GenerationRequest,
     Parameters,
     RequestDefaults,
@@ -35,7 +36,6 @@ from latent_shift.systems.base import (
 )
 from latent_shift.systems.latent_shift import TRAINED_ON, LatentShift
 from latent_shift.systems.temporal_layers import (
-    TEMPORAL_FILE,
     Make,
     add_temporal_layers,
     load_temporal_layers,

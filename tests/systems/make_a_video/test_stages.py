@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from latent_shift.conditioning import Conditioning
+from latent_shift.systems.base import TEMPORAL_FILE
 from latent_shift.systems.make_a_video.cascade import Known
 from latent_shift.systems.make_a_video.stage import Context, StageNetwork, read_stage_config
-from latent_shift.systems.temporal_layers import TEMPORAL_FILE
 from latent_shift.training.model_setup import AttentionByLength
 from tiny import TEXT_WIDTH
 

@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from latent_shift.conditioning import Conditioning
 from latent_shift.io import read_json_mapping, validation_error, write_text
+from latent_shift.systems.base import TEMPORAL_FILE
 from latent_shift.systems.make_a_video.pseudo3d import add_pseudo_3d_layers
 from latent_shift.systems.temporal_layers import (
-    TEMPORAL_FILE,
     load_temporal_layers,
     save_temporal_layers,
     set_num_frames,

@@ -323,3 +323,9 @@ def test_the_settings_of_a_clip_are_all_that_makes_it_again(system):
     known = {"model": "tiny", "scheduler": "DDIMScheduler", "dtype": "float32", "device": "cpu"}
     assert known.items() <= settings.items()
     assert {"weights", "version"} <= settings.keys()
+
+
+def test_a_list_in_json_is_not_one_prompt(tmp_path):
+    (tmp_path / "p.txt").write_text('["a red circle", "a blue square"]')
+    with pytest.raises(ValueError, match="p.txt: holds JSON; write sentences only, one a line"):
+        read_prompts(tmp_path / "p.txt")

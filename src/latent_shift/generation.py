@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from latent_shift import __version__
-from latent_shift.data.caption_io import text_lines, text_of
+from latent_shift.data.caption_io import check_sentences, text_lines, text_of
 from latent_shift.io import parse_json, printable, warn
 from latent_shift.limits import MAX_SEED
 from latent_shift.systems.base import (
@@ -223,6 +223,7 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
         if objects:
             mend = f"name the file {file.stem}.jsonl, or it would be taken for a prompt"
             raise ValueError(f"--prompts {file} line {objects[0]}: is a JSON object: {mend}")
+        check_sentences(text, f"--prompts {file}")
         found = [{"prompt": line} for _, line in numbered if not line.startswith("#")]
     if not found:
         raise ValueError(f"--prompts {file}: holds no prompt")

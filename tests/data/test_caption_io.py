@@ -10,6 +10,7 @@ from latent_shift.data.caption_io import (
     as_seconds,
     caption_lines,
     decode,
+    read_captions,
     read_text,
     text_lines,
 )
@@ -104,3 +105,30 @@ def test_times(value, seconds):
 def test_no_times(value):
     with pytest.raises(ValueError, match="is no time"):
         as_seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('{"caption": "a bar"}', "JSON"),
+        ('[\n  "a bar"]', "JSON"),
+        ("<!DOCTYPE html><title>404</title>", "a web page"),
+        ("1\n00:00:00,000 --> 00:00:01,000\na bar\n", "subtitles"),
+        ("WEBVTT\n\n00:00.000 --> 00:01.000\na bar", "subtitles"),
+    ],
+)
+def test_other_contents_of_a_text_file_are_no_captions(tmp_path, text, kind):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"a.txt: holds {kind}; write sentences only"):
+        read_captions(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("text", ["[a] red <b>bar</b>", "<b>bar</b> moves", "1 bar --> 2 bars", "{red} bar"])
+def test_captions_with_signs_of_other_formats_are_captions(text):
+    assert caption_lines(text) == (text,)
+
+
+def test_lines_of_two_encodings_are_read_each_in_its_own():
+    text, notes = decode("a café\r\n".encode() + "a naïf\n".encode("cp1252"), "t.csv")
+    assert text == "a café\r\na naïf\n"
+    assert notes == ["t.csv: is not UTF-8; read as Windows-1252, a guess"]

@@ -18,6 +18,11 @@ _MARKS = {
 }  # fmt: skip
 _MANY_NULS = 0.25  # of the bytes
 _NOTHING = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u200b]")
+_NO_SENTENCES = {  # by how their files begin
+    "JSON": re.compile(r'\s*[{\[]\s*["{]'),
+    "a web page": re.compile(r"\s*<(!doctype|html|\?xml)\b", re.IGNORECASE),
+    "subtitles": re.compile(r"\s*(WEBVTT\b|(\d+\s*\n)?\s*[\d:]+[,.]\d+ --> )"),
+}
 _CONTROLS = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 
 
@@ -25,7 +30,7 @@ def decode(data: bytes, where: str) -> tuple[str, list[str]]:
     """The text of a file's bytes, and a note where its encoding was guessed.
 
     In this order: UTF-16 and UTF-32 by their byte order marks, UTF-16 without a mark by its NULs, UTF-8 (with
-    or without mark), else Windows-1252, in which any bytes are text.
+    or without mark), else Windows-1252, in which any bytes are text, for the lines that are not UTF-8.
     """
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
@@ -39,9 +44,17 @@ def decode(data: bytes, where: str) -> tuple[str, list[str]]:
     try:
         return data.decode("utf-8-sig"), []
     except UnicodeDecodeError:
-        # The five bytes that Windows-1252 leaves open become the control characters of the same number.
-        text = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in data)
+        lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+        text = "\n".join(map(_decode_line, lines))
         return text, [f"{where}: is not UTF-8; read as Windows-1252, a guess"]
+
+
+def _decode_line(line: bytes) -> str:
+    """A line in UTF-8, as tables have beside others when several people wrote them; else Windows-1252."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:  # the five bytes that Windows-1252 leaves open become control characters
+        return "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in line)
 
 
 def _decode_utf16(data: bytes) -> str | None:
@@ -90,9 +103,26 @@ def text_lines(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def caption_lines(text: str) -> tuple[str, ...]:
-    """The captions of a text file: its lines that are not empty, without repetitions."""
+def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
+    """The captions of a file (`caption_lines`) and notes. Raises ValueError naming it, as `read_text` too."""
+    text, notes = read_text(path)
+    return caption_lines(text, str(path)), notes
+
+
+def caption_lines(text: str, where: str = "a caption") -> tuple[str, ...]:
+    """The captions of a file's text: its lines that are not empty, without repetitions.
+
+    Raises ValueError naming `where` for a text that is no list of captions: JSON, a web page, subtitles.
+    """
+    check_sentences(text, where)
     return _without_blanks(text_lines(text))
+
+
+def check_sentences(text: str, where: str) -> None:
+    """Raise ValueError naming `where` for the text of another format than of one sentence a line."""
+    for kind, form in _NO_SENTENCES.items():
+        if form.match(text):
+            raise ValueError(f"{where}: holds {kind}; write sentences only, one a line")
 
 
 def is_caption_file(file: Path) -> bool:

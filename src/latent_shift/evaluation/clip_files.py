@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from latent_shift.data.caption_io import (
     CaptionFiles,
-    caption_lines,
     is_caption_file,
-    read_text,
+    read_captions,
 )
 from latent_shift.io import FileList, list_files, printable, suffixes_of
 from latent_shift.limits import MAX_FPS, MIN_FPS
@@ -120,9 +119,9 @@ def scan_folder(
         try:
             size, remarks = _check(file, read)
             if text is not None:
-                content, guesses = read_text(text)
+                lines, guesses = read_captions(text)
                 found.remarks += guesses
-                if lines := caption_lines(content):
+                if lines:
                     found.captions[file] = lines[0]
             found.remarks += [f"{name}: {remark}" for remark in remarks]
         except TooShortError as error:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
-from latent_shift.data.caption_io import CaptionFiles, caption_lines, read_text
+from latent_shift.data.caption_io import CaptionFiles, read_captions
 from latent_shift.evaluation.clip_files import ClipReadOptions, Frames, list_clips, read_frames
 from latent_shift.io import list_files, warn
 from latent_shift.media import probe, read_clip, read_settings
@@ -136,7 +136,7 @@ class _Finder:
         if isinstance(embedded, str):
             return self._texts.get(normal(embedded))
         if (beside := self._captions.of(file)) is not None:
-            lines = caption_lines(read_text(beside)[0])
+            lines, _ = read_captions(beside)
             return next((self._texts[text] for text in map(normal, lines) if text in self._texts), None)
         for stem in (file.stem, re.sub(r"-\d+$", "", file.stem)):
             if fitting := self._slugs.get(stem):

@@ -26,8 +26,8 @@ from pydantic import Field
 from latent_shift.data.caption_io import (
     CaptionFiles,
     as_captions,
-    caption_lines,
     is_caption_file,
+    read_captions,
     read_text,
     text_lines,
 )
@@ -85,11 +85,10 @@ class FolderSource(Source):
         if text is None:
             return Problem(key, f"no caption: {path.stem}.txt is missing")
         try:
-            content, guesses = read_text(text)
+            captions, guesses = read_captions(text)
         except ValueError as error:
             return Problem(key, f"no caption: {error}")
         notes += guesses
-        captions = caption_lines(content)
         if not captions:
             return Problem(key, f"no caption: {text.name} is empty")
         return file_record(key, path, captions)

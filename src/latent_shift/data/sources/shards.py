@@ -80,7 +80,7 @@ class ShardsSource(Source):
         if len(media) != 1:
             return Problem(key, f"has {len(media)} clips or images, not one: {', '.join(members)}")
         try:
-            captions, start, end = self._captions(members, notes)
+            captions, start, end = self._captions(key, members, notes)
             kind = kind_of(media[0].name, media[0].read)
         except ValueError as error:
             return Problem(key, str(error))
@@ -92,7 +92,7 @@ class ShardsSource(Source):
         return ClipRecord(key, media[0], captions, kind, start, end, latents, text)
 
     def _captions(
-        self, members: dict[str, TarMember], notes: list[str]
+        self, key: str, members: dict[str, TarMember], notes: list[str]
     ) -> tuple[tuple[str, ...], float | None, float | None]:
         """The captions, start and end of a sample."""
         texts = {}
@@ -108,7 +108,8 @@ class ShardsSource(Source):
         except ValueError as error:
             raise ValueError(f"{members['json'].name}: {error}") from error
         content = content if isinstance(content, dict) else {}
-        captions = caption_lines(texts.get("txt", "")) or as_captions(content.get(self.caption_key))
+        captions = caption_lines(texts.get("txt", ""), f"{key}.txt")
+        captions = captions or as_captions(content.get(self.caption_key))
         return captions, *piece_times(content.get("start"), content.get("end"))
 
 

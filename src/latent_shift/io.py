@@ -386,6 +386,8 @@ def validation_error(
         reason = f"is missing; {owner} needs it" if owner else "is missing"
     else:
         reason = f"{first['msg']}, got {str(first['input'])[:80]!r}"
+        if first["type"] in ("tuple_type", "list_type"):
+            reason = f"expected a list, as [a, b], got {str(first['input'])[:80]!r}"
         if first["type"] in ("string_type", "path_type") and first["input"] is None:
             reason = "is empty (null in YAML); expected a text"
         elif first["type"] in ("string_type", "path_type") and isinstance(first["input"], _NO_TEXT):

@@ -519,3 +519,19 @@ def test_columns_that_are_not_read_are_named(clip):
     assert detect_source("t.csv").read().notes == ("t.csv: columns that are not read: Start",)
     assert detect_source("t.jsonl").read().notes == ("t.jsonl: columns that are not read: end_time",)
     assert detect_source("t.csv", start_column="Start").read().notes == ()
+
+
+def test_a_file_is_found_by_the_letters_of_its_name(clip):
+    """A table has one composed letter, and the file a letter and its accent, as Macs write names."""
+    put("cafe\u0301.mp4", clip)
+    put("t.csv", "path,caption\ncaf\u00e9.mp4,a bar\nth\u00e9.mp4,b\n")
+    manifest = detect_source("t.csv").read()
+    assert keys(manifest) == ["caf\u00e9.mp4"]
+    assert "th\u00e9.mp4: no such file" in problems_of(manifest)["th\u00e9.mp4"]
+    assert VideoDataset(manifest, ClipSettings(num_frames=2, max_bad_share=0.6), seed=1)[0]["fps"]
+
+
+def test_a_path_that_is_no_text_says_so(clip):
+    put("a.mp4", clip)
+    put("t.jsonl", '{"path": ["a.mp4"], "caption": "a"}\n{"path": "a.mp4", "caption": "b"}\n')
+    assert problems_of(detect_source("t.jsonl").read()) == {"t.jsonl line 1": "path is no text"}

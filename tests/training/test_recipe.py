@@ -368,3 +368,10 @@ def test_a_key_that_stands_twice_is_refused(recipe_file):
     path.write_text(path.read_text() + "\nseed: 3\nseed: 4\n")
     with pytest.raises(ValueError, match=f"cannot read recipe {path}: the key 'seed' stands twice"):
         load_recipe(path)
+
+
+def test_words_in_a_list_that_yaml_reads_otherwise_are_named(recipe_file):
+    with pytest.raises(ValueError, match=r"trainable_modules.1: .*, got 'False'; put it in quotation marks"):
+        load_recipe(recipe_file("video"), ["trainable_modules=[resnets, no]"])
+    with pytest.raises(ValueError, match=r"trainable_modules: expected a list, as \[a, b\], got 'resnets'"):
+        load_recipe(recipe_file("video"), ["trainable_modules=resnets"])

@@ -236,7 +236,8 @@ def _validated(config: type[Recipe], content: dict[str, Any], typed: dict[tuple[
         return config.model_validate(content)
     except ValidationError as error:
         texts = [one for one in error.errors() if one["type"] in _TEXT_ERRORS and one["input"] is not None]
-        kept = {path: typed[path] for path in (_keys(one["loc"], content) for one in texts) if path in typed}
+        paths = [_keys(one["loc"], content) for one in texts]
+        kept = {path: typed[path] for path in paths if path in typed and not _at(content, path, list)}
         if not kept:
             raise
     for (*above, key), text in kept.items():
@@ -255,6 +256,13 @@ def _keys(location: tuple[int | str, ...], content: Any) -> tuple[str, ...]:
             keys.append(str(part))
             content = content[part]
     return tuple(keys)
+
+
+def _at(content: Any, path: tuple[str, ...], kind: type) -> bool:
+    """Whether what a content has at these keys is of a kind."""
+    for key in path:
+        content = content[key]
+    return isinstance(content, kind)
 
 
 class _Whole(dict[str, Any]):

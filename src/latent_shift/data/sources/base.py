@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
+from unicodedata import normalize
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -136,12 +137,22 @@ def file_record(
     if start is not None and end is not None and end <= start:
         return Problem(key, f"ends at {end:g} s, before its start at {start:g} s")
     try:
-        if not path.is_file():
+        found = path if path.is_file() else _of_letters(path)
+        if found is None:
             return Problem(key, f"{path}: no such file")
+        path = found
         kind = kind_of_file(path) or kind
     except OSError as error:
         return Problem(key, f"{path}: cannot be read: {error.strerror}")
     return ClipRecord(key, LocalFile(str(path)), tuple(captions), kind, start, end)
+
+
+def _of_letters(path: Path) -> Path | None:
+    """Find the file of the same letters, with accents composed in another way, as Macs pack them."""
+    if path.name.isascii() or not path.parent.is_dir():
+        return None
+    name = normalize("NFC", path.name)
+    return next((one for one in path.parent.iterdir() if normalize("NFC", one.name) == name), None)
 
 
 def piece_times(start: Any, end: Any) -> tuple[float | None, float | None]:

@@ -139,7 +139,8 @@ class TableSource(Source):
             raise ValueError(row)
         file, captions = row.get(self.file_column), as_captions(row.get(self.caption_column))
         if not isinstance(file, str) or not file.strip():
-            raise ValueError(f"{self.file_column} is empty")
+            what = "empty" if file is None or isinstance(file, str) else "no text"
+            raise ValueError(f"{self.file_column} is {what}")
         if not captions:
             raise ValueError(f"{self.caption_column} is empty or no text")
         if is_url(file.strip()):

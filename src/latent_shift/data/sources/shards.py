@@ -86,7 +86,8 @@ class ShardsSource(Source):
             return Problem(key, str(error))
         if not captions:
             found = "its .txt is empty" if "txt" in members else "no .txt"
-            return Problem(key, f"has no caption: {found}, and no .json with {self.caption_key!r}")
+            listed = "no text in a .json under" if "json" in members else "no .json with"
+            return Problem(key, f"has no caption: {found}, and {listed} {self.caption_key!r}")
         assert kind is not None
         latents, text = members.get("latents.safetensors"), members.get("text.safetensors")
         return ClipRecord(key, media[0], captions, kind, start, end, latents, text)

@@ -100,6 +100,17 @@ def test_a_source_file_and_set(clips, run, tmp_path):
         assert (status, json.loads(out[0])["clips"]) == (0, 2)
 
 
+@pytest.mark.parametrize("name", ["2026-11-28", "no", "12", "1.10", "#1", "@me", "null"])
+def test_a_setting_of_a_text_keeps_what_was_typed(clips, run, tmp_path, name):
+    clips.rename(tmp_path / name)
+    (tmp_path / "t.csv").write_text(f"path,{name}\n0.mp4,a\n")
+    given = ["--set", f"root={name}", "--set", f"caption_column={name}"]
+    if name == "null":
+        given[:2] = ["--set", 'root="null"']  # alone it is none, as in YAML
+    status, out, _ = run("check", "t.csv", *given, "--workers", 1, "--json")
+    assert (status, json.loads(out[0])["clips"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -168,16 +168,29 @@ def pack(
 
 def _source(name: str, format: str | None, settings: list[str] | None) -> Source | GeneratedSource:
     """The source of a command line."""
+    from pydantic import ValidationError
+
     from latent_shift.data.sources import detect_source
-    from latent_shift.io import parse_yaml
+    from latent_shift.training.recipe import TEXT_ERRORS, setting_value
 
     values: dict[str, Any] = {}
+    typed: dict[str, str] = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {setting!r}: must look like key=value")
-        values[key] = parse_yaml(value, f"--set {setting!r}")
-    return detect_source(name, format, **values)
+        typed[key] = value.strip()
+        values[key] = setting_value(typed[key], f"--set {setting!r}")
+    try:
+        return detect_source(name, format, **values)
+    except ValueError as error:  # a date, a number or no may be the name of a folder or column
+        causes = (error.__cause__, error.__cause__ and error.__cause__.__cause__)
+        wrong = next((one.errors() for one in causes if isinstance(one, ValidationError)), [])
+        texts = {str(one["loc"][0]) for one in wrong if one["type"] in TEXT_ERRORS and len(one["loc"]) == 1}
+        kept = {key: typed[key] for key in texts & typed.keys() if typed[key]}
+        if not kept:
+            raise
+        return detect_source(name, format, **{**values, **kept})
 
 
 def _manifest(name: str, format: str | None, settings: list[str] | None) -> Manifest:

@@ -35,7 +35,7 @@ from latent_shift.training.tasks import TASKS
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
-_TEXT_ERRORS = ("string_type", "path_type")  # of pydantic, for values that are no text
+TEXT_ERRORS = ("string_type", "path_type")  # of pydantic, for values that are no text
 
 
 class Strict(BaseModel):
@@ -235,9 +235,9 @@ def _validated(config: type[Recipe], content: dict[str, Any], typed: dict[tuple[
     try:
         return config.model_validate(content)
     except ValidationError as error:
-        texts = [one for one in error.errors() if one["type"] in _TEXT_ERRORS and one["input"] is not None]
-        paths = [_keys(one["loc"], content) for one in texts]
-        kept = {path: typed[path] for path in paths if path in typed and not _at(content, path, list)}
+        texts = [one for one in error.errors() if one["type"] in TEXT_ERRORS and one["input"] is not None]
+        whole = [one for one in texts if not isinstance(one["loc"][-1], int)]  # no item of a list
+        kept = {path: typed[path] for path in (_keys(one["loc"], content) for one in whole) if path in typed}
         if not kept:
             raise
     for (*above, key), text in kept.items():
@@ -258,13 +258,6 @@ def _keys(location: tuple[int | str, ...], content: Any) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _at(content: Any, path: tuple[str, ...], kind: type) -> bool:
-    """Whether what a content has at these keys is of a kind."""
-    for key in path:
-        content = content[key]
-    return isinstance(content, kind)
-
-
 class _Whole(dict[str, Any]):
     """A mapping that replaces another where it is laid over it."""
 
@@ -274,13 +267,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     name, equals, text = setting.partition("=")
     if not equals or not all(name.split(".")):
         raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
-    text = text.strip()
-    try:  # anchors, tags and such, which a file may have, are texts here
-        value: Any = text if text.startswith(tuple("&*!%@`|>=<#")) else yaml.load(text, YamlLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"setting {setting!r} has no YAML value: {one_line(error)}") from error
-    if isinstance(value, str) and not text.startswith(("'", '"')):
-        value = text  # also from a # on, which begins a comment in a file
+    value = setting_value(text.strip(), f"setting {setting!r}")
     if isinstance(value, dict):
         value = _Whole(value)
     for part in reversed(name.split(".")):
@@ -295,6 +282,17 @@ def _at_home(value: Any) -> Any:
     if isinstance(value, list):
         return [_at_home(one) for one in value]
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def setting_value(text: str, where: str) -> Any:
+    """The value of a text that was typed for a setting. Raises ValueError naming `where`."""
+    try:  # anchors, tags and such, which a file may have, are texts here
+        value: Any = text if text.startswith(tuple("&*!%@`|>=<#")) else yaml.load(text, YamlLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{where} has no YAML value: {one_line(error)}") from error
+    if isinstance(value, str) and not text.startswith(("'", '"')):
+        return text  # also from a # on, which begins a comment in a file
+    return value
 
 
 def _preset_changes(preset: Path, recipe: Path) -> dict[str, Any]:

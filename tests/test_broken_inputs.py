@@ -6,11 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from damage import damaged
 from latent_shift import generation, systems
 from latent_shift.data.sources import make_source
-from latent_shift.io import parse_yaml, printable, read_json_mapping
+from latent_shift.io import parse_yaml, printable, read_json_mapping, read_model
 from latent_shift.media import read_settings, write_clip
 from latent_shift.training import checkpoint, run_config
 from latent_shift.training.recipe import load_recipe
@@ -142,6 +143,34 @@ def test_parquet(tmp_path):
         file.write_bytes(damaged(data, draw))
         source = make_source({"format": "huggingface", "path": str(folder)}, "rows")
         named(folder, source.read)
+
+
+def test_a_parquet_that_is_not_whole_is_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    for name in ("a.parquet", "b.parquet"):
+        datasets.Dataset.from_dict({"video": ["a.mp4"], "caption": ["x"]}).to_parquet(str(tmp_path / name))
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
+    source = make_source({"format": "huggingface", "path": str(tmp_path)}, "rows")
+    with pytest.raises(ValueError, match=r"b\.parquet: no whole parquet, .* fetch it again"):
+        source.read()
+
+
+class Noted(BaseModel):
+    value: int
+
+
+def test_what_a_program_wrote_is_named_where_it_is_damaged(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text('{"value": 3}')
+    assert read_model(Noted, file).value == 3
+    for content in (b"", b'{"value": ', b"\xff", b"{}"):
+        file.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"a\.json: is damaged: .*; remove it, and the same command makes"
+        ):
+            read_model(Noted, file)
+    with pytest.raises(ValueError, match="none: cannot be read"):
+        read_model(Noted, tmp_path / "none")
 
 
 def test_names_cannot_command_a_terminal():

@@ -10,15 +10,15 @@ import re
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 try:
@@ -31,6 +31,7 @@ _ROOMS = "io prompts conditioning video_config pipeline checkpoints systems gene
 _PASSED_OVER = (*(f"latent_shift.{room}." for room in _ROOMS.split()), "torch.", "diffusers.", "contextlib.")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LOCK = ".lock"  # in a folder that a process holds
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def check_no_address(path: str | os.PathLike[str]) -> None:
     """Raise ValueError for an address given as an output. As text only: in a Path both slashes are one."""
     if _ADDRESS.match(os.fspath(path)):
         raise ValueError(
-            f"{path}: is an address; name a file or folder of this machine, and send it afterwards"
+            f"{path}: is an address; name a file of this machine, or a folder, and send it afterwards"
         )
 
 
@@ -116,55 +117,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, **options: Any) -> None:
     """Write JSON, whole or not at all. options: of `json.dumps`, by default an indent of 2."""
     write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
-
-
-class FileList(NamedTuple):
-    """The files of a folder and of those in it, sorted; and what was left out."""
-
-    files: list[Path]
-    unreadable: dict[Path, str]  # files and folders, and why
-    repeated: list[Path]  # links to folders that are listed already
-
-
-def list_files(folder: Path) -> FileList:
-    """List all files below a folder but those with a name, or in a folder of a name, that begins with a dot.
-
-    Links to folders are followed; each folder is listed once, by its own name where it lies below.
-    """
-    found = FileList([], {}, [])
-    seen: set[tuple[int, int]] = set()
-    roots = [str(folder)]
-
-    def leave_out(error: OSError) -> None:
-        found.unreadable[Path(error.filename)] = f"cannot be read: {error.strerror}"
-
-    for root in roots:  # grows by links to folders
-        for parent, folders, names in os.walk(root, onerror=leave_out):
-            stat = os.stat(parent)
-            if (stat.st_dev, stat.st_ino) in seen:
-                found.repeated.append(Path(parent))
-                folders.clear()
-                continue
-            seen.add((stat.st_dev, stat.st_ino))
-            folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
-            paths = [os.path.join(parent, name) for name in folders]
-            roots += [path for path in paths if os.path.islink(path)]
-            for path in (Path(parent, name) for name in names if not name.startswith(".")):
-                try:
-                    if path.is_file():
-                        found.files.append(path)
-                    else:
-                        is_link = path.is_symlink()
-                        found.unreadable[path] = "is a link to nothing" if is_link else "is no file"
-                except OSError as error:
-                    leave_out(error)
-    found.files.sort()
-    return found
-
-
-def suffixes_of(files: Iterable[Path]) -> str:
-    """The suffixes of files for a message, at most 8 of them; of a file without one its name."""
-    return ", ".join(list(dict.fromkeys(file.suffix.lower() or file.name for file in files))[:8])
 
 
 def printable(text: str) -> str:
@@ -219,6 +171,17 @@ def read_json_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object")
     return content
+
+
+def read_model(kind: type[Model], path: Path) -> Model:
+    """A file that a program wrote as JSON. Raises ValueError naming the file where it is damaged."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        again = "remove it, and the same command makes it anew"
+        raise ValueError(f"{path}: is damaged: {validation_error(error)}; {again}") from error
 
 
 def zeros_at_end(opened: BinaryIO) -> int:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import requests
 
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from latent_shift.study.design import read_study
 from latent_shift.study.simulation import Clock, Preference, rate
 from latent_shift.study.store import StudyStore
 from program import run_program
@@ -138,6 +140,12 @@ def test_the_report_in_all_its_forms(rated, tmp_path, capsys):
     assert (status, json.loads(out)) == (0, results)
     status, _, err = run_program(capsys, "study", "report", rated, "--html", files["html"])
     assert (status, "exists already" in err) == (2, True)
+    lacking = shutil.copytree(rated, tmp_path / "lacking")
+    shown = next(clip for clip in read_study(lacking)[0].clips if clip.source is not None)
+    (lacking / "clips" / f"{shown.id}.mp4").unlink()
+    status, _, err = run_program(capsys, "study", "report", lacking, "--html", tmp_path / "b.html")
+    assert (status, "no such file; the page does not show it" in err) == (0, True)
+    assert (tmp_path / "b.html").read_text().count("data:video/mp4;base64,") == 2 * len(TEXTS) - 1
 
 
 MISTAKES = {

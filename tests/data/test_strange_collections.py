@@ -17,6 +17,7 @@ from latent_shift.data.check import inspect
 from latent_shift.data.pack import pack
 from latent_shift.data.sources import detect_source
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
+from latent_shift.evaluation.clip_files import ClipReadOptions, scan_folder
 from latent_shift.media import write_clip
 
 
@@ -535,3 +536,17 @@ def test_a_path_that_is_no_text_says_so(clip):
     put("a.mp4", clip)
     put("t.jsonl", '{"path": ["a.mp4"], "caption": "a"}\n{"path": "a.mp4", "caption": "b"}\n')
     assert problems_of(detect_source("t.jsonl").read()) == {"t.jsonl line 1": "path is no text"}
+
+
+def test_a_file_too_large_for_captions_is_one_bad_entry_in_folders_and_tars(clip):
+    put("clips/a.mp4", clip)
+    put("clips/a.txt", b"x" * (2 << 20))
+    put("clips/b.mp4", clip)
+    put("clips/b.txt", "y")
+    write_tar("t.tar", {file.name: file.read_bytes() for file in sorted(Path("clips").iterdir())})
+    for name in ("clips", "t.tar"):
+        manifest = detect_source(name).read()
+        assert [record.captions for record in manifest.records] == [("y",)]
+        assert "has 2097152 bytes, too many for a caption" in manifest.problems[0].reason
+    scan = scan_folder(Path("clips"), ClipReadOptions(frames=4), allow_unreadable=True)
+    assert scan.unreadable.keys() == {"a.mp4"}

@@ -1,7 +1,9 @@
 """`evaluate folders` and `evaluate report`, from the command line, on clips of the generated world."""
 
 import json
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +137,14 @@ def test_what_an_extractor_notices_is_plotted(run, tmp_path):
         assert values[0] < 1e-6 < values[-1]
     assert (tmp_path / "s.svg").read_text().startswith("<svg")
     assert run("sensitivity", "real", "--extractor", "moving-shapes-eyes", "-o", tmp_path / "r.svg")[0] == 0
+    (tmp_path / "some").mkdir()
+    for file in sorted(Path("real").glob("*.webp"))[:2]:
+        shutil.copy(file, tmp_path / "some")
+    (tmp_path / "some" / "bad.mp4").write_bytes(b"junk")
+    order = ("sensitivity", tmp_path / "some", "--extractor", "moving-shapes-eyes", "-o", tmp_path / "b.svg")
+    assert "bad.mp4: cannot be read" in run(*order)[2]
+    status, _, err = run(*order, "--allow-unreadable")
+    assert (status, "1 of some left out: bad.mp4" in err) == (0, True)
 
 
 @pytest.mark.slow

@@ -136,6 +136,10 @@ def test_links_hidden_folders_and_odd_names(folder, tmp_path):
     os.symlink("nowhere.mp4", folder / "gone.mp4")
     with pytest.raises(ValueError, match=r"gone\.mp4: is a link to nothing"):
         FolderClips(folder, FOUR)
+    os.unlink(folder / "gone.mp4")
+    os.symlink("/dev/null", folder / "device.mp4")
+    with pytest.raises(ValueError, match=r"device\.mp4: is no file"):
+        FolderClips(folder, FOUR)
 
 
 def test_moving_pictures_of_any_name_are_clips(tmp_path):

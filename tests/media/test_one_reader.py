@@ -283,6 +283,28 @@ def test_films_in_fragments_have_all_their_frames(tmp_path, flags):
         assert len(clip.frames([number / 8 for number in range(32)])) == 32
 
 
+def test_a_cut_film_gives_the_same_frames_however_it_is_read(tmp_path):
+    """Also where its last frame is cut off."""
+    whole, remarks = write_video(tmp_path / "a.flv", count=24).read_bytes(), set()
+    for part in (0.68, 0.76, 0.84, 0.92):
+        (tmp_path / "b.flv").write_bytes(whole[: int(len(whole) * part)])
+        frames, _ = media.read_clip(tmp_path / "b.flv")
+        with media.open_clip(tmp_path / "b.flv") as clip:
+            np.testing.assert_array_equal(clip.all_frames(), frames)
+            assert 1 < len(frames) < 24
+            remarks.update(clip.notes)
+    assert remarks == {"its last frame is damaged or cut off, and left out"}
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mpg", "mpeg2video"), ("a.flv", "libx264")])
+def test_a_length_that_ffmpeg_guesses_is_that_of_the_frames(tmp_path, name, codec):
+    file = write_video(tmp_path / name, count=32, fps=25, codec=codec)
+    facts = media.probe(file)
+    assert facts.duration == pytest.approx(32 / 25, abs=0.002)
+    with media.open_clip(file) as clip:
+        assert numbers(clip.frames([facts.last_time])) == [31]
+
+
 def test_a_cover_picture_is_not_the_film(tmp_path):
     frames, _ = media.read_clip(
         write_two(tmp_path / "cover.mp4", [(200, 200, 50, COVER), (48, 64, 180, DEFAULT)])

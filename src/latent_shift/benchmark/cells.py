@@ -21,7 +21,7 @@ from latent_shift.benchmark.measure import Times, take_turns
 from latent_shift.benchmark.memory import available_memory, peak_memory
 from latent_shift.benchmark.networks import IMAGE, NETWORKS, PIXELS, SHIFT, SIZES, Bench, count
 from latent_shift.evaluation.runner import environment
-from latent_shift.io import write_text
+from latent_shift.io import read_model, write_text
 
 MODES = {"pass": "one pass", "step": "one training step"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -97,7 +97,7 @@ class Cell(BaseModel):
 def read_cells(folder: Path) -> list[Cell]:
     """The measured cells of a folder."""
     files = sorted((folder / "cells").glob("*.json"))
-    return [Cell.model_validate_json(file.read_text("utf-8")) for file in files]
+    return [read_model(Cell, file) for file in files]
 
 
 def measure(plan: Plan, folder: Path, on_progress: Callable[[str, int, int], None]) -> None:
@@ -128,7 +128,7 @@ def _file(folder: Path, plan: Plan, name: str, frames: int, resolution: int, mod
 def _is_measured(file: Path, plan: Plan) -> bool:
     if not file.is_file():
         return False
-    cell = Cell.model_validate_json(file.read_text("utf-8"))
+    cell = read_model(Cell, file)
     return cell.times is not None and (cell.peak is not None or not plan.memory)
 
 

@@ -63,9 +63,7 @@ def folders(
             "--statistics-only", help="Keep statistics instead of features: Fréchet distances only."
         ),
     ] = False,
-    allow_unreadable: Annotated[
-        bool, typer.Option("--allow-unreadable", help="Skip files that cannot be read.")
-    ] = False,
+    allow_unreadable: opt.AllowUnreadable = False,
     allow_short: opt.AllowShort = False,
     output: opt.Output = None,
     html: opt.Html = None,
@@ -154,18 +152,23 @@ def sensitivity(
     weights: opt.Weights = None,
     clip: opt.ClipModel = None,
     device: opt.Device = "auto",
+    allow_unreadable: opt.AllowUnreadable = False,
+    allow_short: opt.AllowShort = False,
     force: opt.Force = False,
 ) -> None:
     """Plot how a distance grows as clips get worse: by noise, blur, shuffled frames, frozen frames."""
     opt.check_range(1, inf, count=count)
     opt.check_files({".svg": output}, overwrite=force)
     names = opt.extractor_names(extractor)[:1]
-    from latent_shift.evaluation.clip_files import ClipReadOptions, read_batches, scan_folder
+    from latent_shift.evaluation.clip_files import ClipReadOptions
     from latent_shift.evaluation.plots import line_plot
     from latent_shift.evaluation.report import format_number
     from latent_shift.evaluation.sensitivity import sensitivity as measure
+    from latent_shift.evaluation.sources import FolderClips
+    from latent_shift.io import warn
 
     batches: Iterable[Any]
+    folder: FolderClips | None = None
     if clips is None:
         from latent_shift.moving_shapes import draw_scenes, render
 
@@ -174,9 +177,12 @@ def sensitivity(
         batches = (render(draw_scenes(0, part, level=1)) for part in parts)
     else:
         read = ClipReadOptions(frames, None, fit)  # type: ignore[arg-type]  # checked there
-        batches = (batch for _, batch in read_batches(scan_folder(clips, read).clips, read, 8))
+        folder = FolderClips(clips, read, allow_unreadable=allow_unreadable, allow_short=allow_short)
+        batches = (batch.clips for batch in folder.batches())
     (loaded,) = opt.build_extractors(names, frames, weights=weights, clip=clip, device=device)
     lines = measure(batches, loaded)
+    for note in folder.notes if folder is not None else ():
+        warn(note)
     title = f"Fréchet distance on {loaded.info.name}"
     write_text(output, line_plot(title, "amount", "distance", lines) + "\n")
     for line in lines:

@@ -63,6 +63,7 @@ Antialias = Annotated[
 Batch = Annotated[int, typer.Option(help="Number of clips processed together.")]
 IsSplits = Annotated[int, typer.Option(help="Number of splits of the Inception Score.")]
 Resamples = Annotated[int, typer.Option(help="Number of bootstrap resamples; 0 computes no intervals.")]
+AllowUnreadable = Annotated[bool, typer.Option("--allow-unreadable", help="Skip files that cannot be read.")]
 AllowShort = Annotated[bool, typer.Option("--allow-short", help="Skip clips that are too short.")]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Write the report as JSON.")

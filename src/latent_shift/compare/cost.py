@@ -21,7 +21,7 @@ from latent_shift.benchmark.measure import counted as counting
 from latent_shift.compare.memory import peak_memory
 from latent_shift.compare.plan import Comparison
 from latent_shift.evaluation.runner import environment
-from latent_shift.io import write_text
+from latent_shift.io import read_model, write_text
 from latent_shift.moving_shapes.constants import SIZE
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.systems.base import GenerationRequest, TextToVideoSystem
@@ -71,7 +71,7 @@ class Costs(BaseModel):
 def read_costs(folder: Path) -> Costs | None:
     """Read the costs of a comparison; None where they are not measured yet."""
     file = folder / FILE
-    return Costs.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+    return read_model(Costs, file) if file.is_file() else None
 
 
 def measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]) -> None:

@@ -26,7 +26,7 @@ from latent_shift.evaluation.metrics.base import Metric, MetricOptions
 from latent_shift.evaluation.report import Example, MetricResult
 from latent_shift.evaluation.runner import ProgressCallback, evaluate, extract
 from latent_shift.evaluation.sources import ClipSource, ReconstructedClips
-from latent_shift.io import atomic_file, write_json, write_text
+from latent_shift.io import atomic_file, read_model, write_json, write_text
 from latent_shift.moving_shapes.constants import SIZE
 from latent_shift.moving_shapes.protocol import (
     SEED,
@@ -106,7 +106,7 @@ def made_by(comparison: Comparison, run: Run) -> list[MadeClips]:
 
 def read_scores(file: Path) -> Scores | None:
     """Read scores; None where they are not there yet."""
-    return Scores.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+    return read_model(Scores, file) if file.is_file() else None
 
 
 @dataclass(frozen=True)

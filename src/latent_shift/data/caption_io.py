@@ -16,6 +16,7 @@ _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+MAX_CAPTION_BYTES = 1 << 20  # of a file beside a clip
 _MANY_NULS = 0.25  # of the bytes
 _NOTHING = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u200b]")
 _NO_SENTENCES = {  # by how their files begin
@@ -97,16 +98,29 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     return text_of(data, str(path))
 
 
+def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
+    """The captions of a file beside a clip (`caption_lines`), and notes.
+
+    Raises ValueError naming it, as `read_text` too, and where it is too large for captions.
+    """
+    try:
+        check_caption_size(path.stat().st_size, str(path))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    text, notes = read_text(path)
+    return caption_lines(text, str(path)), notes
+
+
+def check_caption_size(size: int, where: str) -> None:
+    """Raise ValueError for a file of more bytes than captions have."""
+    if size > MAX_CAPTION_BYTES:
+        raise ValueError(f"{where} has {size} bytes, too many for a caption")
+
+
 def text_lines(text: str) -> list[str]:
     r"""The lines of a text. They end at \n, \r\n or \r only: other separators of Unicode stay in them."""
     lines = re.split(r"\r\n|\r|\n", text)
     return lines if lines[-1] else lines[:-1]
-
-
-def read_captions(path: Path) -> tuple[tuple[str, ...], list[str]]:
-    """The captions of a file (`caption_lines`) and notes. Raises ValueError naming it, as `read_text` too."""
-    text, notes = read_text(path)
-    return caption_lines(text, str(path)), notes
 
 
 def caption_lines(text: str, where: str = "a caption") -> tuple[str, ...]:

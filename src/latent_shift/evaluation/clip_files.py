@@ -22,7 +22,8 @@ from latent_shift.data.caption_io import (
     is_caption_file,
     read_captions,
 )
-from latent_shift.io import FileList, list_files, printable, suffixes_of
+from latent_shift.folders import FileList, list_files, suffixes_of
+from latent_shift.io import printable
 from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media import (
     CLIP_SUFFIXES,

@@ -28,15 +28,15 @@ Timed = tuple[float, av.VideoFrame]  # a frame and its seconds from the first
 
 
 class Film(Clip):
-    """A video that FFmpeg decodes; with one thread where a loader already reads several clips at once."""
+    """A video that FFmpeg decodes, in one thread: with more, their number decides what a broken one gives."""
 
-    def __init__(self, file: File, container: av.container.InputContainer, threads: int) -> None:
+    def __init__(self, file: File, container: av.container.InputContainer) -> None:
         super().__init__(file)
         self._container, self._stream = container, video_stream(container)
         self._decoder: Any = self._stream.codec_context
         if self._stream.metadata.get("alpha_mode") == "1" and self._decoder.name in SEE_THROUGH:
             self._decoder = av.CodecContext.create(SEE_THROUGH[self._decoder.name], "r")
-        self._decoder.thread_count, self._decoder.thread_type = threads, "AUTO"
+        self._decoder.thread_count = 1
         named = {name: getattr(self._decoder, name) for name in COLORS}
         self._colors = {name: number for name, number in named.items() if number != UNSPECIFIED}
         self._fps = self._rate()
@@ -80,9 +80,10 @@ class Film(Clip):
     def _duration(self) -> float:
         """Seconds from the first frame to the end of the last, by the header; else by all packets' times."""
         stream, container = self._stream, self._container
-        # Of a DASH file it may be counted from 0, or from its first frame: only its packets tell.
+        # Of a DASH file it may be counted from 0, or from its first frame; of a program stream it is a guess.
         is_dash = container.format.name.startswith("mov") and not stream.frames and self._origin > CLOSE
-        if stream.duration and stream.time_base and not is_dash:
+        only_packets_tell = is_dash or container.format.name == "mpeg"
+        if stream.duration and stream.time_base and not only_packets_tell:
             duration = float(stream.duration * stream.time_base)
             # FFmpeg counts an AVI without an index by its bytes, however many frames its header promises.
             promised = stream.frames / self._fps if container.format.name == "avi" else 0.0
@@ -91,9 +92,9 @@ class Film(Clip):
         clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
         if clock is not None:
             end = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
-        if not end and container.duration and len(container.streams) == 1 and not is_dash:
+        if not end and container.duration and len(container.streams) == 1 and not only_packets_tell:
             end = container.duration / av.time_base
-        if not end:
+        if not end or container.format.name == "flv":  # a stream has no length in its header
             for packet in self._packets():
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             self._untouched = False
@@ -192,8 +193,22 @@ class Film(Clip):
         if self._decoder is not self._stream.codec_context and self._decoder.is_open:
             self._decoder.flush_buffers()
         packets = self._begun(self._container.demux(self._stream))
-        frames = (frame for packet in packets for frame in self._decoder.decode(packet))
-        return deinterlaced(self._noted(frames))
+        return deinterlaced(self._noted(self._frames(packets)))
+
+    def _frames(self, packets: Iterator[Any]) -> Iterator[av.VideoFrame]:
+        """Decode packets. One that is broken is an error where whole ones follow, a remark at the end."""
+        broken: av.InvalidDataError | None = None
+        for packet in packets:
+            try:
+                frames = self._decoder.decode(packet)
+            except av.InvalidDataError as error:
+                broken = broken or error
+                continue
+            if broken is not None and frames and packet.size:
+                raise broken
+            yield from frames
+        if broken is not None:
+            self._notes["its last frame is damaged or cut off, and left out"] = None
 
     def _begun(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets; of a film that begins between two key frames, as a stream recorded, a remark."""

@@ -49,7 +49,7 @@ def read_clip(path: StrPath, *, max_frames: int | None = None) -> tuple[Frames, 
     another kind, or too large to hold (4 GiB decoded). A video cut short gives the frames it still holds.
     """
     path = Path(path)
-    with _open(path, max_frames, threads=0) as clip:
+    with _open(path, max_frames) as clip:
         return clip.all_frames(max_frames), clip.facts.fps
 
 
@@ -73,13 +73,13 @@ def open_clip(file: File) -> Iterator[Clip]:
 
     Raises ValueError naming the file where it is missing, empty, broken, or of another kind.
     """
-    with _open(file, None, threads=1) as clip:
+    with _open(file, None) as clip:
         yield clip
 
 
 @contextmanager
-def _open(file: File, max_frames: int | None, threads: int) -> Iterator[Clip]:
-    """Open a clip; of pictures `max_frames` frames. threads: of FFmpeg, 0 for one a core."""
+def _open(file: File, max_frames: int | None) -> Iterator[Clip]:
+    """Open a clip; of pictures `max_frames` frames."""
     with ExitStack() as closing:
         with named_errors(file):
             opened = closing.enter_context(open_bytes(file))
@@ -87,7 +87,7 @@ def _open(file: File, max_frames: int | None, threads: int) -> Iterator[Clip]:
             if holds_picture(opened):
                 clip = _Pictures(file, read_pictures(opened, max_frames))
             else:
-                clip = Film(file, closing.enter_context(open_video(opened)), threads)
+                clip = Film(file, closing.enter_context(open_video(opened)))
         yield clip
 
 

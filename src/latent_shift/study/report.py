@@ -10,6 +10,7 @@ from pathlib import Path
 
 from latent_shift.evaluation.page import render_page
 from latent_shift.evaluation.report import Example, Table
+from latent_shift.io import warn
 from latent_shift.media import read_clip
 from latent_shift.study.design import CLIPS, Study
 from latent_shift.study.plots import plots
@@ -251,7 +252,11 @@ def _examples(
                 for question in results.questions
                 if (key := (prompt, question, source)) in of
             ]
-            frames, fps = read_clip(folder / CLIPS / f"{clip.id}.mp4")
+            try:
+                frames, fps = read_clip(folder / CLIPS / f"{clip.id}.mp4")
+            except ValueError as error:
+                warn(f"{error}; the page does not show it")
+                continue
             found.append(Example(study.prompts[prompt], source, frames, ", ".join(counts), fps))
     order = list(results.sources)
     return sorted(found, key=lambda one: (study.prompts.index(one.label), order.index(one.column)))

@@ -20,7 +20,8 @@ from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.data.caption_io import CaptionFiles, read_captions
 from latent_shift.evaluation.clip_files import ClipReadOptions, Frames, list_clips, read_frames
-from latent_shift.io import list_files, warn
+from latent_shift.folders import list_files
+from latent_shift.io import warn
 from latent_shift.media import probe, read_clip, read_settings
 from latent_shift.systems.base import SYSTEM_FILE, GenerationRequest, SettledRequest
 

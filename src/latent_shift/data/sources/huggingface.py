@@ -8,6 +8,9 @@ it is stored and is decoded by this package.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +87,20 @@ class RowFile:
         return f"{self.source.path} row {self.row}"
 
 
+def _refuse_damaged(files: Sequence[Path]) -> None:
+    """Raise ValueError naming parquet files that are not whole: `datasets` does not name them."""
+    damaged = []
+    for file in (file for file in files if not file.name.startswith((".", "_"))):
+        with suppress(OSError), file.open("rb") as opened:
+            begin = opened.read(4)
+            opened.seek(-min(4, file.stat().st_size), os.SEEK_END)
+            if not begin == opened.read(4) == b"PAR1":
+                damaged.append(str(file))
+    if damaged:
+        listed = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more" if len(damaged) > 3 else "")
+        raise ValueError(f"{listed}: no whole parquet, as of a download that broke off; fetch it again")
+
+
 @lru_cache(maxsize=8)
 def _rows(source: HuggingFaceSource) -> Any:
     """The collection's split, its videos and images not decoded; loaded once in each process."""
@@ -95,6 +112,7 @@ def _rows(source: HuggingFaceSource) -> Any:
     folder = Path(source.path)
     if not source.hub and not folder.is_dir():
         raise ValueError(f"{source.path}: no such folder; set hub: true where it is a hub id")
+    _refuse_damaged(() if source.hub else sorted(folder.rglob("*.parquet")))
     try:
         if source.hub or not any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
             table: Any = datasets.load_dataset(source.path, split=source.split)

@@ -28,7 +28,7 @@ from urllib.request import urlopen
 
 from pydantic import Field
 
-from latent_shift.data.caption_io import as_captions, caption_lines, text_of
+from latent_shift.data.caption_io import as_captions, caption_lines, check_caption_size, text_of
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
 from latent_shift.data.sources.base import Source, is_url, piece_times
 from latent_shift.io import atomic_file, one_line, parse_json
@@ -36,7 +36,6 @@ from latent_shift.media import kind_by_name, kind_of
 
 MAX_NAMES = 1_000_000  # that a pattern may stand for
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
-MAX_TEXT_BYTES = 1 << 20  # of a caption file in a tar
 TIMEOUT = 60  # seconds without a byte, after which a server counts as gone
 
 
@@ -100,8 +99,7 @@ class ShardsSource(Source):
         for suffix in ("txt", "json"):
             if suffix in members:
                 member = members[suffix]
-                if member.size > MAX_TEXT_BYTES:
-                    raise ValueError(f"{member.name} has {member.size} bytes, too many for a caption")
+                check_caption_size(member.size, member.name)
                 texts[suffix], guesses = text_of(member.read(), str(member))
                 notes += guesses
         try:

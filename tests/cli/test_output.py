@@ -12,6 +12,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from latent_shift import media
 from latent_shift.cli import errors, output
+from latent_shift.cli import options as cli_options
 from latent_shift.cli.progress import progress_bar
 from latent_shift.evaluation.report import Report
 from latent_shift.io import is_out_of_memory
@@ -140,3 +141,32 @@ def test_more_frames_than_a_cpu_holds(model, tmp_path, monkeypatch, capsys):
     assert status == errors.MISTAKE
     assert "the device's memory does not hold this clip; try fewer frames" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "preview", "clips", "-o", "s3://b/x.png"],
+        ["data", "pack", "clips", "-o", "s3://b/x"],
+        ["evaluate", "folders", "a", "b", "--html", "s3://b/x.html"],
+        ["compare", "--preset", "smoke", "-o", "s3://b/x"],
+        ["study", "report", "a", "-o", "s3://b/x.json"],
+    ],
+)
+def test_an_address_is_no_output_of_any_command(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run_program(capsys, *arguments)
+    assert status == 2
+    assert "s3://b/x" in error
+    assert "is an address; name a file or folder of this machine" in error
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_output_in_the_users_folder_is_there_where_no_shell_saw_it(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    options = ["--model", model, "--seed", 1, "--frames", 1, "--output=~/a.png"]
+    assert run_program(capsys, "generate", "a circle", *options)[0] == 0
+    assert (tmp_path / "home" / "a.png").is_file()
+    assert cli_options.output_path("~/x") == tmp_path / "home" / "x"
+    assert cli_options.output_path("~x").name == "~x"

@@ -38,7 +38,8 @@ Repeats = Annotated[int, typer.Option(help="Rounds that count.")]
 Warmups = Annotated[int, typer.Option(help="Rounds before those that count.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
 Markdown = Annotated[
-    Path | None, typer.Option(metavar="FILE.md", help="Write the tables into this page, too.")
+    Path | None,
+    typer.Option(metavar="FILE.md", parser=opt.output_path, help="Write the tables into this page, too."),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"Device: {', '.join(DEVICES)}.")]
 Memory = Annotated[
@@ -58,7 +59,14 @@ def networks(
         str, typer.Option(metavar="NAME,...", help="pass (sampling), step (training: forward and backward).")
     ] = "pass",
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of figures, tables and plots.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            parser=opt.output_path,
+            help="Folder of figures, tables and plots.",
+        ),
     ] = Path("runs/benchmark"),
     dtype: Annotated[str, typer.Option(help="Precision: fp32, bf16 or fp16.")] = "bf16",
     device: Device = "auto",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latent_shift.checkpoints.quiet import quiet_libraries
+from latent_shift.cli import options as opt
 from latent_shift.cli.options import split_names
 from latent_shift.cli.output import put_block
 from latent_shift.cli.progress import progress_of_sets, training_bar
@@ -40,7 +41,11 @@ def compare(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="DIR", help="Folder of runs and results. [runs/compare/PRESET]"
+            "-o",
+            "--output",
+            metavar="DIR",
+            parser=opt.output_path,
+            help="Folder of runs and results. [runs/compare/PRESET]",
         ),
     ] = None,
     only: Annotated[
@@ -59,7 +64,8 @@ def compare(
         Path | None, typer.Option(metavar="DIR", help="Take trained stages on stills from this comparison.")
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE.md", help="Write the tables into this page, too.")
+        Path | None,
+        typer.Option(metavar="FILE.md", parser=opt.output_path, help="Write the tables into this page, too."),
     ] = None,
 ) -> None:
     """Train, sample and score all systems with equal budgets, and write one table.

@@ -45,7 +45,10 @@ Workers = Annotated[int, typer.Option(help="Number of processes. [default: one a
 def preview(
     source: SourceName,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE.png", help="File of the contact sheet.")
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FILE.png", parser=opt.output_path, help="File of the contact sheet."
+        ),
     ] = Path("out/preview.png"),
     level: Annotated[
         int | None,
@@ -128,7 +131,12 @@ def check(
 @app.command("pack")
 def pack(
     source: SourceName,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the shards.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FOLDER", parser=opt.output_path, help="Folder of the shards."
+        ),
+    ],
     format: Format = None,
     settings: Settings = None,
     per_shard: Annotated[int, typer.Option(help="Number of clips in one tar.")] = 1000,

@@ -55,7 +55,11 @@ def folders(
     device: opt.Device = "auto",
     save_features: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Save the features there; a file of them can stand for REAL."),
+        typer.Option(
+            metavar="DIR",
+            parser=opt.output_path,
+            help="Save the features there; a file of them can stand for REAL.",
+        ),
     ] = None,
     statistics_only: Annotated[
         bool,
@@ -136,7 +140,14 @@ def report(
 
 def sensitivity(
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE.svg", help="File that the plot is written to.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.svg",
+            parser=opt.output_path,
+            help="File that the plot is written to.",
+        ),
     ],
     clips: Annotated[
         Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of clips. [rendered Moving Shapes]")

@@ -48,11 +48,19 @@ def moving_shapes(
     output: opt.Output = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.md", help="Write the table into this page, in place of its former self."),
+        typer.Option(
+            metavar="FILE.md",
+            parser=opt.output_path,
+            help="Write the table into this page, in place of its former self.",
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Write a sheet of clips with the scorer's verdicts."),
+        typer.Option(
+            metavar="FILE.png",
+            parser=opt.output_path,
+            help="Write a sheet of clips with the scorer's verdicts.",
+        ),
     ] = None,
     force: opt.Force = False,
     *,

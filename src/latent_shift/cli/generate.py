@@ -7,6 +7,7 @@ written.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,6 +131,8 @@ def generate(
     opt.check_choice((TRANSPARENT,), background=background)
     from latent_shift.media import check_output, write_clip
 
+    if output.startswith("~/"):  # as in --output=~/a.mp4, which no shell expands
+        output = os.path.expanduser(output)
     check_output(output if generation.is_file_output(output) else f"{output}/clip.mp4", overwrite=True)
     files = {
         "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler

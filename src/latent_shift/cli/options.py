@@ -20,11 +20,25 @@ from typer.core import TyperCommand
 
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
 from latent_shift.checkpoints.quiet import quiet_libraries
+from latent_shift.io import check_no_address
 from latent_shift.limits import MAX_GUIDANCE, MAX_STEPS
 
 if TYPE_CHECKING:
     from latent_shift.evaluation.evaluated_model import EvaluatedModel
     from latent_shift.evaluation.extractors.base import Extractor
+
+
+def output_path(text: str) -> Path:
+    """The path of an output that was typed; ~/ begins in the user's folder also where no shell saw it.
+
+    Raises typer.BadParameter for an address, of which a Path would make a folder called s3: or such.
+    """
+    try:
+        check_no_address(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
+
 
 # Of every command
 Steps = Annotated[int | None, typer.Option(help="Number of denoising steps. [the model's]")]
@@ -66,10 +80,14 @@ Resamples = Annotated[int, typer.Option(help="Number of bootstrap resamples; 0 c
 AllowUnreadable = Annotated[bool, typer.Option("--allow-unreadable", help="Skip files that cannot be read.")]
 AllowShort = Annotated[bool, typer.Option("--allow-short", help="Skip clips that are too short.")]
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Write the report as JSON.")
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE.json", parser=output_path, help="Write the report as JSON."),
 ]
 Html = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE.html", help="Write the report as one page with clips.")
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE.html", parser=output_path, help="Write the report as one page with clips."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 

@@ -40,7 +40,10 @@ def create(
         Path, typer.Option("--prompts", metavar="FILE", help="Prompts: .txt, one a line, or .jsonl.")
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the study, new or empty.")
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="DIR", parser=opt.output_path, help="Folder of the study, new or empty."
+        ),
     ],
     raters: Annotated[int, typer.Option(help="Raters of each pair.")] = 5,
     pairs: Annotated[int, typer.Option(help="Most pairs of a rater, known pairs and repeats aside.")] = 30,
@@ -187,11 +190,15 @@ def serve(
 def report(
     folder: StudyFolder,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write the report as one page with clips.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", parser=opt.output_path, help="Write the report as one page with clips."
+        ),
     ] = None,
     output: opt.Output = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Write all answers, one a row.")
+        Path | None,
+        typer.Option(metavar="FILE.csv", parser=opt.output_path, help="Write all answers, one a row."),
     ] = None,
     prompts: Annotated[int, typer.Option(help="Number of prompts shown with clips on the page.")] = 24,
     force: opt.Force = False,

@@ -11,7 +11,7 @@ import pytest
 from latent_shift.media import read_clip, write_clip
 from latent_shift.study.create import create_study, spoil
 from latent_shift.study.design import DesignOptions, read_study
-from latent_shift.study.sources import ReadOptions, check_prompts, open_sources
+from latent_shift.study.sources import Folder, ReadOptions, check_prompts, open_sources
 from latent_shift.study.store import StudyStore
 from studies import FPS, PROMPTS, TEXTS, make_clip, make_folder
 from tiny import tiny_pipeline_folder
@@ -185,6 +185,15 @@ def test_damaged_clip_is_named(tmp_path, sources):
     with pytest.raises(ValueError, match=r"damaged/one-red-dot-rises\.mp4"):
         create(tmp_path / "study", sources["zebra"], folder)
     assert not (tmp_path / "study").exists()
+
+
+def test_prompts_belong_to_captions_whatever_shows_nothing_in_them(tmp_path):
+    folder = tmp_path / "clips"
+    for number, text in enumerate(("a red\u200b bar\x1a", "two  blue\xa0bars")):
+        write_clip(folder / f"{number}.webp", make_clip(90, number), FPS)
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    prompts = [{"prompt": "a\tred bar"}, {"prompt": "two blue\u2028bars\ufeff"}]
+    assert Folder("clips", folder, prompts, ReadOptions()).prompts == {0, 1}
 
 
 def test_a_study_that_is_there_is_not_touched(study, sources, clock):

@@ -169,14 +169,19 @@ def as_captions(value: Any) -> tuple[str, ...]:
 
 
 def _without_blanks(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts that are not empty, once each, with single blanks between words.
-
-    What shows nothing counts as blank: control characters, marks of an encoding, blanks of no width.
-    """
-    words = (" ".join(_NOTHING.sub(" ", text).split()) for text in texts)
+    """The texts that are not empty, once each, with single blanks between words."""
+    words = map(single_blanks, texts)
     # JSON may hold halves of surrogates, which no other text can.
     whole = (text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in words if text)
     return tuple(dict.fromkeys(whole))
+
+
+def single_blanks(text: str) -> str:
+    """A text with single blanks between its words.
+
+    What shows nothing counts as blank: control characters, marks of an encoding, blanks of no width.
+    """
+    return " ".join(_NOTHING.sub(" ", text).split())
 
 
 def as_seconds(value: Any) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
-from latent_shift.data.caption_io import CaptionFiles, read_captions
+from latent_shift.data.caption_io import CaptionFiles, read_captions, single_blanks
 from latent_shift.evaluation.clip_files import ClipReadOptions, Frames, list_clips, read_frames
 from latent_shift.folders import list_files
 from latent_shift.io import warn
@@ -263,8 +263,8 @@ def common_prompts(sources: Sequence[ClipsOf], total: int, least: int) -> list[i
 
 
 def normal(text: str) -> str:
-    """Return a prompt with single blanks between words."""
-    return " ".join(text.split())
+    """Return a prompt with single blanks between words, as captions have them."""
+    return single_blanks(text)
 
 
 def _name_of(source: str) -> tuple[str, str]:

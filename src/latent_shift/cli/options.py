@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from latent_shift.evaluation.extractors.base import Extractor
 
 
-def output_path(text: str) -> Path:
-    """The path of an output that was typed; ~/ begins in the user's folder also where no shell saw it.
+def output_path(text: str | Path) -> Path:
+    """The path of an output that was typed, or its default; ~/ is the user's folder where no shell saw it.
 
     Raises typer.BadParameter for an address, of which a Path would make a folder called s3: or such.
     """
@@ -37,7 +37,7 @@ def output_path(text: str) -> Path:
         check_no_address(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return Path(text).expanduser() if text.startswith("~/") else Path(text)
+    return Path(text).expanduser() if str(text).startswith("~/") else Path(text)
 
 
 # Of every command

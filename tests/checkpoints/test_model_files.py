@@ -370,8 +370,9 @@ def test_a_part_that_only_the_index_has_is_named(copy):
     edit_json(copy / "model_index.json", safety_checker=names)
     with pytest.raises(ValueError, match="names the part safety_checker, and there is no such folder"):
         checkpoints.load(copy, device="cpu")
-    edit_json(copy / "model_index.json", **index)
-    assert checkpoints.load(copy, device="cpu").safety_checker is None
+    edit_json(copy / "model_index.json", **{**index, "motion_adapter": ["diffusers", "MotionAdapter"]})
+    with pytest.warns(UserWarning, match="names the part motion_adapter, which has no place in this layout"):
+        assert checkpoints.load(copy, device="cpu").safety_checker is None
 
 
 def test_a_folder_is_no_lora(tmp_path):

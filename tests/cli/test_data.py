@@ -119,6 +119,8 @@ def test_a_setting_of_a_text_keeps_what_was_typed(clips, run, tmp_path, name):
         (["check", "clips", "--format", "tar"], "clips: format: expected one of folder, table"),
         (["check", "clips", "--set", "x=1"], "clips: x: unknown key of format folder"),
         (["check", "clips", "--set", "x"], "--set 'x': must look like key=value"),
+        (["check", "clips", "--set", "format=table"], "--set 'format=table': give the format by --format"),
+        (["preview", "clips", "-o", ""], "is empty; name a file or folder"),
         (["preview", "clips", "--level", "2"], "--level: only for moving-shapes"),
         (["preview", "moving-shapes", "--frames", "4"], "--frames: only for another source"),
         (["preview", "clips", "--fps", "4", "--stride", "2"], "fps 4 and stride 2 contradict each other"),

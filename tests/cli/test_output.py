@@ -158,7 +158,7 @@ def test_an_address_is_no_output_of_any_command(tmp_path, monkeypatch, capsys, a
     status, _, error = run_program(capsys, *arguments)
     assert status == 2
     assert "s3://b/x" in error
-    assert "is an address; name a file or folder of this machine" in error
+    assert "is an address; name a file of this machine" in error
     assert not any(tmp_path.iterdir())
 
 
@@ -170,3 +170,10 @@ def test_an_output_in_the_users_folder_is_there_where_no_shell_saw_it(model, tmp
     assert (tmp_path / "home" / "a.png").is_file()
     assert cli_options.output_path("~/x") == tmp_path / "home" / "x"
     assert cli_options.output_path("~x").name == "~x"
+
+
+def test_standard_output_is_no_folder(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run_program(capsys, "generate", "a circle", "--model", model, "-o", "-")
+    assert (status, "clips are not written to standard output" in error) == (2, True)
+    assert not any(tmp_path.iterdir())

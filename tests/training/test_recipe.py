@@ -320,7 +320,7 @@ def test_a_path_of_the_users_folder_is_there(recipe_file, monkeypatch):
 
 @pytest.mark.parametrize("address", ["s3://bucket/run", "file:///tmp/run", "hf://me/run"])
 def test_an_address_is_no_folder_of_a_run(recipe_file, address):
-    with pytest.raises(ValueError, match=f"output: {address}: is an address; name a file or folder of this"):
+    with pytest.raises(ValueError, match=f"output: {address}: is an address; name a file of this"):
         load_recipe(recipe_file("video"), [f"output={address}"])
 
 

@@ -20,7 +20,7 @@ from latent_shift.checkpoints.single_file import (
     detect_layout,
 )
 from latent_shift.hashes import remembered_sha256
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
+from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn
 from latent_shift.model_files import INDEX, check_parts, library_and_class
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ XL_PARTS = ("text_encoder_2", "tokenizer_2")
 LAYOUT = (
     f"a folder in the Stable Diffusion layout ({INDEX}, {', '.join(f'{part}/' for part in PARTS)}) or SDXL's"
 )
+_KNOWN_PARTS = (*PARTS, *XL_PARTS, "safety_checker", "feature_extractor", "image_encoder")
 _OTHER_PARTS = ("transformer", "text_encoder_3", "prior", "controlnet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -102,7 +103,11 @@ def check_folder(folder: Path) -> None:
         if not (folder / part).is_dir() or index.get(part) in (None, [None, None]):
             raise ValueError(f"{folder}: the model's {part} is missing; expected {LAYOUT}")
     for part, entry in index.items():
-        if isinstance(entry, list) and any(entry) and not (folder / part).is_dir():
+        if isinstance(entry, list) and any(entry) and part not in _KNOWN_PARTS:
+            warn(
+                f"{folder / INDEX}: names the part {part}, which has no place in this layout; it is left out"
+            )
+        elif isinstance(entry, list) and any(entry) and not (folder / part).is_dir():
             raise ValueError(
                 f"{folder / INDEX}: names the part {part}, and there is no such folder; fetch it, or write"
                 f' "{part}": [null, null] to go without'

@@ -187,6 +187,8 @@ def _source(name: str, format: str | None, settings: list[str] | None) -> Source
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {setting!r}: must look like key=value")
+        if key in ("format", "name"):
+            raise ValueError(f"--set {setting!r}: give the format by --format, and the name as the source")
         typed[key] = value.strip()
         values[key] = setting_value(typed[key], f"--set {setting!r}")
     try:

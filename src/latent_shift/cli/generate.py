@@ -131,7 +131,9 @@ def generate(
     opt.check_choice((TRANSPARENT,), background=background)
     from latent_shift.media import check_output, write_clip
 
-    if output.startswith("~/"):  # as in --output=~/a.mp4, which no shell expands
+    if output == "-":
+        raise ValueError("-o -: clips are not written to standard output; name a file or folder")
+    if f"{output}/".startswith("~/"):  # as in --output=~/a.mp4, which no shell expands
         output = os.path.expanduser(output)
     check_output(output if generation.is_file_output(output) else f"{output}/clip.mp4", overwrite=True)
     files = {

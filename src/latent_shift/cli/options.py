@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     from latent_shift.evaluation.extractors.base import Extractor
 
 
-def output_path(text: str | Path) -> Path:
-    """The path of an output that was typed, or its default; ~/ is the user's folder where no shell saw it.
+def output_path(typed: str | Path) -> Path:
+    """The path of an output that was typed; ~/ begins in the user's folder also where no shell saw it.
 
-    Raises typer.BadParameter for an address, of which a Path would make a folder called s3: or such.
+    typed: or an option's default, a Path. Raises typer.BadParameter for no name, and for an address, of which
+    a Path would make a folder called s3: or such.
     """
+    text = str(typed)
     try:
         check_no_address(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return Path(text).expanduser() if str(text).startswith("~/") else Path(text)
+    if not text.strip():
+        raise typer.BadParameter("is empty; name a file or folder")
+    return Path(text).expanduser() if f"{text}/".startswith("~/") else Path(text)
 
 
 # Of every command

@@ -119,8 +119,8 @@ def test_a_reload_in_the_middle_loses_nothing(server, visit):
     assert page.locator("#queue li").count() == 1
     page.reload()
     page.locator(".frame img").wait_for()
-    shown = "(bar => 0 < bar.value && bar.value < 100)(document.querySelector('.clip progress'))"
-    page.wait_for_function(shown)
+    bar = page.locator(".clip progress")
+    wait_until(page, lambda: 0 < bar.evaluate("bar => bar.value") < 100)
     page.locator(".frame video").wait_for()
     assert "seed 8" in page.inner_text(".facts")
     assert page.input_value("#prompt") == PROMPT

@@ -13,7 +13,8 @@ network, which is built without memory. Neither reads a weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,20 @@ def library_and_class(folder: Path, index: dict[str, Any], part: str) -> tuple[s
     if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(one, str) for one in entry):
         raise ValueError(f"{folder / INDEX}: {part} is {entry!r}; expected its library and class")
     return entry[0], entry[1]
+
+
+@contextmanager
+def tokenizer_errors(folder: str | Path) -> Iterator[None]:
+    """Within the `with` block, a tokenizer that cannot be read is a ValueError that names its folder.
+
+    tokenizers raises a plain Exception, for files of later releases, too.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ValueError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
 
 
 def _check_words(part: Path, text: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latent_shift import LatentShiftPipeline, checkpoints, systems
+from latent_shift.checkpoints.single_file import load_tokenizer
 from latent_shift.cli import errors
 from latent_shift.pipeline import LatentShiftXLPipeline
 from latent_shift.training.model_setup import load_autoencoder, load_unet
@@ -395,3 +396,7 @@ def test_a_tokenizer_of_a_later_release_is_a_line(copy):
     file.write_text(json.dumps({**content, "pre_tokenizer": {"type": "Later"}}))
     with pytest.raises(ValueError, match="copy: its tokenizer cannot be loaded: "):
         checkpoints.load(copy, device="cpu")
+    with pytest.raises(ValueError, match="copy: its tokenizer cannot be loaded: "):
+        load_text_encoder(copy)
+    with pytest.raises(ValueError, match="tokenizer: its tokenizer cannot be loaded: "):
+        load_tokenizer(copy / "tokenizer", padding="!", length=8)

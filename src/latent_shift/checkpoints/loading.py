@@ -20,7 +20,7 @@ from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_par
 from latent_shift.checkpoints.single_file import detect_layout, load_single_file
 from latent_shift.io import one_line, read_json_mapping
 from latent_shift.limits import MAX_STEPS
-from latent_shift.model_files import check_weights, opened_files, scheduler_problem
+from latent_shift.model_files import check_weights, opened_files, scheduler_problem, tokenizer_errors
 
 if TYPE_CHECKING:
     import torch
@@ -86,15 +86,12 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> LatentShiftPipeline | Late
     if any(".fp16" in file.name for file in weight_files(folder)):  # some parts have no others
         options["variant"] = "fp16"
     try:
-        return LatentShiftPipeline.from_pretrained(str(folder), **options)
+        with tokenizer_errors(folder):
+            return LatentShiftPipeline.from_pretrained(str(folder), **options)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         if isinstance(error, ValueError) and str(error).startswith(str(folder)):
             raise
         raise ValueError(f"{folder}: cannot be loaded: {one_line(error)}") from error
-    except Exception as error:
-        if type(error) is not Exception:  # which is what tokenizers raises, of files of later releases too
-            raise
-        raise ValueError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
 
 
 def _text_encoder(part: Path, kind: str, dtype: torch.dtype) -> Any | None:

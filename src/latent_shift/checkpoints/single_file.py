@@ -28,7 +28,7 @@ from latent_shift.io import (
     read_json_mapping,
     read_safetensors_header,
 )
-from latent_shift.model_files import OTHER_TASKS, check_floats
+from latent_shift.model_files import OTHER_TASKS, check_floats, tokenizer_errors
 
 if TYPE_CHECKING:
     import torch
@@ -186,9 +186,11 @@ def load_tokenizer(path: Path, *, padding: str, length: int) -> Any:
     from transformers import CLIPTokenizer
 
     if path.is_dir():
-        return CLIPTokenizer.from_pretrained(
-            _tokenizer_folder(path), pad_token=padding, model_max_length=length, local_files_only=True
-        )
+        folder = _tokenizer_folder(path)
+        with tokenizer_errors(folder):
+            return CLIPTokenizer.from_pretrained(
+                folder, pad_token=padding, model_max_length=length, local_files_only=True
+            )
     merges = _read_merges(*file_state(path))
     # A letter for each byte in the order of CLIP's vocabulary: printable bytes first, then stand-ins
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

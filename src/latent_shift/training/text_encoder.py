@@ -24,6 +24,7 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPToken
 
 from latent_shift.checkpoints import check_weights
 from latent_shift.io import one_line, read_json_mapping
+from latent_shift.model_files import tokenizer_errors
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 
 WORDS = "trained_words"  # an entry of the tokenizer's configuration, which stock tools keep
@@ -51,9 +52,11 @@ def load_text_encoder(folder: Path) -> tuple[Any, Any]:
     kind = (read_json_mapping(part / "config.json").get("architectures") or ["CLIPTextModel"])[0]
     check_weights(part, "transformers", kind)
     if kind == "CLIPTextModel":
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        with tokenizer_errors(folder):
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         return tokenizer, CLIPTextModel.from_pretrained(part, torch_dtype="float32")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    with tokenizer_errors(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     encoder = getattr(transformers, kind).from_pretrained(part, torch_dtype="float32")
     check_state_per_token(tokenizer, encoder, part)
     return tokenizer, encoder

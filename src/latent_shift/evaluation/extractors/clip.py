@@ -20,6 +20,7 @@ from latent_shift.evaluation.extractors import base
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 from latent_shift.evaluation.extractors.weights import combined_hash
 from latent_shift.io import one_line
+from latent_shift.model_files import tokenizer_errors
 
 NAME, DEFAULT = "clip", "openai/clip-vit-base-patch32"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -71,7 +72,8 @@ def _load(name: str) -> tuple[Any, Any, str]:
         network, found = CLIPModel.from_pretrained(
             name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-        tokenizer = CLIPTokenizer.from_pretrained(name)
+        with tokenizer_errors(name):
+            tokenizer = CLIPTokenizer.from_pretrained(name)
         digest = combined_hash(_weight_files(name))
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -27,6 +27,7 @@ from latent_shift.io import (
     validation_error,
     write_json,
 )
+from latent_shift.model_files import tokenizer_errors
 from latent_shift.systems.base import SYSTEM_FILE
 from latent_shift.systems.cogvideo.sampling import SamplingConfig
 from latent_shift.systems.cogvideo.temporal_attention import ChannelConfig, TemporalChannel
@@ -175,7 +176,9 @@ def weight_files(folder: Path, config: ModelConfig) -> list[Path]:
 
 def _captions(folder: Path, config: TransformerConfig) -> CaptionEncoder:
     if config.text == "tokens":
-        return CaptionEncoder(CLIPTokenizer.from_pretrained(folder / "tokenizer"), None, config.text_length)
+        with tokenizer_errors(folder):
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return CaptionEncoder(tokenizer, None, config.text_length)
     tokenizer, encoder = load_text_encoder(folder)
     return CaptionEncoder(tokenizer, encoder, config.text_length)
 

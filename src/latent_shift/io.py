@@ -100,6 +100,11 @@ def only_process_in(folder: Path, work: str) -> Iterator[None]:
         yield
 
 
+def at_home(path: str) -> str:
+    """A path, with the user's folder for a ~ at its front that no shell saw, as in --output=~/a.mp4."""
+    return os.path.expanduser(path) if f"{path}/".startswith("~/") else path
+
+
 def check_no_address(path: str | os.PathLike[str]) -> None:
     """Raise ValueError for an address given as an output. As text only: in a Path both slashes are one."""
     if _ADDRESS.match(os.fspath(path)):

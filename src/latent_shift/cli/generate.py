@@ -7,7 +7,6 @@ written.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,7 @@ from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
-from latent_shift.io import printable, warn
+from latent_shift.io import at_home, printable, warn
 from latent_shift.limits import MAX_COUNT
 
 if TYPE_CHECKING:
@@ -133,8 +132,7 @@ def generate(
 
     if output == "-":
         raise ValueError("-o -: clips are not written to standard output; name a file or folder")
-    if f"{output}/".startswith("~/"):  # as in --output=~/a.mp4, which no shell expands
-        output = os.path.expanduser(output)
+    output = at_home(output)
     check_output(output if generation.is_file_output(output) else f"{output}/clip.mp4", overwrite=True)
     files = {
         "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler

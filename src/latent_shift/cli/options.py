@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
 from latent_shift.checkpoints.quiet import quiet_libraries
-from latent_shift.io import check_no_address
+from latent_shift.io import at_home, check_no_address
 from latent_shift.limits import MAX_GUIDANCE, MAX_STEPS
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def output_path(typed: str | Path) -> Path:
         raise typer.BadParameter(str(error)) from error
     if not text.strip():
         raise typer.BadParameter("is empty; name a file or folder")
-    return Path(text).expanduser() if f"{text}/".startswith("~/") else Path(text)
+    return Path(at_home(text))
 
 
 # Of every command

@@ -65,14 +65,8 @@ class State:
         ema = EMAModel(
             trained, decay=task.recipe.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.8, foreach=True
         )
-        return cls(
-            task,
-            trained,
-            ema,
-            optimizer or new_optimizer(trained, task.recipe.optimizer),
-            scaler,
-            inputs or {},
-        )
+        optimizer = optimizer or new_optimizer(trained, task.recipe.optimizer)
+        return cls(task, trained, ema, optimizer, scaler, inputs or {})
 
     def update_ema(self) -> None:
         """Move the average toward the trained parameters, after a step of the optimizer."""

@@ -10,7 +10,6 @@ changes for several recipes by their names, and single settings are laid over th
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -29,7 +28,14 @@ from pydantic import (
     model_validator,
 )
 
-from latent_shift.io import YamlLoader, check_no_address, one_line, read_yaml_mapping, validation_error
+from latent_shift.io import (
+    YamlLoader,
+    at_home,
+    check_no_address,
+    one_line,
+    read_yaml_mapping,
+    validation_error,
+)
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.tasks import TASKS
 
@@ -206,7 +212,7 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
     if preset is not None:
         where += f" with preset {preset}"
         layers.append((f"preset {preset}: {path.stem}", _preset_changes(preset, path)))
-    layers = [(layer, _at_home(changes)) for layer, changes in layers]
+    layers = [(layer, _all_at_home(changes)) for layer, changes in layers]
     layers += [(f"setting {setting!r}", _parse_setting(setting)) for setting in settings]
     content: dict[str, Any] = {}
     typed: dict[tuple[str, ...], str] = {}
@@ -275,13 +281,13 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     return value
 
 
-def _at_home(value: Any) -> Any:
+def _all_at_home(value: Any) -> Any:
     """A value of a file, with the user's folder for the ~ of texts such as ~/clips, which no shell saw."""
     if isinstance(value, dict):
-        return {key: _at_home(one) for key, one in value.items()}
+        return {key: _all_at_home(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_at_home(one) for one in value]
-    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+        return [_all_at_home(one) for one in value]
+    return at_home(value) if isinstance(value, str) else value
 
 
 def setting_value(text: str, where: str) -> Any:

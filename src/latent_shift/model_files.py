@@ -21,6 +21,7 @@ from typing import Any
 from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn, zeros_at_end
 
 INDEX = "model_index.json"
+SYSTEM_FILE = "system.json"  # names the system of a model that is not `latent_shift`'s: {"system": NAME}
 OTHER_TASKS = {9: "inpainting", 8: "editing images", 7: "enlarging images", 5: "depth maps"}  # by in_channels
 SCHEDULER_CLASSES = (
     "DDIMParallelScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDPMScheduler",
@@ -41,6 +42,20 @@ _LEAST_TAIL = 4096  # bytes of zeros that no trained weights end in
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 _STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
 _FORMER_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def model_of_run(folder: Path) -> Path:
+    """The model in the folder of a run that made one (`model/` there); any other folder as it is.
+
+    Raises ValueError for a training that has not ended.
+    """
+    if not any((folder / file).is_file() for file in (INDEX, SYSTEM_FILE)):
+        model = folder / "model"
+        if any((model / file).is_file() for file in (INDEX, SYSTEM_FILE)):
+            return model
+        if (folder / "recipe.json").is_file() and (folder / "checkpoints").is_dir():
+            raise ValueError(f"{folder}: is a run that has made no model yet; resume its training to its end")
+    return folder
 
 
 def check_model(folder: Path, given: Collection[str] = (), variant: str | None = None) -> None:

@@ -1,10 +1,11 @@
 """Which system a model belongs to, and what cannot be loaded."""
 
 import json
+import shutil
 
 import pytest
 
-from latent_shift import systems
+from latent_shift import checkpoints, systems
 from latent_shift.systems.latent_shift import LatentShift
 from tiny import tiny_pipeline_folder
 
@@ -46,6 +47,28 @@ def test_a_folder_of_no_known_system_is_one_clear_error(stated, content, message
     for call in (systems.find, systems.inspect, systems.load):
         with pytest.raises(ValueError, match=message):
             call(stated.parent)
+
+
+def test_the_folder_of_a_run_stands_for_its_model(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    (run / "checkpoints").mkdir()
+    assert systems.inspect(run) == systems.inspect(folder)
+    assert checkpoints.resolve(run) == run / "model"
+    (run / "model" / "system.json").write_text('{"system": "shift_off"}')
+    assert systems.find(str(run)) is systems.SYSTEMS["shift_off"]
+    # A model that lies in a model's folder is not taken for it.
+    shutil.copytree(folder, run, dirs_exist_ok=True)
+    assert systems.find(run) is LatentShift
+    assert checkpoints.resolve(run) == run
+
+
+def test_a_run_that_has_not_ended_is_one_clear_error(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "recipe.json").write_text("{}")
+    for call in (systems.find, systems.inspect, systems.load, checkpoints.resolve):
+        with pytest.raises(ValueError, match="is a run that has made no model yet; resume its training"):
+            call(tmp_path)
 
 
 def test_an_option_that_the_system_does_not_have(folder):

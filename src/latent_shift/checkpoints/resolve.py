@@ -21,7 +21,7 @@ from latent_shift.checkpoints.single_file import (
 )
 from latent_shift.hashes import remembered_sha256
 from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn
-from latent_shift.model_files import INDEX, check_parts, library_and_class
+from latent_shift.model_files import INDEX, check_parts, library_and_class, model_of_run
 
 if TYPE_CHECKING:
     from latent_shift.video_config import VideoConfig
@@ -45,7 +45,8 @@ def resolve(
     """The checked folder or file of a model; downloads (or finds in the cache) a hub id.
 
     Args:
-        name: a built-in model, a folder, a `.safetensors` file or a hub id (org/name).
+        name: a built-in model, a folder (of a model, or of the run that made it), a `.safetensors` file or a
+            hub id (org/name).
         tokenizer: for a single file, a folder with CLIP's tokenizer, or its vocabulary file.
         prediction_type: for a single file that does not name it, "epsilon" or "v_prediction".
 
@@ -66,7 +67,7 @@ def resolve(
         if not folder.is_dir():
             raise ValueError(f"{name}: the built-in model is not installed; make it: {BUILT_IN[str(name)]}")
     elif str(name) and path.is_dir():
-        folder = path
+        folder = model_of_run(path)
     elif _HUB_ID.fullmatch(str(name)):
         folder = _download(str(name))
     else:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from latent_shift.io import read_json_mapping
+from latent_shift.model_files import SYSTEM_FILE, model_of_run
 from latent_shift.registry import Registry
-from latent_shift.systems.base import SYSTEM_FILE, TEMPORAL_FILE, RequestDefaults, TextToVideoSystem
+from latent_shift.systems.base import TEMPORAL_FILE, RequestDefaults, TextToVideoSystem
 
 DEFAULT_SYSTEM = "latent_shift"
 _HERE = "latent_shift.systems"
@@ -52,7 +53,9 @@ def inspect(name: str | Path, **options: Any) -> RequestDefaults:
 
 
 def load(name: str | Path, *, device: str = "auto", dtype: str = "auto", **options: Any) -> TextToVideoSystem:
-    """Load a model: a built-in name, a folder, a hub id, or a single file; "SYSTEM:" may stand before it.
+    """Load a model: a built-in name, a folder (of a model, or of the run that made it), a hub id or a file.
+
+    "SYSTEM:" may stand before it.
 
     device, dtype: "auto" or one of `checkpoints.DEVICES`, `checkpoints.DTYPES`. options: those of the
     system's own `load`; None leaves one out. Raises ValueError for a model that cannot be loaded, and an
@@ -67,6 +70,8 @@ def _split(name: str | Path) -> tuple[type[TextToVideoSystem], str | Path]:
     prefix, _, rest = str(name).partition(":")
     if rest and prefix in SYSTEMS:
         return SYSTEMS[prefix], rest
+    if str(name) and Path(name).is_dir():
+        name = model_of_run(Path(name))
     file = Path(name) / SYSTEM_FILE
     if not file.is_file():
         if (file.parent / TEMPORAL_FILE).is_file():

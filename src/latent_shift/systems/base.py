@@ -31,6 +31,7 @@ from latent_shift.limits import (
     MAX_STEPS,
     MIN_FPS,
 )
+from latent_shift.model_files import SYSTEM_FILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     Clips = NDArray[np.uint8]
 
 TrainedOn = Literal["captions", "images", "clips"]
-SYSTEM_FILE = "system.json"  # in a model's folder: {"system": "latent_shift"}
 TEMPORAL_FILE = "temporal.safetensors"  # beside it, of systems with layers of their own in the U-Net
 _DRAWN_SEEDS = 2**31
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from latent_shift.conditioning import Conditioning
 from latent_shift.hashes import short_hash
 from latent_shift.io import read_json_mapping, read_safetensors_header, validation_error, write_json
+from latent_shift.model_files import SYSTEM_FILE
 from latent_shift.systems.base import (
-    SYSTEM_FILE,
     TEMPORAL_FILE,
     GenerationRequest,
     Parameters,

@@ -27,8 +27,7 @@ from latent_shift.io import (
     validation_error,
     write_json,
 )
-from latent_shift.model_files import tokenizer_errors
-from latent_shift.systems.base import SYSTEM_FILE
+from latent_shift.model_files import SYSTEM_FILE, tokenizer_errors
 from latent_shift.systems.cogvideo.sampling import SamplingConfig
 from latent_shift.systems.cogvideo.temporal_attention import ChannelConfig, TemporalChannel
 from latent_shift.systems.cogvideo.tokenizer import FOLDER as FRAME_TOKENIZER

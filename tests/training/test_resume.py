@@ -170,6 +170,26 @@ def test_another_model_is_refused(recipe):
         checkpoint.load(checkpoint.State.new(build_task(smaller)))
 
 
+def test_weights_that_are_damaged_from_the_beginning_are_not_blamed_on_the_rate(recipe):
+    task = build_task(recipe("autoencoder"))
+    next(task.parameters()).data[0] = torch.nan
+    with pytest.raises(ValueError, match="is not finite before the first step: the model that the recipe"):
+        train(task, ignore)
+
+
+@pytest.mark.parametrize("kinds", [("adamw", "muon"), ("muon", "adamw")])
+def test_the_state_of_another_optimizer_is_refused(recipe, kinds):
+    """Also where nobody recorded the recipe; both keep a state for each parameter, which means another."""
+    made, given = (
+        recipe("autoencoder", optimizer={"kind": kind, "learning_rate": 0.003, "warmup_steps": 0})
+        for kind in kinds
+    )
+    checkpoint.save(checkpoint.State.new(build_task(made)), 1)
+    with pytest.raises(ValueError, match=f"optimizer.kind: {kinds[0]}, and the recipe has {kinds[1]}: set"):
+        checkpoint.load(checkpoint.State.new(build_task(given)))
+    assert checkpoint.load(checkpoint.State.new(build_task(made))) == 1
+
+
 def test_the_scaler_of_half_precision_is_kept(recipe):
     tiny = recipe("autoencoder")
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)

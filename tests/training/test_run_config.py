@@ -1,9 +1,12 @@
 """A run goes on only with the recipe it was begun with."""
 
 import json
+import shutil
 
 import pytest
 
+from latent_shift.training import checkpoint
+from latent_shift.training.run_config import changes, is_finished, record_recipe
 from latent_shift.training.task import build_task
 from latent_shift.training.trainer import train
 
@@ -45,6 +48,32 @@ def test_what_does_not_change_the_numbers_may_change(begun):
     train(build_task(longer), ignore)
     assert json.loads((longer.output / "recipe.json").read_text()) == longer.model_dump(mode="json")
     assert [folder.name for folder in (longer.output / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_places_may_be_named_otherwise_and_moved_ones_have_a_mend(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    record = {"clips": {"source": {"format": "folder", "path": "clips"}}}
+    for same in ("clips/", "./clips", str(tmp_path / "clips")):
+        assert changes(record, {"clips": {"source": {"format": "folder", "path": same}}}) == []
+    (tmp_path / "clips").rename(tmp_path / "moved")
+    assert changes(record, {"clips": {"source": {"format": "folder", "path": "moved"}}}) == [
+        "clips.source.path was 'clips', is 'moved'"
+    ]
+
+
+def test_a_moved_part_is_told_how_to_go_on(recipe, parts, tmp_path):
+    shutil.copytree(parts / "vae", tmp_path / "own" / "vae")
+    begun = recipe("image", steps=1, autoencoder=str(tmp_path / "own"))
+    checkpoint.save(checkpoint.State.new(build_task(begun)), 1)
+    record_recipe(begun)
+    (tmp_path / "own").rename(tmp_path / "elsewhere")
+    moved = recipe("image", steps=1, autoencoder=str(tmp_path / "elsewhere"))
+    with pytest.raises(ValueError, match="autoencoder was .*in a new place, write it into .*recipe.json"):
+        is_finished(moved)
+    record = moved.output / "recipe.json"
+    record.write_text(record.read_text().replace("/own", "/elsewhere"))
+    assert not is_finished(moved)
 
 
 def test_a_record_older_than_a_key_counts_its_default(begun):

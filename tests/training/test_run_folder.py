@@ -98,6 +98,11 @@ def test_files_named_as_checkpoints_are_none(saved):
     assert steps_of(saved.output) == [1, 2, 3]
 
 
+def test_a_record_of_the_recipe_that_is_gone_is_told(saved):
+    with pytest.warns(UserWarning, match="recipe.json: is gone: the run goes on by the recipe given"):
+        assert not run_config.is_finished(saved)
+
+
 @pytest.mark.parametrize("content", [b'{"task"', b"[]", b"\xff\xfe"])
 def test_a_damaged_record_of_the_recipe_is_named(saved, content):
     (saved.output / "recipe.json").write_bytes(content)
@@ -143,6 +148,19 @@ def test_a_model_without_checkpoints_is_not_trained_over(recipe):
         train(build_task(recipe("autoencoder", steps=1)), ignore)
     os.rename(output / "model", output / "kept")
     assert train(build_task(recipe("autoencoder", steps=1)), ignore).is_dir()
+
+
+def test_an_emptied_model_is_written_again_and_a_file_in_its_place_is_named(saved):
+    run_config.record_recipe(done := saved.model_copy(update={"steps": 3}))
+    model = done.output / "model"
+    model.mkdir()
+    assert not run_config.is_finished(done)
+    (model / "config.json").write_text("{}")
+    assert run_config.is_finished(done)
+    shutil.rmtree(model)
+    model.write_text("notes")
+    with pytest.raises(ValueError, match="model: is a file, where the run's model is to be"):
+        run_config.is_finished(done)
 
 
 def test_a_model_of_another_origin_is_not_trained_over(recipe):

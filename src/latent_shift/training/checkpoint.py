@@ -35,7 +35,7 @@ from latent_shift.training.task import Task
 _NAME = re.compile(r"step-[0-9]+")  # of a complete one
 _UNFINISHED = ".unfinished"
 _FILES = ("weights", "ema", "optimizer")
-_STATE = {"step": int, "ema_step": int, "optimizer": dict, "inputs": dict}  # in state.json
+_STATE = {"step": int, "ema_step": int, "optimizer": dict, "inputs": dict, "made_by": dict}  # in state.json
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
         if writes:
             rest = {"step": step, "ema_step": state.ema.optimization_step, "optimizer": numbers}
             rest["inputs"] = dict(state.inputs)
+            rest["made_by"] = _maker(state)
             rest["crc32"] = {name: file_crc32(partial / f"{name}.safetensors") for name in _FILES}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
@@ -176,7 +177,7 @@ def load(state: State) -> int:
 
     Warns (UserWarning) about newer ones that are damaged, and where the clips are others than before. Raises
     ValueError where all are damaged, and where the checkpoint is of a model with other trained parameters or
-    buffers, or beside other weights that are not trained.
+    buffers, of another task or optimizer, or beside other weights that are not trained.
     """
     found = checkpoints(state.task.recipe.output)
     if not found:
@@ -197,6 +198,7 @@ def load(state: State) -> int:
         for name, parameter in named.items():
             copy_into(parameter, weights.get_tensor(name))
     rest = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    _check_maker(rest.get("made_by", {}), state, folder)
     _check_inputs(rest.get("inputs", {}), state)
     with safe_open(folder / "ema.safetensors", framework="pt") as average:
         for i, shadow in enumerate(state.ema.shadow_params):
@@ -207,6 +209,22 @@ def load(state: State) -> int:
     if state.scaler is not None and "scaler" in rest:
         state.scaler.load_state_dict(rest["scaler"])
     return int(rest["step"])
+
+
+def _maker(state: State) -> dict[str, str]:
+    """The maker of a checkpoint's tensors, which these do not tell."""
+    recipe = state.task.recipe
+    return {"task": recipe.task, "optimizer.kind": recipe.optimizer.kind}
+
+
+def _check_maker(before: Mapping[str, str], state: State, folder: Path) -> None:
+    """Raise ValueError where another task or optimizer made a checkpoint, as its run's recipe would tell."""
+    for key, value in _maker(state).items():
+        if (made := before.get(key, value)) != value:
+            raise ValueError(
+                f"checkpoint {folder} was made with {key}: {made}, and the recipe has {value}: set it back,"
+                " or train into another output folder"
+            )
 
 
 def _check_inputs(before: Mapping[str, str], state: State) -> None:

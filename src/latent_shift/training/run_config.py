@@ -6,12 +6,13 @@ change. A run without a checkpoint has begun nothing yet, so its recipe is free.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from latent_shift.io import read_json_mapping, write_text
+from latent_shift.io import read_json_mapping, warn, write_text
 from latent_shift.training.checkpoint import checkpoints, damage, step_of
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.recipe import Recipe
@@ -32,11 +33,14 @@ def is_finished(recipe: Recipe) -> bool:
     Raises ValueError, naming every changed key, where the run's checkpoints come from another recipe, and
     where the run has taken more steps than the recipe has now: its model card would name fewer.
     Also where a model is there and no checkpoint, the model of another run or of none: to begin anew would
-    replace it.
+    replace it; and where a file is in its place. Warns (UserWarning) where the record is gone.
     """
     path, model = recipe.output / FILE_NAME, recipe.output / "model"
     begun = checkpoints(recipe.output)
-    if not begun and not model.is_symlink() and model.is_dir() and any(model.iterdir()):
+    if model.exists() and not model.is_dir():
+        raise ValueError(f"{model}: is a file, where the run's model is to be: move it away")
+    holds_model = model.is_dir() and any(model.iterdir())
+    if not begun and not model.is_symlink() and holds_model:
         raise ValueError(
             f"{model}: is there already, and no checkpoint to go on from: training would begin anew and"
             " replace it; train into another output folder, or move this one away"
@@ -45,18 +49,20 @@ def is_finished(recipe: Recipe) -> bool:
     if not found:
         return False
     now = recipe.model_dump(mode="json")
+    if not path.exists():
+        warn(f"{path}: is gone: the run goes on by the recipe given, and nothing tells whether it began so")
     before = _recorded(path, type(recipe)) if path.exists() else now
     if changed := changes(before, now):
         raise ValueError(
             f"{recipe.output} was begun with other settings: {'; '.join(changed)}."
-            " Set them back, or train into another output folder"
+            f" Set them back, or train into another output folder{_moved(before, now, path)}"
         )
     if step_of(found[-1]) > recipe.steps:
         raise ValueError(
             f"{recipe.output}: has taken {step_of(found[-1])} steps already, more than steps {recipe.steps};"
             f" set steps to {step_of(found[-1])} or more, or train into another output folder"
         )
-    return before == now and step_of(found[-1]) >= recipe.steps and model.is_dir()
+    return before == now and step_of(found[-1]) >= recipe.steps and holds_model
 
 
 def record_recipe(recipe: Recipe) -> None:
@@ -65,10 +71,35 @@ def record_recipe(recipe: Recipe) -> None:
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Differences between two recipes, as "a.b was 1, is 2", without keys that are free to change."""
+    """Differences between two recipes, as "a.b was 1, is 2", without keys that are free to change.
+
+    Two names of one file or folder, as clips and ./clips/, are no difference.
+    """
+    return [f"{key} was {old!r}, is {new!r}" for key, (old, new) in _differences(before, now).items()]
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Old and new values by key."""
     old, new = _flat(before), _flat(now)
-    keys = [key for key in dict.fromkeys([*old, *new]) if key not in FREE and old.get(key) != new.get(key)]
-    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys]
+    pairs = {key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if key not in FREE}
+    return {key: (was, is_) for key, (was, is_) in pairs.items() if was != is_ and not _is_one(was, is_)}
+
+
+def _is_one(first: Any, second: Any) -> bool:
+    """Whether two values are names of one file or folder that is there."""
+    return _is_place(first) and _is_place(second) and os.path.samefile(first, second)
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and os.path.exists(value)
+
+
+def _moved(before: dict[str, Any], now: dict[str, Any], path: Path) -> str:
+    """A further mend, where folders or files have other places now and the old ones are gone; else none."""
+    changed = _differences(before, now).values()
+    if any(isinstance(old, str) and not _is_place(old) and _is_place(new) for old, new in changed):
+        return f"; where the same files are in a new place, write it into {path}, too"
+    return ""
 
 
 def _recorded(path: Path, config: type[Recipe]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Trainer:
 
     def __init__(self, task: Task, accelerator: Accelerator, report: Report) -> None:
         self.task, self.recipe, self.accelerator, self.report = task, task.recipe, accelerator, report
+        _check_finite(task)
         inputs = task.inputs()
         optimizer = new_optimizer(trained_parameters(task.to(accelerator.device)), self.recipe.optimizer)
         self.model, self.optimizer, self.replica = prepare(accelerator, self.recipe, task, optimizer)
@@ -245,6 +246,16 @@ class ValidationSet:
         state.task.train()
         total /= sum(len(rng.batch_indices) for _, rng in self.batches)
         return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total
+
+
+def _check_finite(task: Task) -> None:
+    """Raise ValueError where the weights that a run begins with are damaged, and no rate would help it."""
+    for name, parameter in task.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(
+                f"{name} is not finite before the first step: the model that the recipe begins with is"
+                " damaged, or was saved in a precision that does not hold it"
+            )
 
 
 def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

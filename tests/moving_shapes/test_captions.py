@@ -145,6 +145,16 @@ def test_words_beyond_level_1_are_those_that_no_caption_of_it_has():
         warn_of_untrained(text, first.untrained_words())  # a warning would be an error here
 
 
+def test_a_world_with_sized_growth_has_no_sentence_beyond_it_there():
+    world = WorldConfig(seed=1, clips=4000, sized_growth=True)
+    text = "a large square shrinking on a black background"
+    warn_of_untrained(text, world.untrained_words())
+    with pytest.warns(UserWarning, match="large"):
+        warn_of_untrained(text, WorldConfig().untrained_words())
+    for clip in range(1500):
+        warn_of_untrained(world.captioned_clips().paraphrase(clip), world.untrained_words())
+
+
 @pytest.mark.parametrize(
     ("prompt", "named"),
     [

@@ -178,3 +178,6 @@ def test_earlier_names_are_read_and_kept_in_the_settings_of_stored_latents() -> 
     )
     assert config.latent_settings() == {"seed": 3, "levels": [1, 2], **earlier}
     assert WorldConfig().latent_settings() == {"seed": 0, "levels": [1]}
+    assert WorldConfig(sized_growth=True).latent_settings() == {
+        "seed": 0, "levels": [1], "sized_growth": True
+    }  # fmt: skip

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from latent_shift.moving_shapes import Scene, constants, draw_scene, draw_scenes
-from latent_shift.moving_shapes.shapes import glyph_indices
+from latent_shift.moving_shapes.scene import frame_times, trajectory
+from latent_shift.moving_shapes.shapes import glyph_indices, reach
 
 KINDS = [
     {"level": 1},
@@ -141,3 +142,33 @@ def test_motions_have_a_kind_without_their_direction():
         *["travelling"] * 8, "bouncing", "circling", "circling", "spinning", "spinning",
         "growing", "shrinking", "swinging from side to side", "standing still",
     ]  # fmt: skip
+
+
+def test_what_grows_may_have_a_size_and_nothing_else_changes() -> None:
+    plain = [draw_scene(5, index) for index in range(400)]
+    sized = [draw_scene(5, index, sized_growth=True) for index in range(400)]
+    grows = [scene.objects[0].motion in constants.CHANGES_OF_SIZE for scene in plain]
+    assert [one for one, grow in zip(plain, grows, strict=True) if not grow] == [
+        one for one, grow in zip(sized, grows, strict=True) if not grow
+    ]
+    assert not any(scene.objects[0].size_word for scene, grow in zip(plain, grows, strict=True) if grow)
+    words = {scene.objects[0].size_word for scene, grow in zip(sized, grows, strict=True) if grow}
+    assert words == {"", "small", "large"}
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "greatest"), [("small", 0.5, 1.7), ("", 0.5, 1.7), ("large", 0.45, 1.3)]
+)
+def test_growth_is_that_of_the_size_word_and_fits_the_frame(size: str, least: float, greatest: float) -> None:
+    drawn = (
+        draw_scene(7, index, motions=("growing", "shrinking"), sized_growth=True).objects[0]
+        for index in range(60)
+    )
+    found = [obj for obj in drawn if obj.size_word == size]
+    assert found
+    for obj in found:
+        path = trajectory(obj, frame_times(np.arange(constants.FRAMES)))
+        first, last = (least, greatest) if obj.motion == "growing" else (greatest, least)
+        assert path.radius[[0, -1]] == pytest.approx([obj.radius * first, obj.radius * last], abs=1e-3)
+        edge = np.maximum(np.abs(path.x), np.abs(path.y)) + reach(obj.shape) * path.radius
+        assert edge.max() < 1.001

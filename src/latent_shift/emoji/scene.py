@@ -76,7 +76,7 @@ def placement(scene: Scene, t: Floats) -> Placement:
     elif scene.motion in SPINNING:
         turns = SPINNING[scene.motion] * scene.amplitude * t
     elif scene.motion in ("growing", "shrinking"):
-        first, last = GROWTH if scene.motion == "growing" else GROWTH[::-1]
+        first, last = GROWTH[""] if scene.motion == "growing" else GROWTH[""][::-1]
         size = scene.size * (first + (last - first) * t)
     return Placement(x, y, size, turns)
 
@@ -106,7 +106,7 @@ def place_composed(motion: str, rng: np.random.Generator) -> dict[str, Any]:
         )
         return {"size": size, "x": x, "y": y, "amplitude": length}
     if motion in ("growing", "shrinking"):
-        room = max(1 - size * constants.FILLED * GROWTH[1], 0)
+        room = max(1 - size * constants.FILLED * GROWTH[""][1], 0)
     x, y = uniform(rng, -room, room), uniform(rng, -room, room)
     amplitude = uniform(rng, *SPIN_TURNS) if motion in SPINNING else 0.0
     return {"size": size, "x": x, "y": y, "amplitude": amplitude}

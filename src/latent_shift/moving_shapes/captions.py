@@ -269,10 +269,11 @@ def parse_caption(text: str, *, image: bool = False) -> tuple[list[ObjectWords],
     return objects, background["background"]
 
 
-def beyond_level_1() -> tuple[str, ...]:
+def beyond_level_1(*, sized_growth: bool = False) -> tuple[str, ...]:
     """Return what captions of level 1 never have: words, sorted, then words together (`VideoConfig`).
 
-    Digits, speeds, a second object or motion, a size with growth, spins and colours that cannot be seen.
+    Digits, speeds, a second object or motion, spins and colours that cannot be seen; and a size with growth,
+    in a world without it.
     """
     digits = {name: words for name, words in _SHAPES.items() if name in constants.DIGITS}
     drawn = {name: words for name, words in _SHAPES.items() if name not in digits}
@@ -286,7 +287,7 @@ def beyond_level_1() -> tuple[str, ...]:
     }
     nouns = sorted({noun for each in shapes.values() for noun in each})
     colours = sorted(_words(_COLOURS) | set(constants.COLOURS))
-    growth = [form for motion in ("growing", "shrinking") for form in forms[_VERBS_BY_MOTION[motion]]]
+    growth = [form for motion in constants.CHANGES_OF_SIZE for form in forms[_VERBS_BY_MOTION[motion]]]
     groups = [
         (colours, colours),
         [[f"{noun} and" for noun in nouns]],
@@ -304,7 +305,7 @@ def beyond_level_1() -> tuple[str, ...]:
             if not constants.stands_out(colour, background)
         ),
     ]
-    if not constants.takes_size("growing"):
+    if not sized_growth:
         groups.append((sorted(_words(_SIZES)), growth))
     together = [" + ".join("|".join(dict.fromkeys(group)) for group in each) for each in groups]
     return *sorted(words - _words(drawn, _DIRECTIONS)), *together

@@ -78,7 +78,9 @@ CIRCLING_RADIUS: Range = (0.3, 0.45)
 SPIN_TURNS: Range = (0.75, 1.25)
 SWING: Range = (0.35, 0.5)
 SWING_PERIODS = 1.5
-GROWTH: Range = (0.5, 1.7)
+# Of the radius that was drawn, by size word: least and greatest, where a motion changes the size.
+GROWTH: dict[str, Range] = {"small": (0.5, 1.7), "": (0.5, 1.7), "large": (0.45, 1.3)}
+CHANGES_OF_SIZE = ("growing", "shrinking")
 
 MIN_COLOUR_DISTANCE = 110.0  # Euclidean, RGB from 0 to 255
 MAX_OCCLUSION = 0.2  # of the lower object's area
@@ -98,11 +100,6 @@ def is_digit(shape: str) -> bool:
 def takes_speed(motion: str) -> bool:
     """Whether a motion can have a speed word: travels, spins and circling only."""
     return motion in DIRECTIONS or motion in SPINNING or motion in CIRCLING
-
-
-def takes_size(motion: str) -> bool:
-    """Whether a motion can have a size word: all but growing and shrinking."""
-    return motion not in ("growing", "shrinking")
 
 
 def motion_kind(motion: str) -> str:

@@ -72,6 +72,10 @@ class WorldConfig(GeneratedSource):
         description="part of its range, about the middle, that the amplitude has in oversampled clips",
     )
 
+    sized_growth: bool = Field(
+        False, description="whether what grows or shrinks may be small or large; other clips stay the same"
+    )
+
     @model_validator(mode="after")
     def _check_oversampling(self) -> WorldConfig:
         unknown = [motion for motion in self.oversample_motions if motion not in MOTIONS]
@@ -115,7 +119,7 @@ class WorldConfig(GeneratedSource):
 
     def untrained_words(self) -> tuple[str, ...]:
         """See `GeneratedSource.untrained_words`: what is beyond level 1, where level 2 is not among them."""
-        return () if 2 in self.levels else beyond_level_1()
+        return () if 2 in self.levels else beyond_level_1(sized_growth=self.sized_growth)
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return eight captions of level 1, or 32 of images."""
@@ -131,7 +135,7 @@ class WorldConfig(GeneratedSource):
         return {
             _OLD_NAMES.get(name, name): value
             for name, value in settings.items()
-            if name not in (*_OLD_NAMES, "size") or value != defaults[name]
+            if name not in (*_OLD_NAMES, "size", "sized_growth") or value != defaults[name]
         }
 
 
@@ -159,6 +163,7 @@ class Scenes:
             split="seen",
             motions=self.world.oversample_motions if oversampled else MOTIONS,
             amplitude_range=self.world.amplitude_range if oversampled else 1.0,
+            sized_growth=self.world.sized_growth,
         )
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:

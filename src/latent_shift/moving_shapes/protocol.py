@@ -12,6 +12,7 @@ Shape legend: B videos, F frames, H, W pixels.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from latent_shift.evaluation.sources import BATCH_SIZE, ClipBatch, ClipSource
 from latent_shift.moving_shapes import constants
 from latent_shift.moving_shapes.captions import caption, image_caption, parse_caption
 from latent_shift.moving_shapes.render import render
-from latent_shift.moving_shapes.sampling import Split, draw_scenes
+from latent_shift.moving_shapes.sampling import Split, draw_scene
 from latent_shift.moving_shapes.scene import Scene
 from latent_shift.moving_shapes.scorer import ClipScore, score_clip
 from latent_shift.rng import item_rng
@@ -51,20 +52,31 @@ _FRAME_STREAM = 3  # of the random numbers that choose the frame of an image
 
 @dataclass(frozen=True)
 class Subset:
-    """Prompts of one level and split. number: distinguishes its seeds from those of other subsets."""
+    """Prompts of one level and split.
+
+    number: distinguishes its seeds from those of other subsets. sized_growth: only objects that have a size
+    word and grow or shrink.
+    """
 
     name: str
     number: int
     level: int
     num_objects: int
     split: Split
+    sized_growth: bool = False
 
     def scenes(self, count: int) -> list[Scene]:
         """Return the first `count` scenes, with glyphs of the test part."""
-        return draw_scenes(
-            SEED + self.number, range(count), level=self.level, num_objects=self.num_objects,
-            split=self.split, glyphs="test",
+        motions = constants.CHANGES_OF_SIZE if self.sized_growth else constants.MOTIONS
+        series = (
+            draw_scene(
+                SEED + self.number, index, level=self.level, num_objects=self.num_objects, split=self.split,
+                glyphs="test", motions=motions, sized_growth=self.sized_growth,
+            )
+            for index in itertools.count()
         )  # fmt: skip
+        taken = (scene for scene in series if not self.sized_growth or scene.objects[0].size_word)
+        return list(itertools.islice(taken, count))
 
     def clip_seed(self, index: int) -> int:
         """Return the seed of the generated clip of prompt `index`."""
@@ -87,6 +99,8 @@ SUBSETS = {
     for subset in (
         Subset("level-1-seen", 0, 1, 1, "seen"),
         Subset("level-1-held-out", 1, 1, 1, "held-out"),
+        Subset("level-1-sized-growth-seen", 5, 1, 1, "seen", sized_growth=True),
+        Subset("level-1-sized-growth-held-out", 6, 1, 1, "held-out", sized_growth=True),
         Subset("level-2-one-seen", 2, 2, 1, "seen"),
         Subset("level-2-one-held-out", 3, 2, 1, "held-out"),
         Subset("level-2-two", 4, 2, 2, "any"),

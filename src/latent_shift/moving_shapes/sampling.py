@@ -51,6 +51,7 @@ def draw_scene(
     glyphs: Glyphs = "train",
     motions: Sequence[str] = constants.MOTIONS,
     amplitude_range: float = 1.0,
+    sized_growth: bool = False,
 ) -> Scene:
     """Return scene number `index` of the series of `seed`.
 
@@ -65,6 +66,8 @@ def draw_scene(
         motions: the motions to choose from.
         amplitude_range: part of its range, about the middle, that a motion's amplitude is sampled from, 0 to
             1.
+        sized_growth: whether what grows or shrinks may be small or large as well. All other scenes of the
+            series are the same without.
 
     Raises:
         ValueError: for a value out of range.
@@ -77,7 +80,8 @@ def draw_scene(
         indices = [_draw_glyph(rng, words.shape, glyphs) for words in cast]
         for _ in range(_PLACEMENTS):
             objects = tuple(
-                _place(rng, words, glyph, amplitude_range) for words, glyph in zip(cast, indices, strict=True)
+                _place(rng, words, glyph, amplitude_range, sized_growth=sized_growth)
+                for words, glyph in zip(cast, indices, strict=True)
             )
             if count == 1 or not _hides_too_much(*objects):
                 return Scene(background, objects)
@@ -157,13 +161,16 @@ def _draw_glyph(rng: np.random.Generator, shape: str, glyphs: Glyphs) -> int:
     return choice(rng, glyph_indices()[constants.DIGITS.index(shape)][glyphs == "test"])
 
 
-def _place(rng: np.random.Generator, words: _Words, glyph: int, amplitude_range: float) -> Object:
+def _place(
+    rng: np.random.Generator, words: _Words, glyph: int, amplitude_range: float, *, sized_growth: bool
+) -> Object:
     """Sample size, position, amplitude and phase of an object."""
     motion = words.motion
     sizes = ("", "large") if constants.is_digit(words.shape) else ("", "small", "large")
-    size = choice(rng, sizes) if constants.takes_size(motion) else ""
+    changes_size = motion in constants.CHANGES_OF_SIZE
+    size = choice(rng, sizes) if sized_growth or not changes_size else ""
     radius = uniform(rng, *constants.RADIUS[size])
-    largest = radius if constants.takes_size(motion) else radius * constants.GROWTH[1]
+    largest = radius * constants.GROWTH[size][1] if changes_size else radius
     room = 1.0 - reach(words.shape) * largest  # of the centre, from the middle of the frame
     amplitude = 0.0
     bounds = _amplitude_bounds(words, room)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_shift.moving_shapes.constants import (
+    CHANGES_OF_SIZE,
     CIRCLING,
     DIRECTIONS,
     FLOOR,
@@ -105,10 +106,9 @@ def trajectory(obj: Object, t: Floats) -> Trajectory:
         y = y + obj.amplitude * np.sin(angle)
     elif motion in SPINNING:
         turns = SPINNING[motion] * obj.amplitude * speed * t
-    elif motion == "growing":
-        radius = obj.radius * (GROWTH[0] + (GROWTH[1] - GROWTH[0]) * t)
-    elif motion == "shrinking":
-        radius = obj.radius * (GROWTH[1] + (GROWTH[0] - GROWTH[1]) * t)
+    elif motion in CHANGES_OF_SIZE:
+        first, last = GROWTH[obj.size_word] if motion == "growing" else GROWTH[obj.size_word][::-1]
+        radius = obj.radius * (first + (last - first) * t)
     elif motion == "swinging from side to side":
         x = x + obj.amplitude * np.sin(2.0 * np.pi * (SWING_PERIODS * t + obj.phase))
     angle = 2.0 * np.pi * turns

@@ -1,13 +1,11 @@
 """Whether the parts of a model's folder fit each other and are whole, by their configs and headers.
 
 A part made for another task, a scheduler of another family or a weight that is missing would be met in the
-middle of the work, or never: missing weights are drawn at random by the libraries that load them.
-`check_parts` reads the small configs, `check_weights` compares a part's files with the parameters of its
-network, which is built without memory. Neither reads a weight.
+middle of the work, or never. `check_parts` reads the small configs, `model_weights.check_weights` the headers
+of a part's files. Neither reads a weight.
 
     check_model(folder)                             # all of it
     check_parts(folder)                             # needs no torch
-    check_weights(folder / "unet", "diffusers", "UNet2DConditionModel")
 """
 
 from __future__ import annotations
@@ -18,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn, zeros_at_end
+from latent_shift.io import one_line, read_json_mapping
+from latent_shift.model_weights import check_weights, opened_files
 
 INDEX = "model_index.json"
 SYSTEM_FILE = "system.json"  # names the system of a model that is not `latent_shift`'s: {"system": NAME}
@@ -37,11 +36,14 @@ _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _MAX_TIMESTEPS = 100_000
 _MAX_LENGTH = 512  # tokens of a prompt, of a text encoder without a number of its own
 _STATES = ("Model", "ModelWithProjection")  # ends of the names of classes that give a state per token
-_FORMER_BUFFER = "position_ids"  # counts only; earlier releases saved it
-_LEAST_TAIL = 4096  # bytes of zeros that no trained weights end in
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
-_STEMS = ("diffusion_pytorch_model", "model")  # of the files that diffusers and transformers open
-_FORMER_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")  # tokenizers without words
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "*.model",
+)  # of a tokenizer
 
 
 def model_of_run(folder: Path) -> Path:
@@ -93,8 +95,7 @@ def check_parts(folder: Path) -> None:
             raise ValueError(f"{folder}: its {part} is a {problem}")
         texts.append(config)
         if (folder / tokenizer).is_dir():
-            if kind in _CLIP:
-                _check_words(folder / tokenizer, config)
+            check_words(folder / tokenizer, config if kind in _CLIP else None)
             longest = 77 if kind in _CLIP else _MAX_LENGTH
             _check_length(folder / tokenizer, config.get("max_position_embeddings") or longest)
     vae = read_json_mapping(folder / "vae" / "config.json")
@@ -130,13 +131,21 @@ def tokenizer_errors(folder: str | Path) -> Iterator[None]:
         raise ValueError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
 
 
-def _check_words(part: Path, text: dict[str, Any]) -> None:
-    """Raise ValueError where a tokenizer has no words, or more of them than its text encoder reads."""
-    whole, words = part / "tokenizer.json", part / "vocab.json"
-    if not whole.is_file() and not words.is_file():
+def check_words(part: Path, text: dict[str, Any] | None = None) -> None:
+    """Raise ValueError where a tokenizer has no words, or more of them than its text encoder reads.
+
+    text: configuration of CLIP's text encoder; None of another, where words are counted otherwise.
+    """
+    config = part / "tokenizer_config.json"
+    kind = read_json_mapping(config).get("tokenizer_class") if config.is_file() else None
+    held = any(file.is_file() for name in _VOCABULARIES for file in part.glob(name))
+    if not held and kind not in _OF_BYTES:
         raise ValueError(
             f"{part}: has neither tokenizer.json nor vocab.json, and so no words; fetch it again"
         )
+    whole, words = part / "tokenizer.json", part / "vocab.json"
+    if text is None or not (whole.is_file() or words.is_file()):
+        return
     content = read_json_mapping(whole if whole.is_file() else words)
     vocabulary = (content.get("model") or {}).get("vocab") if whole.is_file() else content
     if not isinstance(vocabulary, dict) or not all(isinstance(one, int) for one in vocabulary.values()):
@@ -276,112 +285,3 @@ def is_flow_matching(config: Mapping[str, Any]) -> bool:
     """Whether a scheduler's configuration is one of flow matching."""
     names = f"{config.get('_class_name')} {config.get('prediction_type')}".lower()
     return "flow" in names or bool(config.get("use_flow_sigmas"))
-
-
-def check_weights(part: Path, library: str, kind: str, variant: str | None = None) -> None:
-    """Raise ValueError, naming file and weight, where weights are missing, whole numbers or of another shape.
-
-    Warns (UserWarning) of weights that the network has no place for.
-    part: folder with `config.json` and safetensors files. library, kind: of its class, as in the index.
-    variant: of the files.
-    """
-    dtypes: dict[str, str] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    files = opened_files(part, variant)
-    for file in files:
-        header = read_safetensors_header(file)
-        with file.open("rb") as opened:
-            if zeros_at_end(opened) >= _LEAST_TAIL:
-                raise ValueError(f"{file}: ends in zeros: it was not fetched to its end; fetch it again")
-        dtypes, shapes = dtypes | header.dtypes, shapes | header.shapes
-    for listing in part.glob("*.safetensors.index.json"):
-        content = read_json_mapping(listing)
-        pieces = content.get("weight_map")
-        if (
-            not isinstance(content.get("metadata"), dict) or not isinstance(pieces, dict)
-            or not all(isinstance(name, str) for name in pieces.values())
-        ):  # fmt: skip
-            raise ValueError(f"{listing}: lacks metadata, or a weight_map of weights to files")
-        lost = sorted({part / name for name in pieces.values()} - set(files))
-        if lost and part / listing.name.removesuffix(".index.json") not in files:
-            raise ValueError(f"{lost[0]}: is missing, one of the pieces that {listing.name} lists")
-    expected, buffers = _parameter_shapes(part, library, kind)
-    names = {_canonical(key): key for key in dtypes}
-    where = files[0] if len(files) == 1 else part
-    missing = [key for key in expected if _canonical(key) not in names]
-    if missing:
-        raise ValueError(
-            f"{where}: lacks {len(missing)} of the {len(expected)} weights of a {kind},"
-            f" the first {missing[0]}; fetch or save it again"
-        )
-    for key, shape in expected.items():
-        held = shapes[names[_canonical(key)]]
-        if [side for side in held if side != 1] != [side for side in shape if side != 1]:
-            raise ValueError(
-                f"{where}: its {key} is of shape {held}, by {part / 'config.json'} it is {shape}"
-            )
-    known = {_canonical(key) for key in (*expected, *buffers)}
-    if extra := [names[key] for key in names if key not in known and not key.endswith(_FORMER_BUFFER)]:
-        warn(
-            f"{where}: {len(extra)} of its {len(names)} weights have no place in a {kind} of"
-            f" {part / 'config.json'} and are left out, the first {extra[0]}"
-        )
-    check_floats(where, {names[_canonical(key)]: dtypes[names[_canonical(key)]] for key in expected})
-
-
-def check_floats(file: Path, dtypes: dict[str, str]) -> None:
-    """Raise ValueError for weights, by key, of a type that is no floating-point one."""
-    other = [key for key, dtype in dtypes.items() if "F" not in dtype]
-    if other:
-        kind = dtypes[other[0]]
-        what = "whole numbers without their scales, " if kind[0] in "IU" else ""
-        raise ValueError(
-            f"{file}: {len(other)} of its {len(dtypes)} weights are {kind}, {what}the first {other[0]};"
-            " expected floating-point numbers"
-        )
-
-
-def opened_files(part: Path, variant: str | None = None) -> list[Path]:
-    """The safetensors files of a part that a library would open: a whole one, or else all pieces."""
-    every = sorted(part.glob("*.safetensors"))
-    variants = [f".{variant}"] if variant else ["", ".fp16"]
-    whole = [part / f"{stem}{each}.safetensors" for each in variants for stem in _STEMS]
-    return next(([file] for file in whole if file in every), every)
-
-
-def _parameter_shapes(part: Path, library: str, kind: str) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """Shapes of the parameters of a part's network, by its config, and the names of all that it stores.
-
-    It is built without memory.
-
-    Raises ValueError where the libraries cannot build it, for whatever reason.
-    """
-    import diffusers
-    import torch
-    import transformers
-
-    libraries: dict[str, Any] = {
-        "diffusers": diffusers, "transformers": transformers,
-        "stable_diffusion": diffusers.pipelines.stable_diffusion,
-    }  # fmt: skip
-    network = getattr(libraries.get(library), kind, None)
-    if network is None:
-        raise ValueError(f"{part}: is of the class {library}.{kind}; there is none in {', '.join(libraries)}")
-    try:
-        with torch.device("meta"):
-            if library == "diffusers":
-                model = network.from_config(network.load_config(part))
-            else:
-                model = network(network.config_class.from_pretrained(part))
-    except Exception as error:  # their constructors check little, and fail in any way
-        raise ValueError(
-            f"{part}: cannot be loaded: its config makes no {kind} of {library} ({one_line(error)})"
-        ) from error
-    return {name: tuple(one.shape) for name, one in model.named_parameters()}, set(model.state_dict())
-
-
-def _canonical(key: str) -> str:
-    """A key as today's libraries name it: old releases named attention and text models otherwise."""
-    for former, name in _FORMER_ATTENTION.items():
-        key = key.replace(former, name)
-    return key.removeprefix("text_model.")

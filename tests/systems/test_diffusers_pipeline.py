@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import tiny_video
 from latent_shift import systems
@@ -274,6 +275,34 @@ def test_damaged_and_missing_files(broken, tmp_path):
     change(_class_name="AutoencoderKL")
     refused(folder, "_class_name 'AutoencoderKL': this version")
     refused(tmp_path, "model_index.json: is missing")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
+def test_networks_that_lack_weights_or_hold_whole_numbers(broken, part):
+    """The libraries would draw what is missing at random, or fail at the first step."""
+    folder, _ = broken
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    lost = sorted(tensors)[0]
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file)
+    with pytest.raises(ValueError, match=f"{part}/.*: lacks 1 of the .* weights of a .*, the first {lost}"):
+        systems.load(f"diffusers_pipeline:{folder}")
+    save_file({name: tensor.to(torch.int8) for name, tensor in tensors.items()}, file)
+    with pytest.raises(ValueError, match=f"{part}/.*weights are I8, whole numbers without their scales"):
+        systems.load(f"diffusers_pipeline:{folder}")
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "scheduler"])
+def test_parts_that_only_the_index_has(broken, part):
+    folder, _ = broken
+    shutil.rmtree(folder / part)
+    refused(folder, f"model_index.json: names the part {part}, and there is no such folder")
+
+
+def test_a_tokenizer_without_words(broken):
+    folder, _ = broken
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    refused(folder, "tokenizer: has neither tokenizer.json nor vocab.json")
 
 
 def test_a_hub_id_is_not_downloaded_unasked(monkeypatch, tmp_path):

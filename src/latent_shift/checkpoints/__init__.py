@@ -37,7 +37,7 @@ from latent_shift.checkpoints.resolve import (
     weights_hash,
 )
 from latent_shift.checkpoints.single_file import PREDICTION_TYPES
-from latent_shift.model_files import check_weights
+from latent_shift.model_weights import check_weights
 
 __all__ = [
     "BUILT_IN",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from latent_shift.hashes import short_hash
 from latent_shift.io import one_line, read_safetensors_header
-from latent_shift.model_files import check_floats
+from latent_shift.model_weights import check_floats
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -28,7 +28,8 @@ from latent_shift.io import (
     read_json_mapping,
     read_safetensors_header,
 )
-from latent_shift.model_files import OTHER_TASKS, check_floats, tokenizer_errors
+from latent_shift.model_files import OTHER_TASKS, tokenizer_errors
+from latent_shift.model_weights import check_floats
 
 if TYPE_CHECKING:
     import torch

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from latent_shift.hashes import remembered_sha256
 from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
+from latent_shift.model_files import check_words
+from latent_shift.model_weights import check_weights, load_whole, opened_files
 from latent_shift.systems.base import RequestDefaults
 
 _INDEX = "model_index.json"
 _LIBRARIES = ("diffusers", "transformers")
+_CHECKED = ("CLIP", "T5EncoderModel", "UMT5EncoderModel")  # text models whose files name weights as they do
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Names by which pipelines take a value of a request.
 KEYWORDS = {
@@ -56,18 +59,68 @@ def _check_folder(folder: Path) -> None:
         where = f"{folder / _INDEX}: _class_name {name!r}"
         raise ValueError(f"{where}: this version of diffusers has no such pipeline")
     for part, value in _components(index).items():
-        library, _ = value
+        library, component = value
         if library not in _LIBRARIES and not hasattr(pipelines, str(library)):
             raise ValueError(
                 f"{folder / _INDEX}: {part} comes from {library!r}, and remote code is never run"
             )
         files = sorted(path for path in (folder / part).rglob("*") if path.is_file())
+        if not files:
+            raise ValueError(
+                f"{folder / _INDEX}: names the part {part}, and there is no such folder; fetch it"
+            )
+        if "Tokenizer" in str(component):
+            check_words(folder / part)
         weights = [file for file in files if file.suffix == ".safetensors"]
         pickles = [file for file in files if file.suffix in _PICKLES]
         if pickles and not weights:
             raise ValueError(f"{pickles[0]}: is a pickle, which is never read; convert it to safetensors")
         for file in weights:
             read_safetensors_header(file)
+
+
+def check_networks(folder: Path) -> None:
+    """Raise ValueError where a network lacks weights, or does not fit them, by configs and headers.
+
+    Quantized ones, those without files, and text models that `load_texts` loads are left to the libraries.
+    """
+    for part, library, kind in _networks(folder):
+        named = library == "diffusers" or kind.startswith(_CHECKED)
+        if named and opened_files(folder / part):
+            check_weights(folder / part, library, kind, variant_of(folder / part))
+
+
+def load_texts(folder: Path, dtype: Any) -> dict[str, Any]:
+    """Networks of transformers that files may name otherwise, by part. Errors of `load_whole`."""
+    import transformers
+
+    return {
+        part: load_whole(
+            getattr(transformers, kind), folder / part, dtype=dtype, variant=variant_of(folder / part)
+        )
+        for part, library, kind in _networks(folder)
+        if library == "transformers" and not kind.startswith(_CHECKED)
+    }
+
+
+def _networks(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Part, library and class of the components with weights of floating-point numbers."""
+    import diffusers
+    import transformers
+    from torch import nn
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for part, (library, kind) in _components(read_json_mapping(folder / _INDEX)).items():
+        network = getattr(libraries.get(str(library)), str(kind), None)
+        is_network = inspect.isclass(network) and issubclass(network, nn.Module)
+        if is_network and "quantization_config" not in read_json_mapping(folder / part / "config.json"):
+            yield part, str(library), str(kind)
+
+
+def variant_of(part: Path) -> str | None:
+    """ "fp16" where a part, or a whole folder of parts, has no other weights."""
+    files = list(part.rglob("*.safetensors"))
+    return "fp16" if files and all(".fp16" in file.name for file in files) else None
 
 
 def _components(index: Mapping[str, Any]) -> dict[str, list[str | None]]:

@@ -31,9 +31,12 @@ from latent_shift.systems.base import (
 )
 from latent_shift.systems.diffusers_folder import (
     KEYWORDS,
+    check_networks,
     digest_of,
     find_folder,
+    load_texts,
     read_defaults,
+    variant_of,
     weight_files,
 )
 
@@ -94,15 +97,17 @@ class DiffusersPipeline(TextToVideoSystem):
 
         cls.inspect(path, loras=loras, download=download)
         folder, on = find_folder(path, download=False), choose_device(device)
-        variant = "fp16" if all(".fp16" in file.name for file in weight_files(folder)) else None
+        check_networks(folder)
+        precision = choose_dtype(dtype, on)
+        texts = load_texts(folder, precision)
         try:
             pipeline = DiffusionPipeline.from_pretrained(
-                str(folder), dtype=choose_dtype(dtype, on), variant=variant,
-                use_safetensors=True, local_files_only=True,
-            )  # fmt: skip
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError) as error:
+                str(folder), dtype=precision, variant=variant_of(folder),
+                use_safetensors=True, local_files_only=True, **texts,
+            ).to(on)  # fmt: skip
+        except (OSError, ValueError, RuntimeError, TypeError, LookupError, ImportError) as error:
             raise ValueError(f"{path}: cannot be loaded: {one_line(error)}") from error
-        return cls(pipeline.to(on), folder)
+        return cls(pipeline, folder)
 
     def save(self, folder: Path) -> None:
         """Save a folder that stock diffusers opens, with `system.json`."""

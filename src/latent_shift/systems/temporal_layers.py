@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_shift.io import atomic_file, read_safetensors_header
-from latent_shift.model_files import check_floats
+from latent_shift.model_weights import check_floats
 from latent_shift.shift import check_count
 
 Make = Callable[[str, Any], nn.Module | None]

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPToken
 
 from latent_shift.checkpoints import check_weights
 from latent_shift.io import one_line, read_json_mapping
-from latent_shift.model_files import tokenizer_errors
+from latent_shift.model_files import check_words, tokenizer_errors
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 
 WORDS = "trained_words"  # an entry of the tokenizer's configuration, which stock tools keep
@@ -49,8 +49,10 @@ def load_text_encoder(folder: Path) -> tuple[Any, Any]:
     Raises ValueError for missing weights, and for a model or tokenizer that cannot be used so.
     """
     part = folder / "text_encoder"
-    kind = (read_json_mapping(part / "config.json").get("architectures") or ["CLIPTextModel"])[0]
+    config = read_json_mapping(part / "config.json")
+    kind = (config.get("architectures") or ["CLIPTextModel"])[0]
     check_weights(part, "transformers", kind)
+    check_words(folder / "tokenizer", config if kind == "CLIPTextModel" else None)
     if kind == "CLIPTextModel":
         with tokenizer_errors(folder):
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from latent_shift import systems
 from latent_shift.systems.base import GenerationRequest
@@ -228,6 +229,19 @@ def test_damaged_folders(system, tmp_path, missing, message):
     for call in (systems.inspect, systems.load):
         with pytest.raises(ValueError, match=message):
             call(tmp_path / "model")
+
+
+@pytest.mark.parametrize("part", ["transformer/model", "frame_tokenizer/diffusion_pytorch_model"])
+def test_networks_that_lack_weights(system, tmp_path, part):
+    """The libraries would draw them at random, and without a config a network of any size."""
+    system.save(tmp_path)
+    file = tmp_path / f"{part}.safetensors"
+    save_file(dict(sorted(load_file(file).items())[1:]), file)
+    with pytest.raises(ValueError, match=rf"{part}\.safetensors: lacks 1 of the"):
+        systems.load(tmp_path)
+    (file.parent / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json: is missing"):
+        systems.load(tmp_path)
 
 
 def test_settings_are_checked(system, tmp_path):

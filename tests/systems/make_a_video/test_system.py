@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from latent_shift import systems
 from latent_shift.systems.base import GenerationRequest, Stage, TrainingPlan
+from latent_shift.systems.make_a_video.stage import StageNetwork
 from latent_shift.systems.make_a_video.system import MakeAVideo
 
 RECIPES = Path(__file__).parents[3] / "recipes" / "compare"
@@ -165,6 +167,19 @@ def test_what_cannot_be_loaded(assembled, models, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"temporal\.safetensors: is no safetensors file, or is truncated"):
         systems.inspect(tmp_path / "damaged")
+    shutil.copytree(assembled(*SIX), tmp_path / "holes")
+    weights = tmp_path / "holes" / "video" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({k: v for k, v in load_file(weights).items() if k != "conv_in.weight"}, weights)
+    with pytest.raises(ValueError, match=r"video/unet/.*: lacks 1 of the .* the first conv_in\.weight"):
+        systems.load(tmp_path / "holes", device="cpu")
+    scheduler = tmp_path / "holes" / "video" / "scheduler" / "scheduler_config.json"
+    scheduler.unlink()
+    with pytest.raises(ValueError, match=r"scheduler_config\.json: is missing"):
+        StageNetwork.load(tmp_path / "holes" / "video")
+    stage = tmp_path / "holes" / "video" / "stage.json"
+    shutil.copy(tmp_path / "holes" / "video_sr" / "stage.json", stage)
+    with pytest.raises(ValueError, match=r"video/stage\.json: stage is video_sr; expected video"):
+        systems.inspect(tmp_path / "holes")
     with pytest.raises(ValueError, match="reads embeddings of stills, and there is no prior/"):
         systems.load(assembled("prior-video"), device="cpu")
 

@@ -43,6 +43,7 @@ from latent_shift.evaluation.extractors.base import (
 )
 from latent_shift.evaluation.extractors.registry import ExtractorOptions
 from latent_shift.evaluation.extractors.weights import combined_hash
+from latent_shift.model_weights import load_whole
 from latent_shift.moving_shapes import constants
 from latent_shift.moving_shapes.scorer import shape_match
 from latent_shift.moving_shapes.scorer.segment import segment
@@ -161,7 +162,7 @@ def _read_video_encoder(folder: Path) -> tuple[nn.Module, str]:
                 f"{file.parent}: the encoders of Moving Shapes are not there; name a model that has"
                 " clip_tower/ and text_encoder/, such as the built-in one"
             )
-    network = VivitModel.from_pretrained(folder / "clip_tower", dtype=torch.float32, add_pooling_layer=False)
+    network = load_whole(VivitModel, folder / "clip_tower", dtype=torch.float32, add_pooling_layer=False)
     return network, combined_hash(weights)
 
 

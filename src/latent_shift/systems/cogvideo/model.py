@@ -27,7 +27,8 @@ from latent_shift.io import (
     validation_error,
     write_json,
 )
-from latent_shift.model_files import SYSTEM_FILE, tokenizer_errors
+from latent_shift.model_files import SYSTEM_FILE, check_words, tokenizer_errors
+from latent_shift.model_weights import check_weights
 from latent_shift.systems.cogvideo.sampling import SamplingConfig
 from latent_shift.systems.cogvideo.temporal_attention import ChannelConfig, TemporalChannel
 from latent_shift.systems.cogvideo.tokenizer import FOLDER as FRAME_TOKENIZER
@@ -104,9 +105,8 @@ class CogVideoModel(nn.Module):
         try:
             frame_tokenizer = FrameTokenizer.load(folder / FRAME_TOKENIZER)
             captions = _captions(folder, config.transformer)
-            glm = Glm4ForCausalLM.from_pretrained(
-                folder / "transformer", dtype=torch.float32, use_safetensors=True
-            )
+            check_weights(folder / "transformer", "transformers", "Glm4ForCausalLM")
+            glm = Glm4ForCausalLM.from_pretrained(folder / "transformer", dtype=torch.float32)
             transformer = ImageTransformer(glm, config.transformer, config.grid, captions.size)
             _load(transformer, folder / _INPUTS, without="glm.")
             channels = {}
@@ -175,6 +175,7 @@ def weight_files(folder: Path, config: ModelConfig) -> list[Path]:
 
 def _captions(folder: Path, config: TransformerConfig) -> CaptionEncoder:
     if config.text == "tokens":
+        check_words(folder / "tokenizer")
         with tokenizer_errors(folder):
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         return CaptionEncoder(tokenizer, None, config.text_length)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from latent_shift.autoencoder import to_model_range, to_uint8
 from latent_shift.io import read_json_mapping, write_json
+from latent_shift.model_weights import check_weights
 from latent_shift.training.recipe import Count, Strict
 
 FOLDER = "frame_tokenizer"  # in a model's folder
@@ -153,6 +154,7 @@ class FrameTokenizer(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> FrameTokenizer:
         """Load what `save` wrote, in float32. Raises ValueError for a folder without its files."""
+        check_weights(folder, "diffusers", "VQModel")
         config = QuantizerConfig(**read_json_mapping(folder / _SETTINGS))
         vq = VQModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
         skipped = ("num_vq_embeddings", "vq_embed_dim")

@@ -16,14 +16,16 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from diffusers import DDIMScheduler, PriorTransformer
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from latent_shift.data.sources import AnyGeneratedSource
-from latent_shift.io import read_json_mapping, write_json
+from latent_shift.io import read_json_mapping, validation_error, write_json
+from latent_shift.model_weights import check_weights
 from latent_shift.rng import StepRNG
+from latent_shift.systems.make_a_video.stage import load_scheduler
 from latent_shift.systems.make_a_video.text import StillEncoder, TextModel
 from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report
@@ -56,10 +58,15 @@ class Prior(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Load the folder that `save` wrote, in float32."""
+        """Load the folder that `save` wrote, in float32. Raises ValueError for files missing or unfit."""
+        file = folder / PRIOR_FILE
+        try:
+            sampling = PriorSampling.model_validate(read_json_mapping(file))
+        except ValidationError as error:
+            raise ValueError(f"{file}: {validation_error(error)}") from error
+        check_weights(folder / "transformer", "diffusers", "PriorTransformer")
         transformer = PriorTransformer.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
-        scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-        return cls(transformer, scheduler, PriorSampling(**read_json_mapping(folder / PRIOR_FILE)))
+        return cls(transformer, load_scheduler(folder), sampling)
 
     def save(self, folder: Path) -> None:
         """Write `transformer/`, `scheduler/` and `prior.json`."""

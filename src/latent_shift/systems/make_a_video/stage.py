@@ -24,6 +24,8 @@ from torch.nn import functional
 
 from latent_shift.conditioning import Conditioning
 from latent_shift.io import read_json_mapping, validation_error, write_text
+from latent_shift.model_files import scheduler_problem
+from latent_shift.model_weights import check_weights
 from latent_shift.systems.base import TEMPORAL_FILE
 from latent_shift.systems.make_a_video.pseudo3d import add_pseudo_3d_layers
 from latent_shift.systems.temporal_layers import (
@@ -123,8 +125,7 @@ class StageNetwork(nn.Module):
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
         """Load a stage's folder. Raises ValueError naming what is missing, damaged or does not fit."""
-        config = read_stage_config(folder)
-        scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+        config, scheduler = read_stage_config(folder), load_scheduler(folder)
         network = cls(load_unet(folder / "unet", dtype), scheduler, config)
         if config.temporal_head_width is not None:
             load_temporal_layers(network.unet, folder / TEMPORAL_FILE)
@@ -175,11 +176,25 @@ class StageNetwork(nn.Module):
 
 
 def load_unet(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """Load a U-Net of either class. Raises ValueError for another model."""
+    """Load a U-Net of either class. Raises ValueError for another model, and for one that lacks weights."""
+    return _UNETS[check_unet(folder)].from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+
+
+def check_unet(folder: Path) -> str:
+    """The class of a U-Net. Raises ValueError as `load_unet`, by its config and headers."""
     name = read_json_mapping(folder / "config.json").get("_class_name")
     if name not in _UNETS:
         raise ValueError(f"{folder}: holds a {name}, expected one of {', '.join(_UNETS)}")
-    return _UNETS[name].from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    check_weights(folder, "diffusers", name)
+    return str(name)
+
+
+def load_scheduler(folder: Path) -> DDIMScheduler:
+    """The noise schedule of a folder's `scheduler/`. Raises ValueError for one of another family."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    if problem := scheduler_problem(read_json_mapping(file)):
+        raise ValueError(f"{file}: {problem}")
+    return DDIMScheduler.from_pretrained(file.parent)
 
 
 def read_stage_config(folder: Path) -> StageConfig:

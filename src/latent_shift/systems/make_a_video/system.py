@@ -46,6 +46,7 @@ from latent_shift.systems.make_a_video.stage import (
     StageConfig,
     StageName,
     StageNetwork,
+    check_unet,
     read_stage_config,
 )
 from latent_shift.systems.make_a_video.task import SYSTEM
@@ -113,9 +114,12 @@ class MakeAVideo(TextToVideoSystem):
         cls.inspect(path, loras=loras)
         folder, on = Path(path), checkpoints.choose_device(device)
         precision = checkpoints.choose_dtype(dtype, on)
-        stages = {name: StageNetwork.load(folder / name, precision) for name in _configs(folder)}
+        for name in _configs(folder):
+            check_unet(folder / name / "unet")
+        text = TextModel.load(folder)
         prior = Prior.load(folder / PRIOR) if (folder / PRIOR).is_dir() else None
-        cascade = Cascade(stages, TextModel.load(folder), prior)
+        stages = {name: StageNetwork.load(folder / name, precision) for name in _configs(folder)}
+        cascade = Cascade(stages, text, prior)
         return cls(cascade.requires_grad_(False).eval().to(on), folder)
 
     def save(self, folder: Path) -> None:
@@ -265,9 +269,14 @@ class MakeAVideo(TextToVideoSystem):
 
 
 def _configs(folder: Path) -> dict[str, StageConfig]:
-    return {
+    """The stages that a model has. Raises ValueError for one in the folder of another."""
+    found = {
         name: read_stage_config(folder / name) for name in STAGES if (folder / name / STAGE_FILE).is_file()
     }
+    for name, config in found.items():
+        if config.stage != name:
+            raise ValueError(f"{folder / name / STAGE_FILE}: stage is {config.stage}; expected {name}")
+    return found
 
 
 def _weight_files(folder: Path) -> list[Path]:

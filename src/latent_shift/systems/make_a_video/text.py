@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import VivitModel
 
 from latent_shift.conditioning import encode_prompts
+from latent_shift.model_weights import load_whole
 from latent_shift.systems.make_a_video.data import resize, to_pixels
 from latent_shift.training.text_encoder import embed_texts, load_text_encoder
 
@@ -62,8 +63,8 @@ class StillEncoder(nn.Module):
     def __init__(self, folder: Path) -> None:
         """Load the `clip_tower/` of a folder."""
         super().__init__()
-        self.encoder = VivitModel.from_pretrained(
-            folder / "clip_tower", add_pooling_layer=False, torch_dtype="float32"
+        self.encoder = load_whole(
+            VivitModel, folder / "clip_tower", add_pooling_layer=False, dtype=torch.float32
         )
         self.requires_grad_(False).eval()
 

@@ -91,7 +91,8 @@ def check_parts(folder: Path) -> None:
     for part, tokenizer in list(_TEXT_PARTS.items())[: 1 + is_xl]:
         library, kind = library_and_class(folder, index, part)
         config = read_json_mapping(folder / part / "config.json")
-        if problem := _text_encoder_problem(library, kind, config, is_xl=is_xl):
+        known = _CLIP[1:] if part == "text_encoder_2" else _CLIP
+        if problem := _text_encoder_problem(library, kind, config, known, is_xl=is_xl):
             raise ValueError(f"{folder}: its {part} is a {problem}")
         texts.append(config)
         if (folder / tokenizer).is_dir():
@@ -174,16 +175,19 @@ def _check_length(part: Path, positions: int) -> None:
         raise ValueError(f"{file}: model_max_length is {length}; expected the text encoder's {positions}")
 
 
-def _text_encoder_problem(library: str, kind: str, config: dict[str, Any], *, is_xl: bool) -> str | None:
+def _text_encoder_problem(
+    library: str, kind: str, config: dict[str, Any], known: Collection[str], *, is_xl: bool
+) -> str | None:
     """Return what a text encoder is, and why it cannot be used; None where it gives a state per token.
 
-    SDXL's layout reads CLIP's pooled states, too; Stable Diffusion's any text model of transformers.
+    SDXL's layout reads the pooled states of its second, CLIP's with a projection, too; Stable Diffusion's any
+    text model of transformers. known: classes of CLIP that serve.
     """
-    if kind in _CLIP:
+    if kind in known:
         return None
     own = (config.get("architectures") or ["CLIPTextModel"])[0]
     if is_xl or kind != own:
-        return f"{kind}; expected {' or '.join(_CLIP) if is_xl else own}"
+        return f"{kind}; expected {' or '.join(known) if is_xl else own}"
     if library != "transformers" or not kind.endswith(_STATES):
         return f"{kind} of {library}; expected a model of transformers that gives a state per token"
     return None

@@ -263,6 +263,17 @@ def test_halves_of_a_layer_that_do_not_fit_are_named(model, stock, tmp_path, cha
         load(model, f"{tmp_path}/a.safetensors")
 
 
+def test_values_that_are_not_finite_are_not_blamed_on_the_precision(model, stock, tmp_path):
+    part, path, _, _ = next(layer for layer in LAYERS if layer[0] == "unet" and "attn" in layer[1])
+    out, into = stock.unet.get_submodule(path).weight.shape
+    halves = {"lora_A": torch.full((2, into), torch.inf), "lora_B": torch.randn(out, 2)}
+    save_file(
+        {f"{part}.{path}.{side}.weight": one for side, one in halves.items()}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(ValueError, match=r"a\.safetensors: .*lora_A\.weight is not finite; the file"):
+        load(model, f"{tmp_path}/a.safetensors")
+
+
 def test_many_keys_are_counted(model, tmp_path):
     save_file({f"lora_unet_x{n}.alpha": torch.ones(1) for n in range(20)}, tmp_path / "odd.safetensors")
     with pytest.raises(ValueError, match="20 of its 20 keys fit nothing in this model: .* and 12 more"):

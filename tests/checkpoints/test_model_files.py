@@ -58,6 +58,13 @@ def test_missing_weights_are_named_to_python(copy, part):
     LatentShiftPipeline.from_pretrained(copy, **{part: whole})
 
 
+def test_the_second_text_encoder_of_sdxl_gives_pooled_states(tmp_path):
+    folder = tiny_xl_folder(tmp_path / "xl")
+    edit_json(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModel"])
+    with pytest.raises(ValueError, match="text_encoder_2 is a CLIPTextModel; expected CLIPTextModelWithProj"):
+        systems.inspect(folder)
+
+
 def test_missing_weights_of_sdxl_are_named_to_python(tmp_path):
     folder = tiny_xl_folder(tmp_path / "xl")
     file = folder / "text_encoder_2" / "model.safetensors"

@@ -8,7 +8,7 @@ import pytest
 from latent_shift import systems
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.jobs import NewJob
-from latent_shift.server.worker import Worker
+from latent_shift.server.worker import Worker, _begin
 from latent_shift.systems.base import GenerationRequest
 
 MANY = {"max_queued": 9, "max_queued_per_owner": 9}
@@ -72,6 +72,12 @@ def test_a_model_that_cannot_be_loaded_fails_its_job_and_no_other(worker):
     assert worker._work(batch)
     assert states(worker, batch) == {("failed", "model_unavailable", False, 1)}
     assert "cannot be loaded" in worker.store.get(batch[0].id).error_message
+
+
+def test_a_default_model_that_cannot_be_loaded_is_told_at_the_start(worker, capsys):
+    worker.config = replace(worker.config, models={"none": worker.config.models["none"]})
+    assert _begin(worker)["state"] == "no_model"
+    assert capsys.readouterr().err.startswith("latent-shift: error: model none cannot be loaded: ")
 
 
 def test_a_batch_that_takes_too_long_fails(worker):

@@ -88,12 +88,16 @@ def lora_facts(loras: Iterable[Lora]) -> list[dict[str, Any]]:
 def attach_loras(pipeline: AnyPipeline, loras: Sequence[Lora]) -> None:
     """Attach checked LoRA files to a pipeline's U-Net and text encoders, each with its weight.
 
-    Raises ValueError as `map_keys_to_layers`, and loads none of the files then.
+    Raises ValueError as `map_keys_to_layers` and for values that are not finite, and loads none then.
     """
     from safetensors.torch import load_file
 
     read = [(lora, load_file(lora.file)) for lora in loras]
     layers = [map_keys_to_layers(pipeline, lora.file, tensors) for lora, tensors in read]
+    for lora, tensors in read:
+        for key, tensor in tensors.items():
+            if not tensor.float().isfinite().all():  # of 8 bits, too
+                raise ValueError(f"{lora.file}: {key} is not finite; the file, or its training, is damaged")
     names = [f"lora_{number}" for number in range(len(loras))]
     for name, (lora, tensors), found in zip(names, read, layers, strict=True):
         # By the folder and the name, for then the file's own metadata (ranks, alphas) is read as well.

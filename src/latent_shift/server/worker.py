@@ -262,13 +262,20 @@ def main(text: str) -> int:
     worker = Worker(given["name"], ServerConfig.from_json(given["config"]))
     threading.Thread(target=worker.orders.listen, args=(orders,), daemon=True).start()
     quiet_libraries()
-    state = {"state": "ready"}
-    try:
-        worker.load(worker.config.default_model)
-    except Exception as error:  # its jobs will fail one by one, and those of other models may not
-        state = {"state": "no_model", "message": one_line(error)}
-    print(json.dumps(state), file=answers, flush=True)
+    print(json.dumps(_begin(worker)), file=answers, flush=True)
     return worker.run()
+
+
+def _begin(worker: Worker) -> dict[str, str]:
+    """Load the default model. Returns the worker's first answer, and says on stderr what is wrong with it."""
+    model = worker.config.default_model
+    try:
+        worker.load(model)
+    except Exception as error:  # its jobs will fail one by one, and those of other models may not
+        message = one_line(error)
+        print(f"latent-shift: error: model {model} cannot be loaded: {message}", file=sys.stderr, flush=True)
+        return {"state": "no_model", "message": message}
+    return {"state": "ready"}
 
 
 if __name__ == "__main__":

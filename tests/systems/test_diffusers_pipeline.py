@@ -299,8 +299,35 @@ def test_parts_that_only_the_index_has(broken, part):
     refused(folder, f"model_index.json: names the part {part}, and there is no such folder")
 
 
+def test_schedulers_of_another_family_and_parts_without_a_class(broken):
+    folder, change = broken
+    change(scheduler=["diffusers", "DDIMScheduler"])
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    kept = scheduler.read_text()
+    scheduler.write_text('{"_class_name": "DDIMScheduler"}')
+    refused(folder, "its scheduler is a DDIMScheduler; WanPipeline samples by flow matching")
+    scheduler.write_text('{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}')
+    change(scheduler=["diffusers", "UniPCMultistepScheduler"])
+    systems.inspect(f"diffusers_pipeline:{folder}")
+    scheduler.write_text(kept)
+    change(vae=["diffusers", None])
+    refused(folder, "vae is .*; expected its library and class")
+
+
+def test_flow_matching_in_a_pipeline_of_noise(folders, tmp_path):
+    folder = shutil.copytree(folders("animatediff"), tmp_path / "broken")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    refused(folder, "AnimateDiffPipeline samples by a schedule of noise")
+
+
 def test_a_tokenizer_without_words(broken):
     folder, _ = broken
+    config = folder / "tokenizer" / "tokenizer_config.json"
+    config.write_text(config.read_text()[:-9])
+    refused(folder, r"tokenizer_config\.json: is not valid JSON")
+    config.write_text("{}")
     (folder / "tokenizer" / "tokenizer.json").unlink()
     refused(folder, "tokenizer: has neither tokenizer.json nor vocab.json")
 

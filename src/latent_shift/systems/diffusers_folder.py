@@ -10,7 +10,7 @@ from typing import Any
 
 from latent_shift.hashes import remembered_sha256
 from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
-from latent_shift.model_files import check_words
+from latent_shift.model_files import check_words, is_flow_matching, library_and_class
 from latent_shift.model_weights import check_weights, load_whole, opened_files
 from latent_shift.systems.base import RequestDefaults
 
@@ -58,8 +58,8 @@ def _check_folder(folder: Path) -> None:
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
         where = f"{folder / _INDEX}: _class_name {name!r}"
         raise ValueError(f"{where}: this version of diffusers has no such pipeline")
-    for part, value in _components(index).items():
-        library, component = value
+    for part in _components(index):
+        library, component = library_and_class(folder, index, part)
         if library not in _LIBRARIES and not hasattr(pipelines, str(library)):
             raise ValueError(
                 f"{folder / _INDEX}: {part} comes from {library!r}, and remote code is never run"
@@ -69,14 +69,33 @@ def _check_folder(folder: Path) -> None:
             raise ValueError(
                 f"{folder / _INDEX}: names the part {part}, and there is no such folder; fetch it"
             )
-        if "Tokenizer" in str(component):
+        if "Tokenizer" in component:
             check_words(folder / part)
+        for file in (one for one in files if one.name.endswith(("config.json", "tokenizer.json"))):
+            read_json_mapping(file)
         weights = [file for file in files if file.suffix == ".safetensors"]
         pickles = [file for file in files if file.suffix in _PICKLES]
         if pickles and not weights:
             raise ValueError(f"{pickles[0]}: is a pickle, which is never read; convert it to safetensors")
         for file in weights:
             read_safetensors_header(file)
+    _check_scheduler(folder, index, kind)
+
+
+def _check_scheduler(folder: Path, index: dict[str, Any], pipeline: Any) -> None:
+    """Raise ValueError where flow matching stands for a schedule of noise in a pipeline, or the reverse."""
+    hint = inspect.signature(pipeline.__init__).parameters.get("scheduler")
+    file = folder / "scheduler" / "scheduler_config.json"
+    if hint is None or "scheduler" not in _components(index) or not file.is_file():
+        return
+    kind = library_and_class(folder, index, "scheduler")[1]
+    is_named, expected = "FlowMatch" in kind, str(hint.annotation)
+    is_flow = is_named or is_flow_matching({**read_json_mapping(file), "_class_name": kind})
+    if ("Flow" in expected and not is_flow) or ("Flow" not in expected and is_named):
+        family = "flow matching" if "Flow" in expected else "a schedule of noise"
+        raise ValueError(
+            f"{folder / _INDEX}: its scheduler is a {kind}; {index['_class_name']} samples by {family}"
+        )
 
 
 def check_networks(folder: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_source_file_and_set(clips, run, tmp_path):
         assert (status, json.loads(out[0])["clips"]) == (0, 2)
 
 
-@pytest.mark.parametrize("name", ["2026-11-28", "no", "12", "1.10", "#1", "@me", "null"])
+@pytest.mark.parametrize("name", ["2026-11-28", "no", "12", "1.10", "#1", "@me", "null", "[2024] b", "'90s"])
 def test_a_setting_of_a_text_keeps_what_was_typed(clips, run, tmp_path, name):
     clips.rename(tmp_path / name)
     (tmp_path / "t.csv").write_text(f"path,{name}\n0.mp4,a\n")

@@ -170,6 +170,8 @@ def test_an_output_in_the_users_folder_is_there_where_no_shell_saw_it(model, tmp
     assert (tmp_path / "home" / "a.png").is_file()
     assert cli_options.output_path("~/x") == tmp_path / "home" / "x"
     assert cli_options.output_path("~x").name == "~x"
+    typed = ["output=~/x", "a.b=1", "c=~x", "d"]
+    assert cli_options.settings_at_home(typed) == [f"output={tmp_path / 'home' / 'x'}", *typed[1:]]
 
 
 def test_standard_output_is_no_folder(model, tmp_path, monkeypatch, capsys):

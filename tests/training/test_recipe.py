@@ -215,6 +215,8 @@ def test_settings_are_laid_over_the_file(recipe_file):
         ("steps.more=3", "'steps' is a value, not a group"),
         ("steps=[", "no YAML value"),
         ("stepz=3", "stepz: unknown key"),
+        ("optimizer={learning_rate: 1e-4", "setting 'optimizer=.* has no YAML value: while parsing"),
+        ("mixed_precision=[fp", "has no YAML value"),
     ],
 )
 def test_a_wrong_setting_is_told(recipe_file, setting, error):
@@ -262,6 +264,12 @@ def test_a_source_without_what_is_tried_is_refused(recipe, monkeypatch):
         "<<",
         "=x",
         "#1",
+        "[2024] holidays",
+        "{final} clips",
+        "'90s clips",
+        '"best" clips',
+        "[draft",
+        "new: [x",
     ],
 )
 def test_a_setting_of_a_text_or_path_keeps_what_was_typed(recipe_file, name):
@@ -316,6 +324,9 @@ def test_a_path_of_the_users_folder_is_there(recipe_file, monkeypatch):
     path = recipe_file("video", output="~/runs/a", clips={"a": ["~/b"]}, latents=None)
     assert str(load_recipe(path, [f"clips={OWN_CLIPS['clips']}"]).output) == "/home/me/runs/a"
     assert str(load_recipe(recipe_file("video", output="a~/b")).output) == "a~/b"
+    block = recipe_file("video")
+    block.write_text(re.sub("output: .*", "output: |\n  runs/b", block.read_text()))
+    assert str(load_recipe(block).output) == "runs/b"  # without the newline that ends a block
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/run", "file:///tmp/run", "hf://me/run"])

@@ -184,7 +184,7 @@ def step(
     from latent_shift.benchmark.training_step import PARTS, time_steps
     from latent_shift.training.recipe import load_recipe
 
-    loaded = load_recipe(recipe, settings or [])
+    loaded = load_recipe(recipe, opt.settings_at_home(settings))
     loaded.check()
     with tempfile.TemporaryDirectory() as folder:
         found = time_steps(loaded, Path(folder), warmups=warmups, steps=steps, report=lambda progress: None)

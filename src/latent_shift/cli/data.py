@@ -179,28 +179,30 @@ def _source(name: str, format: str | None, settings: list[str] | None) -> Source
     from pydantic import ValidationError
 
     from latent_shift.data.sources import detect_source
-    from latent_shift.training.recipe import TEXT_ERRORS, setting_value
+    from latent_shift.training.recipe import put_typed_texts, setting_value, unread_problem
 
     values: dict[str, Any] = {}
-    typed: dict[str, str] = {}
-    for setting in settings or []:
+    typed: dict[tuple[str, ...], str] = {}
+    for setting in opt.settings_at_home(settings):
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {setting!r}: must look like key=value")
         if key in ("format", "name"):
             raise ValueError(f"--set {setting!r}: give the format by --format, and the name as the source")
-        typed[key] = value.strip()
-        values[key] = setting_value(typed[key], f"--set {setting!r}")
+        typed[(key,)] = value
+        values[key] = setting_value(value.strip(), f"--set {setting!r}")
     try:
         return detect_source(name, format, **values)
     except ValueError as error:  # a date, a number or no may be the name of a folder or column
         causes = (error.__cause__, error.__cause__ and error.__cause__.__cause__)
-        wrong = next((one.errors() for one in causes if isinstance(one, ValidationError)), [])
-        texts = {str(one["loc"][0]) for one in wrong if one["type"] in TEXT_ERRORS and len(one["loc"]) == 1}
-        kept = {key: typed[key] for key in texts & typed.keys() if typed[key]}
-        if not kept:
+        wrong = next((one for one in causes if isinstance(one, ValidationError)), None)
+        if wrong is None:
             raise
-        return detect_source(name, format, **{**values, **kept})
+        if problem := unread_problem(wrong):
+            raise ValueError(problem) from error
+        if not put_typed_texts(values, typed, wrong, nulls=True):
+            raise
+        return detect_source(name, format, **values)
 
 
 def _manifest(name: str, format: str | None, settings: list[str] | None) -> Manifest:

@@ -44,6 +44,12 @@ def output_path(typed: str | Path) -> Path:
     return Path(at_home(text))
 
 
+def settings_at_home(settings: Sequence[str] | None) -> list[str]:
+    """The values typed for --set, with the user's folder for a ~/ after the =, which most shells leave."""
+    pairs = [setting.partition("=") for setting in settings or []]
+    return [f"{key}{equals}{at_home(value)}" for key, equals, value in pairs]
+
+
 # Of every command
 Steps = Annotated[int | None, typer.Option(help="Number of denoising steps. [the model's]")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale. [the model's]")]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from latent_shift.checkpoints.quiet import quiet_libraries
+from latent_shift.cli.options import settings_at_home
 from latent_shift.cli.progress import training_bar
 
 
@@ -28,7 +29,7 @@ def train(
     quiet_libraries()
     from latent_shift.training.recipe import load_recipe
 
-    loaded = load_recipe(recipe, settings or [], preset)
+    loaded = load_recipe(recipe, settings_at_home(settings), preset)
     if dry_run:
         print(loaded.model_dump_json(indent=2))
         return

@@ -41,7 +41,7 @@ from latent_shift.training.tasks import TASKS
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
-TEXT_ERRORS = ("string_type", "path_type")  # of pydantic, for values that are no text
+_TEXT_ERRORS = ("string_type", "path_type")  # of pydantic, for values that are no text
 
 
 class Strict(BaseModel):
@@ -228,7 +228,8 @@ def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = 
         config: type[Recipe] = TASKS[str(content["task"])].Config
         return _validated(config, content, typed)
     except ValidationError as error:
-        raise ValueError(f"{where}: {validation_error(error, advice=partial(_advice, config))}") from error
+        problem = unread_problem(error) or validation_error(error, advice=partial(_advice, config))
+        raise ValueError(f"{where}: {problem}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -241,17 +242,29 @@ def _validated(config: type[Recipe], content: dict[str, Any], typed: dict[tuple[
     try:
         return config.model_validate(content)
     except ValidationError as error:
-        texts = [one for one in error.errors() if one["type"] in TEXT_ERRORS and one["input"] is not None]
-        whole = [one for one in texts if not isinstance(one["loc"][-1], int)]  # no item of a list
-        kept = {path: typed[path] for path in (_keys(one["loc"], content) for one in whole) if path in typed}
-        if not kept:
+        if not put_typed_texts(content, typed, error):
             raise
+    return config.model_validate(content)
+
+
+def put_typed_texts(
+    content: dict[str, Any], typed: dict[tuple[str, ...], str], error: ValidationError, *, nulls: bool = False
+) -> bool:
+    """Put what was typed in place of the values that should be texts or paths, by an error of validation.
+
+    content: the values by section, changed in place. nulls: whether null is a name, too, and not none.
+    Returns whether there was any.
+    """
+    texts = [one for one in error.errors() if one["type"] in _TEXT_ERRORS]
+    whole = [one for one in texts if not isinstance(one["loc"][-1], int)]  # no item of a list
+    paths = [_keys(one["loc"], content) for one in whole if nulls or one["input"] is not None]
+    kept = {path: typed[path] for path in paths if typed.get(path, "").strip()}
     for (*above, key), text in kept.items():
         section = content
         for part in above:
             section = section[part]
         section[key] = text.strip()
-    return config.model_validate(content)
+    return bool(kept)
 
 
 def _keys(location: tuple[int | str, ...], content: Any) -> tuple[str, ...]:
@@ -287,18 +300,34 @@ def _all_at_home(value: Any) -> Any:
         return {key: _all_at_home(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_all_at_home(one) for one in value]
-    return at_home(value) if isinstance(value, str) else value
+    return at_home(value.removesuffix("\n")) if isinstance(value, str) else value  # as of a block, | or >
+
+
+class _Unread(str):
+    """A typed text that is no YAML: a name, as `[2024] holidays` of a folder; for all else an error."""
+
+    problem = ""
 
 
 def setting_value(text: str, where: str) -> Any:
-    """The value of a text that was typed for a setting. Raises ValueError naming `where`."""
+    """The value of a text that was typed for a setting.
+
+    One that is no YAML is a text; where none is expected, `unread_problem` says why, naming `where`.
+    """
     try:  # anchors, tags and such, which a file may have, are texts here
         value: Any = text if text.startswith(tuple("&*!%@`|>=<#")) else yaml.load(text, YamlLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{where} has no YAML value: {one_line(error)}") from error
+        unread = _Unread(text)
+        unread.problem = f"{where} has no YAML value: {one_line(error)}"
+        return unread
     if isinstance(value, str) and not text.startswith(("'", '"')):
         return text  # also from a # on, which begins a comment in a file
     return value
+
+
+def unread_problem(error: ValidationError) -> str | None:
+    """Return why a setting that is no text could not be read as YAML; None where all were."""
+    return next((one["input"].problem for one in error.errors() if isinstance(one["input"], _Unread)), None)
 
 
 def _preset_changes(preset: Path, recipe: Path) -> dict[str, Any]:

@@ -230,10 +230,13 @@ def _read_header(path: Path, *_: int) -> SafetensorsHeader:
         ) from error
 
 
-class YamlLoader(yaml.SafeLoader):
-    """As YAML's safe loader, but numbers are decimal ones, and a key that stands twice is an error.
+_TYPED = [f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp")]
 
-    YAML 1.1 reads 8:30 as 510 and 010 as 8, whatever was meant; here they are texts.
+
+class YamlLoader(yaml.SafeLoader):
+    """As YAML's safe loader, but numbers are decimal ones, keys are texts, and none may stand twice.
+
+    YAML 1.1 reads 8:30 as 510 and 010 as 8, and the key No as false, whatever was meant; here they are texts.
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -243,6 +246,9 @@ class YamlLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem=f"the key {twice[0]!r} stands twice", problem_mark=node.start_mark
             )
+        for key, _ in node.value:  # names, such as those of classes
+            if isinstance(key, yaml.ScalarNode) and key.tag in _TYPED:
+                key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
 

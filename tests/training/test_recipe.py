@@ -296,6 +296,14 @@ def test_numbers_are_decimal_ones(text, found):
     assert (value, type(value)) == (found, type(found))
 
 
+def test_keys_are_texts_whatever_they_are_in_yaml():
+    """They are names, as of classes of clips, or none of ours."""
+    text = "No: a\non: b\n1: c\n1.10: d\n2026-11-28: e\n~: f\nbase: &x {yes: 1}\nmore: {<<: *x, off: 2}\n"
+    found = parse_yaml(text, "here")
+    assert list(found) == ["No", "on", "1", "1.10", "2026-11-28", "~", "base", "more"]
+    assert found["more"] == {"yes": 1, "off": 2}
+
+
 @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true", "False"])
 def test_words_that_yaml_takes_for_true_or_false_are_no_numbers(recipe_file, word):
     for setting in (f"seed={word}", f"sample_every={word}", f"optimizer.betas=[{word}, 0.9]"):

@@ -96,6 +96,18 @@ def contents(folder, parts=None):
             "diffusion": {"shared_noise_ratio": 0.5},
             "image_batch_ratio": 0.3,
         },
+        "distillation": {
+            **BASICS,
+            "task": "distillation",
+            "output": str(folder / "distillation"),
+            "pretrained_model": str(parts and parts / "video-model"),
+            "trajectories": {
+                "folder": str(folder / "trajectories"),
+                "source": {"format": "moving-shapes", "seed": 3, "clips": 4},
+                "num_inference_steps": 4,
+            },
+            "num_inference_steps": 2,
+        },
     }
 
 
@@ -108,12 +120,13 @@ def written(folder: Path, content: dict) -> Path:
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory):
-    """A folder with text_encoder/, tokenizer/, vae/ and image-model/: tiny, real, untrained."""
+    """A folder with text_encoder/, tokenizer/, vae/ and two models: tiny, real, untrained."""
     folder = tmp_path_factory.mktemp("parts")
     recipes = contents(folder, folder)
     build_task(load_recipe(written(folder, recipes["text_contrastive"]))).export(folder)
     AutoencoderKL(**AUTOENCODER).save_pretrained(folder / "vae")
     build_task(load_recipe(written(folder, recipes["image"]))).export(folder / "image-model")
+    build_task(load_recipe(written(folder, recipes["video"]))).export(folder / "video-model")
     return folder
 
 

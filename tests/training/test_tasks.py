@@ -21,6 +21,7 @@ TRAINED = {
     "autoencoder": ("vae.",),
     "image": ("unet.",),
     "video": ("unet.",),
+    "distillation": ("unet.",),
 }
 
 

@@ -45,6 +45,25 @@ def encode_clips(
     latents depend on, stored beside them. workers: processes that give the frames; 0, this one. Raises
     ValueError where the folder holds latents of other settings.
     """
+    missing = missing_shards(folder, len(clips), settings)
+    frames_of_shards = DataLoader(
+        cast("Dataset[Tensor]", _Shards(clips, missing)), batch_size=None, num_workers=workers
+    )
+    batches = iter(frames_of_shards)
+    for shard in missing:
+        with errors_of_workers():
+            frames = next(batches)
+        latents = encode_frames(frames.flatten(0, 1)).cpu().unflatten(0, (len(shard), -1))
+        write_shard(folder, shard.start, {"latents": latents.half()})
+        yield shard.stop
+
+
+def missing_shards(folder: Path, length: int, settings: dict[str, Any]) -> list[range]:
+    """The shards of `length` clips that a folder does not hold, as the numbers of their clips.
+
+    settings: as of `encode_clips`; written where the folder has none. Raises ValueError where it holds
+    latents of others.
+    """
     stored, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
     if not stored.exists():
         if any(folder.glob(_SHARDS)):
@@ -54,20 +73,14 @@ def encode_clips(
         write_text(stored, text)
     elif stored.read_text(encoding="utf-8").strip() != text:
         raise ValueError(f"{folder} holds latents of other settings: name another folder, or remove it")
-    starts = range(0, len(clips), SHARD_CLIPS)
-    shards = [range(start, min(start + SHARD_CLIPS, len(clips))) for start in starts]
-    missing = [shard for shard in shards if _clips_in(_shard_path(folder, shard.start)) < len(shard)]
-    frames_of_shards = DataLoader(
-        cast("Dataset[Tensor]", _Shards(clips, missing)), batch_size=None, num_workers=workers
-    )
-    batches = iter(frames_of_shards)
-    for shard in missing:
-        with errors_of_workers():
-            frames = next(batches)
-        latents = encode_frames(frames.flatten(0, 1)).cpu().unflatten(0, (len(shard), -1))
-        with atomic_file(_shard_path(folder, shard.start)) as partial:
-            save_file({"latents": latents.half().contiguous()}, partial)
-        yield shard.stop
+    shards = [range(start, min(start + SHARD_CLIPS, length)) for start in range(0, length, SHARD_CLIPS)]
+    return [shard for shard in shards if _clips_in(_shard_path(folder, shard.start)) < len(shard)]
+
+
+def write_shard(folder: Path, start: int, tensors: dict[str, Tensor]) -> None:
+    """Write the shard that begins with clip `start`: "latents", (N, ...), and others of N rows."""
+    with atomic_file(_shard_path(folder, start)) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
 
 
 class _Shards:
@@ -83,13 +96,16 @@ class _Shards:
         return torch.from_numpy(self.clips.frames(self.shards[number]))
 
 
-def read_latents(folder: Path, length: int) -> Tensor:
-    """The first `length` stored clips, float16 (N, F, C, h, w). Raises ValueError where there are fewer."""
+def read_latents(folder: Path, length: int, name: str = "latents") -> Tensor:
+    """The first `length` stored clips, float16 (N, F, C, h, w). Raises ValueError where there are fewer.
+
+    name: of the tensor in each shard.
+    """
     shards = []
     for path in (_shard_path(folder, start) for start in range(0, length, SHARD_CLIPS)):
         if path.exists():
             with safe_open(path, framework="pt") as file:
-                shards.append(file.get_tensor("latents"))
+                shards.append(file.get_tensor(name))
     clips = sum(map(len, shards))
     if clips < length:
         raise ValueError(f"{folder} holds {clips} clips, not {length}: encode it again")

@@ -22,6 +22,7 @@ from latent_shift.moving_shapes.captions import (
     image_caption,
     image_paraphrase,
     paraphrase,
+    parse_caption,
     vocabulary,
 )
 from latent_shift.moving_shapes.constants import FPS, FRAMES, MOTIONS, SIZE
@@ -120,6 +121,13 @@ class WorldConfig(GeneratedSource):
     def untrained_words(self) -> tuple[str, ...]:
         """See `GeneratedSource.untrained_words`: what is beyond level 1, where level 2 is not among them."""
         return () if 2 in self.levels else beyond_level_1(sized_growth=self.sized_growth)
+
+    def shows(self, index: int, frames: np.ndarray) -> bool:
+        """See `GeneratedSource.shows`."""
+        from latent_shift.moving_shapes.scorer import score_clip  # which imports this room
+
+        scene = self.captioned_clips()[index % self.clips]
+        return score_clip(frames, *parse_caption(caption(scene))).all_correct
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return eight captions of level 1, or 32 of images."""

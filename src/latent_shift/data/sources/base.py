@@ -112,6 +112,13 @@ class GeneratedSource(BaseModel, ABC):
         """
         return ()
 
+    def shows(self, index: int, frames: np.ndarray) -> bool:
+        """Whether a clip uint8 (F, H, W, 3) shows what caption `index` says, as the world's scorer sees it.
+
+        Raises ValueError for a world without a scorer of whole clips.
+        """
+        raise ValueError(f"source of format {self.format}: its clips cannot be judged")
+
     @abstractmethod
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Captions of a few clips, or of images, that no training sees."""

@@ -15,6 +15,7 @@ TASKS = Registry(
         "autoencoder": f"{_HERE}.autoencoder:AutoencoderTask",
         "image": f"{_HERE}.image:ImageTask",
         "video": f"{_HERE}.video:VideoTask",
+        "distillation": f"{_HERE}.distillation:DistillationTask",
     },
     more="latent_shift.systems.tasks:TASKS",
 )

@@ -70,6 +70,8 @@ def test_rows_are_chosen_by_their_names_or_their_systems():
         ("extends: smoke\nframes: 7\n", "bad.yaml: .*frames 7: clips have 16, 8, 6 frames"),
         ("extends: smoke\nclips: steps=0\n", "bad.yaml: .*budget 'steps=0': expected"),
         ("extends: smoke\ncolour: red\n", "bad.yaml: colour: unknown key"),
+        ("extends: no\n", "bad.yaml: extends is False; put it in quotation marks"),
+        ("extends: bad\n", "bad.yaml: extends bad, and so itself"),
         ("extends: smoke\nrows: {a: {seeds: 0}}\n", "bad.yaml: rows.a.seeds"),
         ("extends: smoke\nchanges: {nosuch: {}}\n", "names nosuch, but .* has no such recipe"),
         ("extends: smoke\nshares: {nosuch: 0.5}\n", "names nosuch, but .* has no such recipe"),

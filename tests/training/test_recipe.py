@@ -215,6 +215,7 @@ def test_settings_are_laid_over_the_file(recipe_file):
         ("steps.more=3", "'steps' is a value, not a group"),
         ("steps=[", "no YAML value"),
         ("stepz=3", "stepz: unknown key"),
+        ("stepz=[a] b", "stepz: unknown key"),
         ("optimizer={learning_rate: 1e-4", "setting 'optimizer=.* has no YAML value: while parsing"),
         ("mixed_precision=[fp", "has no YAML value"),
     ],

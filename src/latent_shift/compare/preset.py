@@ -150,10 +150,17 @@ def load_preset(name: str, recipes: Path) -> Preset:
     return preset
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    content = read_yaml_mapping(folder / f"{name}.yaml", "preset")
+def _read(folder: Path, name: str, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
+    file = folder / f"{name}.yaml"
+    content = read_yaml_mapping(file, "preset")
     base = content.pop("extends", None)
-    return content if base is None else laid_over(_read(folder, str(base)), content)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ValueError(f"{file}: extends is {base!r}; put it in quotation marks if it is a preset's name")
+    if base in (names := (name, *extended_by)):
+        raise ValueError(f"{file}: extends {base}, and so itself; name the preset that it begins with")
+    return laid_over(_read(folder, base, names), content)
 
 
 def laid_over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -327,7 +327,8 @@ def setting_value(text: str, where: str) -> Any:
 
 def unread_problem(error: ValidationError) -> str | None:
     """Return why a setting that is no text could not be read as YAML; None where all were."""
-    return next((one["input"].problem for one in error.errors() if isinstance(one["input"], _Unread)), None)
+    wrong = [one["input"] for one in error.errors() if one["type"] != "extra_forbidden"]  # has no such key
+    return next((value.problem for value in wrong if isinstance(value, _Unread)), None)
 
 
 def _preset_changes(preset: Path, recipe: Path) -> dict[str, Any]:

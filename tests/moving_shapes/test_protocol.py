@@ -5,10 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import typer
 
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
-from latent_shift.cli.output import put_block
+from latent_shift.cli.options import page_path
+from latent_shift.cli.output import put_block, put_into_page
 from latent_shift.evaluation.clip_files import ClipReadOptions
 from latent_shift.evaluation.evaluated_model import ClipCache, EvaluatedModel
 from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable, proportion
@@ -277,6 +279,23 @@ def test_a_table_takes_the_place_of_its_former_self():
     replaced = put_block(page, "a", "new")
     assert replaced == page.replace("old", "new")
     assert replaced.startswith("# Results\n\nText.\n\n<!-- begin a -->\nnew\n<!-- end a -->\n")
+
+
+def test_a_page_keeps_its_ends_of_lines_and_is_read_before_any_work(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_bytes(b"# Mine\r\n\r\ntext\r\n")
+    for body in ("old", "new"):
+        put_into_page(page_path(page), "a", body, "# Results\n")
+    assert page.read_bytes() == (b"# Mine\r\n\r\ntext\r\n\r\n<!-- begin a -->\r\nnew\r\n<!-- end a -->\r\n")
+    page.write_bytes("Prüfung".encode("cp1252"))
+    (tmp_path / "folder.md").mkdir()
+    for name, message in (
+        ("page.md", "is no text in UTF-8"),
+        ("folder.md", "is a folder"),
+        ("a.txt", "suffix"),
+    ):
+        with pytest.raises(typer.BadParameter, match=f"{name}: .*{message}"):
+            page_path(tmp_path / name)
 
 
 # ---- the commands -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import typer
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
-from latent_shift.cli.output import put_block
+from latent_shift.cli.output import put_into_page
 from latent_shift.cli.progress import progress_bar, progress_of_sets
 from latent_shift.io import write_text
 
@@ -39,7 +39,7 @@ Warmups = Annotated[int, typer.Option(help="Rounds before those that count.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
 Markdown = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.md", parser=opt.output_path, help="Write the tables into this page, too."),
+    typer.Option(metavar="FILE.md", parser=opt.page_path, help="Write the tables into this page, too."),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help=f"Device: {', '.join(DEVICES)}.")]
 Memory = Annotated[
@@ -329,5 +329,4 @@ def _write(page: Path | None, name: str, tables: Sequence[Table]) -> None:
     machine: dict[str, Any] = {**environment(), "threads": torch.get_num_threads()}
     command = f"latent-shift {' '.join(sys.argv[1:])}"
     body = "\n\n".join([f"`{command}`", short_machine(machine) + ".", *(one.markdown() for one in tables)])
-    before = page.read_text(encoding="utf-8") if page.is_file() else "# Performance\n"
-    write_text(page, put_block(before, name, body))
+    put_into_page(page, name, body, "# Performance\n")

@@ -12,7 +12,7 @@ import typer
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.options import split_names
-from latent_shift.cli.output import put_block
+from latent_shift.cli.output import put_into_page
 from latent_shift.cli.progress import progress_of_sets, training_bar
 from latent_shift.io import write_text
 
@@ -65,7 +65,7 @@ def compare(
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.md", parser=opt.output_path, help="Write the tables into this page, too."),
+        typer.Option(metavar="FILE.md", parser=opt.page_path, help="Write the tables into this page, too."),
     ] = None,
 ) -> None:
     """Train, sample and score all systems with equal budgets, and write one table.
@@ -79,10 +79,6 @@ def compare(
     quiet_libraries()
     comparison = _comparison(preset, names, seeds, budget, output, recipes, stills)
     comparison.check()
-    if markdown is not None:
-        from latent_shift.media import check_output
-
-        check_output(markdown, overwrite=True, suffixes=[".md"])
     if dry_run:
         from latent_shift.compare.schedule import plan_table
 
@@ -170,5 +166,4 @@ def _write_pages(results: Results, page: Path | None) -> None:
     block = f"## {name}\n\n{markdown(results, command)}"
     write_text(comparison.folder / "compare.html", html(results, command))
     for file in (comparison.folder / "compare.md", *([] if page is None else [page])):
-        before = file.read_text(encoding="utf-8") if file.is_file() else "# Systems compared\n"
-        write_text(file, put_block(before, name, block))
+        put_into_page(file, name, block, "# Systems compared\n")

@@ -45,7 +45,7 @@ def emoji(
         Path | None,
         typer.Option(
             metavar="FILE.md",
-            parser=opt.output_path,
+            parser=opt.page_path,
             help="Write the table into this page, in place of its former self.",
         ),
     ] = None,
@@ -61,7 +61,6 @@ def emoji(
 ) -> None:
     """Score names, words, styles, motions and grounds of a model's emoji against their prompts."""
     opt.check_files({".json": output, ".png": sheet}, overwrite=force)
-    opt.check_files({".md": markdown}, overwrite=True)
     if model is None and not reference_only:
         raise ValueError("--model is missing; or evaluate real clips only with --reference-only")
     if model is not None:

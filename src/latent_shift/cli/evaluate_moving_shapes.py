@@ -50,7 +50,7 @@ def moving_shapes(
         Path | None,
         typer.Option(
             metavar="FILE.md",
-            parser=opt.output_path,
+            parser=opt.page_path,
             help="Write the table into this page, in place of its former self.",
         ),
     ] = None,
@@ -68,7 +68,6 @@ def moving_shapes(
 ) -> None:
     """Score colour, shape, motion and background of a model's clips against their prompts."""
     opt.check_files({".json": output, ".png": sheet}, overwrite=force)
-    opt.check_files({".md": markdown}, overwrite=True)
     name = None if reference_only and model is None else model or DEFAULT_MODEL
     if name is not None:
         systems.inspect(name)

@@ -44,6 +44,24 @@ def output_path(typed: str | Path) -> Path:
     return Path(at_home(text))
 
 
+def page_path(typed: str | Path) -> Path:
+    """The path of a Markdown page that a table goes into; where it cannot, that is an error before any work.
+
+    typed: as of `output_path`. Raises typer.BadParameter as that, for another suffix, and for a page that is
+    no UTF-8.
+    """
+    from latent_shift.cli.output import read_page
+    from latent_shift.media import check_output
+
+    page = output_path(typed)
+    try:
+        check_output(page, overwrite=True, suffixes=[".md"])
+        read_page(page, "")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return page
+
+
 def settings_at_home(settings: Sequence[str] | None) -> list[str]:
     """The values typed for --set, with the user's folder for a ~/ after the =, which most shells leave."""
     pairs = [setting.partition("=") for setting in settings or []]

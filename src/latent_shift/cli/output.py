@@ -52,6 +52,25 @@ def print_report(report: Report) -> None:
         console.print(line, style="dim")
 
 
+def read_page(page: Path, title: str) -> str:
+    """A Markdown page, or a title where there is none. Raises ValueError for one that is no UTF-8."""
+    if not page.is_file():
+        return title
+    try:
+        return page.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{page}: is no text in UTF-8 ({error}); save it as such, or name another"
+        ) from error
+
+
+def put_into_page(page: Path, name: str, body: str, title: str) -> None:
+    """Put a block into a page, which keeps its ends of lines; a new page begins with the title."""
+    text = read_page(page, title)
+    changed = put_block(text.replace("\r\n", "\n"), name, body)
+    write_text(page, changed.replace("\n", "\r\n") if "\r\n" in text else changed)
+
+
 def put_block(text: str, name: str, body: str) -> str:
     """Return a Markdown page, `text`, with the block `name` replaced by `body`, or added at the end."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
@@ -74,8 +93,7 @@ def write_scores(
     if output is not None:
         write_text(output, report.model_dump_json(indent=2) + "\n")
     if markdown is not None:
-        page = markdown.read_text(encoding="utf-8") if markdown.is_file() else "# Results\n"
-        write_text(markdown, put_block(page, block, f"### {block}\n\n{table}"))
+        put_into_page(markdown, block, f"### {block}\n\n{table}", "# Results\n")
     if sheet is not None:
         from latent_shift.media import contact_sheet, write_image
 

@@ -90,6 +90,11 @@ def test_a_folder_may_look_like_a_file(tmp_path):
     assert planned(request(seed=1), output=str(tmp_path / "a.mp4"))[0].file.parent == tmp_path / "a.mp4"
 
 
+def test_an_output_in_the_users_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert planned(request(seed=1, output="~/a.mp4"))[0].file == Path("/home/me/a.mp4")
+
+
 @pytest.mark.parametrize(
     ("requests", "options", "message"),
     [
@@ -99,6 +104,7 @@ def test_a_folder_may_look_like_a_file(tmp_path):
         ([request(output="b.mp4")], {"output": "a.mp4"}, "name a folder"),
         ([request(output="b.mp4")], {"count": 2}, "--count 2"),
         ([request(output="b.txt")], {}, r"unknown suffix '\.txt'"),
+        ([request(output="s3://b/c.mp4")], {}, "s3://b/c.mp4: is an address"),
         ([request(output="b.mp4"), request(output="./b.mp4")], {}, "two clips would be written"),
         ([request(output="b.mp4"), request(output="c/../b.mp4")], {}, "two clips would be written"),
         ([request(seed=2**63 - 1)], {"count": 2}, "exceeds"),

@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from latent_shift import __version__
 from latent_shift.data.caption_io import check_sentences, text_lines, text_of
-from latent_shift.io import parse_json, printable, warn
+from latent_shift.io import at_home, check_no_address, parse_json, printable, warn
 from latent_shift.limits import MAX_SEED
 from latent_shift.systems.base import (
     GenerationRequest,
@@ -311,7 +311,8 @@ def _target(base: str, own: str | None, *, several: bool, count: int) -> tuple[P
         return Path(base).parent, Path(base)
     if is_file_output(base):
         raise ValueError(f"-o {base}: name a folder, since a prompt has its own output {own!r}")
-    path = Path(base) / own
+    check_no_address(own)
+    path = Path(base) / at_home(own)
     if not is_file_output(own):
         return path, None
     if count > 1:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import typer
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
@@ -170,6 +171,11 @@ def test_an_output_in_the_users_folder_is_there_where_no_shell_saw_it(model, tmp
     assert (tmp_path / "home" / "a.png").is_file()
     assert cli_options.output_path("~/x") == tmp_path / "home" / "x"
     assert cli_options.output_path("~x").name == "~x"
+    (tmp_path / "file").touch()
+    for taken in ("file", "file/deeper"):
+        with pytest.raises(typer.BadParameter, match="file: is a file, and no folder; name another"):
+            cli_options.folder_path(tmp_path / taken)
+    assert cli_options.folder_path(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
     typed = ["output=~/x", "a.b=1", "c=~x", "d"]
     assert cli_options.settings_at_home(typed) == [f"output={tmp_path / 'home' / 'x'}", *typed[1:]]
 

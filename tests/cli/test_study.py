@@ -152,6 +152,7 @@ MISTAKES = {
     "no study": (["report", "{place}/ours"], "holds no study"),
     "no answers": (["report", "{study}"], "no pair is answered yet"),
     "not a page": (["report", "{study}", "--html", "x.txt"], "unknown suffix '.txt'"),
+    "the study itself": (["report", "{study}", "-o", "{study}/study.json", "--force"], "is the study itself"),
     "open to all, unnamed": (["serve", "{study}", "--host", "0.0.0.0"], "--allowed-host NAME"),
     "no such address": (["serve", "{study}", "--host", "203.0.113.7"], "--host 203.0.113.7 --port 8000"),
     "no links": (["serve", "{study}", "--links", "0"], "--links 0: give 1"),

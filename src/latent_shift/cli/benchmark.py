@@ -64,7 +64,7 @@ def networks(
             "-o",
             "--output",
             metavar="DIR",
-            parser=opt.output_path,
+            parser=opt.folder_path,
             help="Folder of figures, tables and plots.",
         ),
     ] = Path("runs/benchmark"),

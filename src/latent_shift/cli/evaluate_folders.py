@@ -57,7 +57,7 @@ def folders(
         Path | None,
         typer.Option(
             metavar="DIR",
-            parser=opt.output_path,
+            parser=opt.folder_path,
             help="Save the features there; a file of them can stand for REAL.",
         ),
     ] = None,

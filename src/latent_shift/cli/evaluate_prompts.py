@@ -45,7 +45,11 @@ class PromptSetOptions(opt.Sampling):
     ] = None
     save_features: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Save features of real clips there, and use them again."),
+        typer.Option(
+            metavar="DIR",
+            parser=opt.folder_path,
+            help="Save features of real clips there, and use them again.",
+        ),
     ] = None
     frames: Annotated[int, typer.Option(help="Number of frames of each clip.")] = 16
     fps: Annotated[float | None, typer.Option(help="Frames a second of real clips. [the model's]")] = None

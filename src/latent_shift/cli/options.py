@@ -44,6 +44,18 @@ def output_path(typed: str | Path) -> Path:
     return Path(at_home(text))
 
 
+def folder_path(typed: str | Path) -> Path:
+    """The path of an output folder. Raises typer.BadParameter as `output_path`, and where a file is.
+
+    typed: as of `output_path`.
+    """
+    folder = output_path(typed)
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise typer.BadParameter(f"{place}: is a file, and no folder; name another")
+    return folder
+
+
 def page_path(typed: str | Path) -> Path:
     """The path of a Markdown page that a table goes into; where it cannot, that is an error before any work.
 

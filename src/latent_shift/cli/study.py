@@ -210,8 +210,11 @@ def report(
     _need_packages()
     from latent_shift.study import report as pages
     from latent_shift.study.analysis import analyse
+    from latent_shift.study.design import STUDY_FILE
     from latent_shift.study.store import StudyStore
 
+    if output is not None and output.resolve() == (folder / STUDY_FILE).resolve():
+        raise ValueError(f"{output}: is the study itself; write the report into another file")
     store = StudyStore.open(folder)
     answers, raters, progress = store.answers(), store.raters(), store.progress()
     store.close()

@@ -152,6 +152,9 @@ def test_more_frames_than_a_cpu_holds(model, tmp_path, monkeypatch, capsys):
         ["evaluate", "folders", "a", "b", "--html", "s3://b/x.html"],
         ["compare", "--preset", "smoke", "-o", "s3://b/x"],
         ["study", "report", "a", "-o", "s3://b/x.json"],
+        ["evaluate", "moving-shapes", "--cache-dir", "s3://b/x"],
+        ["evaluate", "folders", "a", "b", "--save-features", "s3://b/x"],
+        ["serve", "--data", "s3://b/x"],
     ],
 )
 def test_an_address_is_no_output_of_any_command(tmp_path, monkeypatch, capsys, arguments):

@@ -44,7 +44,7 @@ def compare(
             "-o",
             "--output",
             metavar="DIR",
-            parser=opt.output_path,
+            parser=opt.folder_path,
             help="Folder of runs and results. [runs/compare/PRESET]",
         ),
     ] = None,

@@ -169,7 +169,9 @@ class Sampling:
     cache_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Keep generated clips in this folder; a stopped evaluation goes on there."
+            metavar="DIR",
+            parser=folder_path,
+            help="Keep generated clips in this folder; a stopped evaluation goes on there.",
         ),
     ] = None
     device: Device = "auto"

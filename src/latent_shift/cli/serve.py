@@ -32,7 +32,9 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder of jobs and clips.")] = Path("out/serve"),
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", parser=opt.folder_path, help="Folder of jobs and clips.")
+    ] = Path("out/serve"),
     key_file: Annotated[
         Path | None,
         typer.Option(

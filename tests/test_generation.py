@@ -105,6 +105,7 @@ def test_an_output_in_the_users_folder(monkeypatch):
         ([request(output="b.mp4")], {"count": 2}, "--count 2"),
         ([request(output="b.txt")], {}, r"unknown suffix '\.txt'"),
         ([request(output="s3://b/c.mp4")], {}, "s3://b/c.mp4: is an address"),
+        ([request(output=" ")], {}, "output ' ': is empty; name a file or folder"),
         ([request(output="b.mp4"), request(output="./b.mp4")], {}, "two clips would be written"),
         ([request(output="b.mp4"), request(output="c/../b.mp4")], {}, "two clips would be written"),
         ([request(seed=2**63 - 1)], {"count": 2}, "exceeds"),

@@ -312,6 +312,8 @@ def _target(base: str, own: str | None, *, several: bool, count: int) -> tuple[P
     if is_file_output(base):
         raise ValueError(f"-o {base}: name a folder, since a prompt has its own output {own!r}")
     check_no_address(own)
+    if not own.strip():
+        raise ValueError(f"output {own!r}: is empty; name a file or folder, or leave it out")
     path = Path(base) / at_home(own)
     if not is_file_output(own):
         return path, None

@@ -175,8 +175,11 @@ def test_an_output_in_the_users_folder_is_there_where_no_shell_saw_it(model, tmp
     assert cli_options.output_path("~/x") == tmp_path / "home" / "x"
     assert cli_options.output_path("~x").name == "~x"
     (tmp_path / "file").touch()
-    for taken in ("file", "file/deeper"):
-        with pytest.raises(typer.BadParameter, match="file: is a file, and no folder; name another"):
+    (tmp_path / "link").symlink_to("not-mounted")
+    for taken in ("file", "file/deeper", "link/deeper"):
+        with pytest.raises(
+            typer.BadParameter, match="(file: is a file|link: is a link to nothing), and no f"
+        ):
             cli_options.folder_path(tmp_path / taken)
     assert cli_options.folder_path(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
     typed = ["output=~/x", "a.b=1", "c=~x", "d"]

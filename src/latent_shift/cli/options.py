@@ -7,6 +7,7 @@ def command(steps: opt.Steps = None, ...): opt.check_sampling(steps=steps, ...)
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
@@ -51,8 +52,9 @@ def folder_path(typed: str | Path) -> Path:
     """
     folder = output_path(typed)
     for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise typer.BadParameter(f"{place}: is a file, and no folder; name another")
+        if not place.is_dir() and os.path.lexists(place):
+            kind = "a file" if place.exists() else "a link to nothing"
+            raise typer.BadParameter(f"{place}: is {kind}, and no folder; name another")
     return folder
 
 

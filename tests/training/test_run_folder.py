@@ -288,10 +288,13 @@ def test_notes_beside_a_model_stay_when_training_goes_on(recipe):
 
 
 def test_a_card_with_its_licence_filled_in_is_kept(recipe):
+    """Also: who may read the card may read the weights."""
     train(build_task(recipe("autoencoder", steps=1)), ignore)
     card = recipe("autoencoder").output / "model" / "README.md"
     model_card.keep_edited_card(card.parent, card.parent)
     assert not card.with_name("README.before.md").exists()
+    modes = {file.stat().st_mode for file in card.parent.rglob("*") if file.is_file()}
+    assert modes == {card.stat().st_mode}
     mine = card.read_text().replace("license: other", "license: mit")
     card.write_text(mine)
     with pytest.warns(UserWarning, match="README.md: was written into; it is README.before.md now"):

@@ -285,6 +285,8 @@ def _export(task: Task) -> None:
     try:
         task.export(partial)
         write_model_card(partial, task)
+        for file in partial.rglob("*.safetensors"):  # which its library lets the owner read only
+            shutil.copymode(partial / "README.md", file)
         if folder.is_symlink():
             warn(
                 f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now"

@@ -8,6 +8,7 @@ import yaml
 from latent_shift.compare.budget import parse_budget
 from latent_shift.compare.plan import StageRun
 from latent_shift.compare.schedule import plan_table
+from latent_shift.compare.scoring import made_by
 from latent_shift.data.samplers import ShuffledSampler
 from latent_shift.systems.latent_shift import LatentShift
 
@@ -56,6 +57,16 @@ def test_a_row_that_changes_its_stills_has_its_own(compared, tmp_path):
     assert comparison.resolve(wide, image, 10).unet["block_out_channels"] == [96, 160, 160]
     clips = comparison.resolve(wide, stages(wide)["latent_shift-2-clips"], 10)
     assert clips.pretrained_model == str(image.model)
+
+
+def test_a_row_of_anothers_models_is_not_trained(compared):
+    comparison = compared("compare-6", "latent_shift-40-steps", "latent_shift")
+    (own,) = [run for run in comparison.runs if run.row == "latent_shift-40-steps"]
+    base = next(run for run in comparison.runs if run.row == "latent_shift")
+    assert [one.folder for one in own.stages] == [one.folder for one in base.stages]
+    assert own.folder == base.folder.parents[1] / "latent_shift-40-steps" / "seed-0"
+    assert (own.of, own.steps, own.system) == ("latent_shift", 40, LatentShift)
+    assert [one.name for one in made_by(comparison, own)] == ["latent_shift-40-steps, seed 0"]
 
 
 def test_a_resolved_recipe_has_all_changes_and_the_comparisons_folders(compared, tmp_path):

@@ -74,6 +74,12 @@ def test_rows_are_chosen_by_their_names_or_their_systems():
         ("extends: bad\n", "bad.yaml: extends bad, and so itself"),
         ("extends: smoke\nrows: {a: {seeds: 0}}\n", "bad.yaml: rows.a.seeds"),
         ("extends: smoke\nchanges: {nosuch: {}}\n", "names nosuch, but .* has no such recipe"),
+        (
+            "extends: smoke\nrows: {a: {of: nosuch}}\n",
+            "row a: of: nosuch: expected a row that is trained here",
+        ),
+        ("extends: smoke\nrows: {a: {of: latent_shift-5-steps}}\n", "expected a row that is trained here"),
+        ("extends: smoke\nrows: {a: {of: latent_vdm, changes: {b: {}}}}\n", "leave changes out"),
         ("extends: smoke\nshares: {nosuch: 0.5}\n", "names nosuch, but .* has no such recipe"),
         ("[]", "must be a mapping"),
     ],

@@ -5,6 +5,8 @@
     DIR/rows/ROW/seed-S/STAGE/              stages on clips: recipe.yaml, spent.json, log, checkpoint, model/
     DIR/rows/ROW/seed-S/model/              all stages together: a model that `generate` opens
 
+A row of another's models has only the last of these, with other steps, and its clips and scores beside it.
+
 A recipe of a stage is that of the recipes' folder with changes laid over it. The folders of this comparison
 take the place of those that the recipes name: see "Adding things" in docs/architecture.md.
 """
@@ -85,13 +87,19 @@ class StageRun:
 
 @dataclass(frozen=True)
 class Run:
-    """A row with one seed: its stages in the order of training."""
+    """A row with one seed: its stages in the order of training.
+
+    of: another row that has trained them; "" for a row that is trained itself. steps: denoising steps of its
+    clips; None: the recipe's.
+    """
 
     row: str
     seed: int
     system: type[TextToVideoSystem]
     folder: Path
     stages: tuple[StageRun, ...]
+    of: str = ""
+    steps: int | None = None
 
     @property
     def name(self) -> str:
@@ -165,10 +173,11 @@ class Comparison:
             count = min(count, row.seeds)
         if not any(stage.trained_on == "clips" for stage in stages):
             count = 1  # nothing depends on a seed
+        trained, config = row.of or name, self.preset.rows[row.of] if row.of else row
         for seed in range(count):
-            folder = self.folder / "rows" / name / f"seed-{seed}"
-            found = tuple(self._stage_run(name, row, stage, stages, folder, seed) for stage in stages)
-            yield Run(name, seed, system, folder, found)
+            own, folder = (self.folder / "rows" / one / f"seed-{seed}" for one in (name, trained))
+            found = tuple(self._stage_run(trained, config, stage, stages, folder, seed) for stage in stages)
+            yield Run(name, seed, system, own, found, row.of, row.steps)
 
     def _stage_run(
         self, name: str, row: RowConfig, stage: Stage, stages: list[Stage], folder: Path, seed: int

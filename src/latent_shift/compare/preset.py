@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from latent_shift.compare.budget import Budget, parse_budget
 from latent_shift.io import read_yaml_mapping, validation_error
@@ -30,12 +30,20 @@ class PaperResult(Strict):
 
 
 class RowConfig(Strict):
-    """A row of the table: a system, trained as its recipes say with these changes."""
+    """A row of the table: a system, trained as its recipes say with these changes, or another's models."""
 
     system: str = Field("", description="its name; by default the row's")
+    of: str = Field("", description="another row: its trained models are taken, none is trained")
+    steps: Count | None = Field(None, description="denoising steps of its clips; by default its recipe's")
     seeds: Count | None = Field(None, description="runs of the stages on clips; by default the preset's")
     changes: Changes = Field({}, description="of recipes, by name")
     paper: PaperResult | None = None
+
+    @model_validator(mode="after")
+    def _takes_models_as_they_are(self) -> RowConfig:
+        if self.of and self.changes:
+            raise ValueError(f"of: {self.of}: its models are trained already; leave changes out")
+        return self
 
 
 class Question(Strict):
@@ -94,7 +102,15 @@ class Preset(Strict):
     def _rows_that_stay(cls, rows: Any) -> Any:
         if not isinstance(rows, dict):
             return rows
-        return {name: {"system": name, **row} for name, row in rows.items() if row is not None}
+        kept = {name: row for name, row in rows.items() if row is not None}
+        for name, row in kept.items():
+            other = row.get("of")
+            if other and (other not in kept or kept[other].get("of")):
+                raise ValueError(f"row {name}: of: {other}: expected a row that is trained here")
+        return {
+            name: {"system": kept.get(row.get("of"), {}).get("system", row.get("of", name)), **row}
+            for name, row in kept.items()
+        }
 
     @field_validator("stills", "clips")
     @classmethod

@@ -232,7 +232,7 @@ def _number_of_clips(content: Any) -> int | None:
 
 def _points(comparison: Comparison, run: Run) -> Iterator[Point]:
     """The parts of a run, and its end."""
-    stages = {one.name: one for one in _stages(run) if one.trained_on == "clips"}
+    stages = {one.name: one for one in _stages(run) if one.trained_on == "clips" and not run.of}
     if len(stages) < len(run.on_clips) or not stages:
         return
     for eighths in (*comparison.preset.curve, EIGHTHS):

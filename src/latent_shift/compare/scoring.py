@@ -88,9 +88,9 @@ def real_clips(comparison: Comparison) -> MadeClips:
 
 
 def made_by(comparison: Comparison, run: Run) -> list[MadeClips]:
-    """All that a run makes: its clips and, of the first seed, images and the clips of its parts."""
+    """All that a run makes: its clips and, of a trained row's first seed, images and clips of its parts."""
     found = [MadeClips(run.name, run.model, run.folder / "clips", run.folder / "scores.json")]
-    if run.seed > 0:
+    if run.seed > 0 or run.of:
         return found
     images = {"after": run.model, **({BEFORE: run.folder / BEFORE / "model"} if run.on_clips else {})}
     for kind, model in images.items():
@@ -168,7 +168,7 @@ class Scorer:
             metrics, examples = (() if one.few else DISTANCES), run.seed == 0 and not one.few
             self._write(one.scores, partial(self._clips, one), metrics=metrics, examples=examples)
         for run in runs:
-            if run.seed == 0:
+            if run.seed == 0 and not run.of:
                 self._score_reconstruction(run)
 
     def _score_reconstruction(self, run: Run) -> None:

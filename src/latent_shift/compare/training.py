@@ -21,6 +21,7 @@ from latent_shift.training.logging import Report
 from latent_shift.training.recipe import Recipe
 from latent_shift.training.task import build_task
 from latent_shift.training.trainer import train
+from latent_shift.video_config import FILE_NAME, read_video_config, write_video_config
 
 BEFORE = "before"  # folder of a row's model before its stages on clips, in that of its first run
 EIGHTHS = 8
@@ -32,12 +33,13 @@ def train_run(comparison: Comparison, run: Run, show: StageReport) -> None:
     for one in run.stages:
         if not one.finished:
             _train_stage(comparison, run, one, show)
-    if run.seed == 0 and run.on_clips:
+    own = () if run.of else run.on_clips
+    if run.seed == 0 and own:
         for eighths in comparison.preset.curve:
             _export_part(run, eighths)
         if not (run.folder / BEFORE / "model").is_dir():
             assemble(run, {one.stage.name: one.model for one in run.stills}, run.folder / BEFORE / "model")
-    for one in run.on_clips:
+    for one in own:
         for old in checkpoints(one.folder)[:-1]:  # of the parts, which are exported
             shutil.rmtree(old)
     if not run.model.is_dir():
@@ -130,4 +132,12 @@ def assemble(run: Run, models: Mapping[str, Path], folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     run.system.assemble(models, partial)
+    if run.steps is not None:
+        _set_steps(partial / FILE_NAME, run)
     os.replace(partial, folder)
+
+
+def _set_steps(file: Path, run: Run) -> None:
+    if not file.is_file():
+        raise ValueError(f"row {run.row}: steps: models of {run.system.name} have no denoising steps to set")
+    write_video_config(file, read_video_config(file).overlaid(num_inference_steps=run.steps))

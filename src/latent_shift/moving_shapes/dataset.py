@@ -123,11 +123,12 @@ class WorldConfig(GeneratedSource):
         return () if 2 in self.levels else beyond_level_1(sized_growth=self.sized_growth)
 
     def shows(self, index: int, frames: np.ndarray) -> bool:
-        """See `GeneratedSource.shows`."""
+        """See `GeneratedSource.shows`: of the objects; a paraphrase may leave the background out."""
         from latent_shift.moving_shapes.scorer import score_clip  # which imports this room
 
         scene = self.captioned_clips()[index % self.clips]
-        return score_clip(frames, *parse_caption(caption(scene))).all_correct
+        score = score_clip(frames, *parse_caption(caption(scene)))
+        return all(one.correct for one in score.objects)
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return eight captions of level 1, or 32 of images."""

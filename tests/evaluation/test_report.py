@@ -140,6 +140,20 @@ def test_axes_have_round_numbers_around_all_values(values, expected):
             assert (ticks[0], ticks[-1]) == (low, high)
 
 
+def test_names_of_many_lines_stand_beside_the_plot_and_no_two_lines_look_alike():
+    lines = [Line(str(number), [(0, number), (1, number)]) for number in range(14)]
+    with matplotlib.rc_context(STYLE):
+        (axes,) = line_figure("t", "x", "y", lines).axes
+        axes.figure.draw_without_rendering()
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+        (axes,) = line_figure("t", "x", "y", lines[:6]).axes
+        axes.figure.draw_without_rendering()
+        assert axes.get_legend().get_window_extent().x1 <= axes.get_window_extent().x1
+        (axes,) = line_figure("t", "x", "y", lines).axes
+        looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
+    assert len(looks) == 14
+
+
 def features_of(rows, texts=None, **changes):
     settings = FeatureSettings(
         extractor="eyes", layer="all", weights="0" * 12, per="clip", side=8, resize="bilinear",

@@ -17,6 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from latent_shift.evaluation.report import MetricInfo, Report
 
 OVER = ("guidance", "steps", "frames")  # settings of rows over which curves are drawn
+_INSIDE = 6  # names of lines that fit between them; more stand beside the plot
+_COLOURS, _MARKERS = 10, "osDv"  # another marker where matplotlib's colours begin again
 STYLE: Any = {
     "svg.hashsalt": "latent-shift",
     "svg.fonttype": "none",  # text stays text
@@ -52,16 +54,21 @@ def line_plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> st
 
 def line_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> Figure:
     """Draw lines with a legend under a title; axes, called x_name and y_name, end at round numbers."""
-    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    beside = len(lines) > _INSIDE
+    figure = Figure(figsize=(6.6 if beside else 4.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    for line in lines:
+    for number, line in enumerate(lines):
         x, y = zip(*sorted(line.points), strict=True)
-        axes.plot(x, y, marker="o", markersize=3, label=line.name, gid=f"line-{line.name}")
+        marker = _MARKERS[number // _COLOURS % len(_MARKERS)]
+        axes.plot(x, y, marker=marker, markersize=3, label=line.name, gid=f"line-{line.name}")
     axes.set(title=title, xlabel=x_name, ylabel=y_name)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.legend(frameon=False)
+    if beside:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        axes.legend(frameon=False)
     return figure
 
 

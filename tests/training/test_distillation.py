@@ -1,6 +1,7 @@
 """Distillation: the student's steps are to end where the pretrained model's do, and its store is whole."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -146,6 +147,13 @@ def test_an_image_model_has_nothing_to_distil(recipe, parts):
         build_task(recipe("distillation", pretrained_model=str(parts / "image-model")))
     with pytest.raises(ValueError, match="pretrained_model: 'nosuch': unknown model"):
         build_task(recipe("distillation", pretrained_model="nosuch"))
+
+
+def test_a_model_with_layers_of_another_system_would_lose_them(recipe, parts, tmp_path):
+    shutil.copytree(parts / "video-model", tmp_path / "model")
+    (tmp_path / "model" / "system.json").write_text('{"system": "latent_vdm"}')
+    with pytest.raises(ValueError, match=r"pretrained_model: .*system\.json: names another system"):
+        build_task(recipe("distillation", pretrained_model=str(tmp_path / "model")))
 
 
 def test_validation_leaves_clips_to_train_on(recipe):

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from diffusers import AutoencoderKL
 from pydantic import Field, model_validator
@@ -35,20 +35,25 @@ _TRIED = 4  # clips read before a model is
 _MAX_STORED = 1_000_000  # clips of a store
 
 
-class Latents(Strict):
-    """Clips of a generated source, encoded once into a store."""
+class Store(Strict):
+    """Clips of a generated source, or clips of its captions, computed once into a folder."""
 
     folder: Path = Field(description="folder of the store")
     source: AnyGeneratedSource
-    frame_stride: Count = Field(1, description="only each n-th frame of a clip: teaches what spans all of it")
 
     @model_validator(mode="after")
-    def _is_finite(self) -> Latents:
+    def _is_finite(self) -> Self:
         if self.source.clips > _MAX_STORED:
             raise ValueError(
-                f"source.clips is {self.source.clips}; say how many clips to encode, {_MAX_STORED} at most"
+                f"source.clips is {self.source.clips}; say how many clips to store, {_MAX_STORED} at most"
             )
         return self
+
+
+class Latents(Store):
+    """Clips of a generated source, encoded once into a store."""
+
+    frame_stride: Count = Field(1, description="only each n-th frame of a clip: teaches what spans all of it")
 
 
 class Clips(Strict):

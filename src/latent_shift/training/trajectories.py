@@ -11,49 +11,37 @@ Shapes: N clips, K steps of the student, F frames, C latent channels, h x w late
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from latent_shift.autoencoder import decode_latents, to_uint8
 from latent_shift.checkpoints import load, native_size, resolve, weights_hash
 from latent_shift.data.latent_dataset import missing_shards, read_latents, write_shard
-from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.data.sources.base import CaptionedClips
 from latent_shift.noise import draw_noise
 from latent_shift.rng import step_seed
+from latent_shift.training.datasets import Store
 from latent_shift.training.distributed import resolve_precision
 from latent_shift.training.logging import Progress, Report
 from latent_shift.training.model_setup import AnyPipeline
-from latent_shift.training.recipe import Count, Strict
+from latent_shift.training.recipe import Count
 
-_MAX_STORED = 1_000_000
 _BATCH = 16  # clips made together
 
 
-class Trajectories(Strict):
+class Trajectories(Store):
     """Clips that the pretrained model makes of a source's captions, stored with the latents on their way."""
 
-    folder: Path = Field(description="folder of the store")
-    source: AnyGeneratedSource
     num_inference_steps: Count = Field(20, description="of the pretrained model; a multiple of the student's")
     guidance_scale: float | None = Field(None, ge=1.0, description="by default the pretrained model's own")
     only_right: bool = Field(
         False, description="leave out clips that do not show their captions, as the source's scorer sees them"
     )
-
-    @model_validator(mode="after")
-    def _is_finite(self) -> Trajectories:
-        if self.source.clips > _MAX_STORED:
-            raise ValueError(
-                f"source.clips is {self.source.clips}; say how many clips to make, {_MAX_STORED} at most"
-            )
-        return self
 
 
 class TrajectoryDataset(Dataset[dict[str, Any]]):

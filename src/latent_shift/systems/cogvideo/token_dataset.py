@@ -6,39 +6,19 @@ digits of that base, one a channel.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from latent_shift.data.latent_dataset import LatentDataset, encode_clips, read_latents
-from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.systems.cogvideo.tokenizer import FrameTokenizer
+from latent_shift.training.datasets import Store
 from latent_shift.training.logging import Progress, Report
-from latent_shift.training.recipe import Strict
 
 _BASE = 2048
-_MAX_STORED = 1_000_000  # clips of a store
-
-
-class Tokens(Strict):
-    """Clips of a generated source, encoded once into a store."""
-
-    folder: Path = Field(description="folder of the store")
-    source: AnyGeneratedSource
-
-    @model_validator(mode="after")
-    def _is_finite(self) -> Tokens:
-        if self.source.clips > _MAX_STORED:
-            raise ValueError(
-                f"source.clips is {self.source.clips}; say how many clips to encode, {_MAX_STORED} at most"
-            )
-        return self
 
 
 def token_dataset(
-    tokens: Tokens,
+    tokens: Store,
     tokenizer: FrameTokenizer,
     report: Report,
     *,

@@ -24,11 +24,11 @@ from latent_shift.systems.cogvideo.clips import EMPTY, longest_clips, write_clip
 from latent_shift.systems.cogvideo.model import PARTS, CogVideoModel, ModelConfig
 from latent_shift.systems.cogvideo.sampling import SamplingConfig
 from latent_shift.systems.cogvideo.temporal_attention import ChannelConfig
-from latent_shift.systems.cogvideo.token_dataset import Tokens, to_tokens, token_dataset
+from latent_shift.systems.cogvideo.token_dataset import to_tokens, token_dataset
 from latent_shift.systems.cogvideo.tokenizer import FOLDER as FRAME_TOKENIZER
 from latent_shift.systems.cogvideo.tokenizer import FrameTokenizer
 from latent_shift.systems.cogvideo.transformer import TransformerConfig
-from latent_shift.training.datasets import data_summary
+from latent_shift.training.datasets import Store, data_summary
 from latent_shift.training.logging import Report
 from latent_shift.training.recipe import Count, Holds, Ratio, Recipe
 from latent_shift.training.task import Task
@@ -38,7 +38,7 @@ from latent_shift.training.text_encoder import trained_words
 class TokenRecipe(Recipe):
     """The keys that all stages of the transformer have in common."""
 
-    tokens: Tokens
+    tokens: Store
     caption_dropout: Ratio = Field(0.1, description="captions replaced by the empty one, for guidance")
     sampling: SamplingConfig = SamplingConfig()
 

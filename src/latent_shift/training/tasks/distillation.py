@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from latent_shift import checkpoints
 from latent_shift.conditioning import caption_embeds, repeat_per_frame
+from latent_shift.io import read_json_mapping
+from latent_shift.model_files import SYSTEM_FILE
 from latent_shift.rng import StepRNG
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AttentionByLength
@@ -68,6 +70,9 @@ class DistillationTask(Task):
     def __init__(self, recipe: DistillationRecipe) -> None:
         super().__init__(recipe)
         try:
+            file = checkpoints.resolve(recipe.pretrained_model) / SYSTEM_FILE
+            if file.is_file() and read_json_mapping(file).get("system") != "latent_shift":
+                raise ValueError(f"{file}: names another system; only models of latent_shift are distilled")
             self.pipeline = checkpoints.load(recipe.pretrained_model, device="cpu", dtype="fp32")
         except ValueError as error:
             raise ValueError(f"pretrained_model: {error}") from error

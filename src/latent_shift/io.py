@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any, BinaryIO, TypeVar
 
 import yaml
@@ -49,12 +50,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Where the block raises, the temporary file is removed and an old file stays as it was; an OSError without
     a name, as of a full disk, gets that of `path`, and one of safetensors becomes an OSError. Makes the
-    folders above.
+    folders above. The permissions are those of any new file; safetensors lets only the owner read its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
+        partial.touch()
+        usual = S_IMODE(partial.stat().st_mode)
+        partial.unlink()
         yield partial
+        partial.chmod(usual)
         os.replace(partial, path)
     except OSError as error:
         if error.errno is None or error.filename is not None:

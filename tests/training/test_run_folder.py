@@ -11,6 +11,7 @@ import warnings
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from latent_shift.data.workers import errors_of_workers
@@ -422,3 +423,15 @@ def test_latents_of_an_autoencoder_of_another_scale_are_refused(recipe, tmp_path
         other = recipe("video", steps=1, pretrained_model=str(model), output=str(tmp_path / "other"))
         with pytest.raises(ValueError, match="holds latents of other settings"):
             train(build_task(other), ignore)
+
+
+def test_checkpoints_and_stores_have_the_permissions_of_any_new_file(recipe, tmp_path):
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    tiny = recipe("autoencoder")
+    saved = checkpoint.save(checkpoint.State.new(build_task(tiny)), 1)
+    with atomic_file(tmp_path / "stored.safetensors") as partial:
+        save_file({"a": torch.ones(2)}, partial)
+    made = [*saved.iterdir(), tmp_path / "stored.safetensors"]
+    assert len(made) == 5
+    assert {file.stat().st_mode for file in made} == {usual}

@@ -7,6 +7,7 @@ manifests only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -15,12 +16,18 @@ from typing import Protocol
 from latent_shift.io import printable
 from latent_shift.media import File, HeldFile, Kind
 
+_END = 4096  # bytes of each end of a file
+
 
 class FileRef(Protocol):
     """A file of a clip or image, which can be pickled and opened later."""
 
     def open(self) -> File:
         """The path, or the file held in memory: what `latent_shift.media` reads."""
+        ...
+
+    def ends(self) -> bytes:
+        """Size, first and last 4 KiB, which tell it from another file; empty where they cannot be read."""
         ...
 
     def __str__(self) -> str: ...
@@ -35,6 +42,13 @@ class LocalFile:
     def open(self) -> File:
         """The path."""
         return self.path
+
+    def ends(self) -> bytes:
+        """See `FileRef.ends`."""
+        try:
+            return _ends(self.path, 0, os.path.getsize(self.path))
+        except OSError:
+            return b""
 
     def __str__(self) -> str:
         return self.path
@@ -53,6 +67,13 @@ class TarMember:
         """The member in memory. Raises ValueError where the tar is gone or shorter than it was."""
         return HeldFile(str(self), self.read())
 
+    def ends(self) -> bytes:
+        """See `FileRef.ends`."""
+        try:
+            return _ends(self.tar, self.offset, self.size)
+        except OSError:
+            return b""
+
     def read(self, count: int = -1) -> bytes:
         """The member's bytes, or the first `count`. Raises ValueError where the tar is gone or shorter."""
         wanted = self.size if count < 0 else min(count, self.size)
@@ -68,6 +89,14 @@ class TarMember:
 
     def __str__(self) -> str:
         return f"{self.tar}/{self.name}"
+
+
+def _ends(path: str, first: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(first)
+        head = file.read(min(size, _END))
+        file.seek(first + max(size - _END, 0))
+        return str(size).encode() + b" " + head + file.read(min(size, _END))
 
 
 @dataclass(frozen=True, slots=True)

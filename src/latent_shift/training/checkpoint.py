@@ -143,6 +143,8 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
             rest["crc32"] = {name: file_crc32(partial / f"{name}.safetensors") for name in _FILES}
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
+            for name in _FILES:  # which their library lets the owner read only
+                shutil.copymode(partial / "state.json", partial / f"{name}.safetensors")
     if writes:
         found = checkpoints(recipe.output)
         later = [one for one in found if step_of(one) > step]  # were damaged, for `load` passed over them
@@ -235,7 +237,7 @@ def _check_inputs(before: Mapping[str, str], state: State) -> None:
             f"{output}: what its checkpoints were trained on has changed: the weights that this run does not"
             " train are others now; put the models that the recipe names back, or train into another folder"
         )
-    if "clips" in changed:
+    if changed & {"clips", "files"}:
         warn(
             f"{output}: its clips or captions are others than when it was begun: the steps from here on see"
             " these, and the result is not that of either set alone"

@@ -95,6 +95,14 @@ class Clips(Strict):
         ]
         return sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
+    def files_hash(self) -> str:
+        """A hash of the sizes, first and last bytes of all files of the sources (`FileRef.ends`)."""
+        digest = sha256()
+        for manifest in (self.manifest, self.image_manifest):
+            for record in () if manifest is None else manifest.records:
+                digest.update(record.file.ends())
+        return digest.hexdigest()[:16]
+
     def check(self, output: Path, *, single_frames: bool) -> None:
         """Read the sources, and a few clips as the run will. Raises ValueError as the run would.
 

@@ -134,10 +134,10 @@ class Recipe(Strict):
         """Lines for the model card: what the model is trained on."""
         return []
 
-    def clips_hash(self) -> str | None:
-        """A hash of the names and captions of the user's clips; None where there are none."""
+    def clips_hashes(self) -> dict[str, str]:
+        """Hashes of the user's clips, where there are any: "clips" of names and captions, "files" of ends."""
         clips = getattr(self, "clips", None)  # of the tasks that have it, the same section
-        return None if clips is None else clips.entries_hash()
+        return {} if clips is None else {"clips": clips.entries_hash(), "files": clips.files_hash()}
 
     @property
     def validates_several_shapes(self) -> bool:

@@ -51,15 +51,15 @@ class Task(nn.Module):
     def inputs(self) -> dict[str, str]:
         """Hashes of what a run goes on with and its checkpoints do not hold, before the first step.
 
-        "frozen": of the weights that are not trained; "clips": of the user's clips, by names and captions.
+        "frozen": of the weights that are not trained; "clips" and "files": of the user's clips, by names and
+        captions, and by the ends of their files.
         """
         found = 0
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 content = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
                 found = zlib.crc32(content.numpy().data, zlib.crc32(name.encode(), found))
-        clips = self.recipe.clips_hash()
-        return {"frozen": f"{found:08x}", **({} if clips is None else {"clips": clips})}
+        return {"frozen": f"{found:08x}", **self.recipe.clips_hashes()}
 
     def samples(self, folder: Path, step: int) -> None:
         """Write pictures of the current state into `folder`, named by the step; by default none."""

@@ -83,6 +83,10 @@ class RowFile:
             f"{self}: {self.source.media_column} is {type(value).__name__}; expected a path or bytes"
         )
 
+    def ends(self) -> bytes:
+        """Empty: a row's media is read as a whole only."""
+        return b""
+
     def __str__(self) -> str:
         return f"{self.source.path} row {self.row}"
 

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +54,24 @@ def test_closed_output_is_no_fault(model, tmp_path):
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert file.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full, a disk that is full")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--help"], "standard output: No space left on device"),
+        (["compare", "--preset", "smoke", "--dry-run", "--json"], "standard output: No space left on device"),
+        (["info", "none.mp4"], "none.mp4: no such file"),
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_named(arguments, expected):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (2, f"latent-shift: error: {expected}\n")
 
 
 def test_text_in_brackets_is_no_markup(monkeypatch):

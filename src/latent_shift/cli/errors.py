@@ -40,7 +40,10 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of standard output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        named = error.filename is not None or _can_print()
+        return _print_error(str(error) if named else f"standard output: {error.strerror}")
+    except ValueError as error:
         return _print_error(str(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -49,6 +52,16 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     if status == INTERRUPTED:  # typer returns this, too
         _print_error("interrupted; finished files are kept")
     return status if isinstance(status, int) else DONE
+
+
+def _can_print() -> bool:
+    """Whether standard output takes a line: its own errors have no name of a file."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in its buffer
+        return False
+    return True
 
 
 def _print_error(message: str) -> int:

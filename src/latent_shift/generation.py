@@ -294,7 +294,7 @@ def plan_jobs(
         suffix = ".png" if first.frames == 1 else clip_suffix
         for seed in range(first.seed, first.seed + count):
             path = file or _free(folder / f"{slug(first.prompt)}-{seed}{suffix}", taken)
-            if (one := os.path.abspath(path)) in taken:
+            if (one := _place(path)) in taken:
                 raise ValueError(f"{path}: two clips would be written to it; give each its own output")
             taken.add(one)
             jobs.append(ClipJob(first.model_copy(update={"seed": seed}), path))
@@ -343,7 +343,12 @@ def slug(prompt: str) -> str:
 
 def _free(path: Path, taken: set[str]) -> Path:
     """The path, or with -2, -3, ... where this run already has one of that name."""
-    if os.path.abspath(path) not in taken:
+    if _place(path) not in taken:
         return path
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in counted(2))
-    return next(candidate for candidate in numbered if os.path.abspath(candidate) not in taken)
+    return next(candidate for candidate in numbered if _place(candidate) not in taken)
+
+
+def _place(path: Path) -> str:
+    """Place of a file, by whatever links its folder is named."""
+    return os.path.join(os.path.realpath(path.parent), path.name)

@@ -50,13 +50,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Where the block raises, the temporary file is removed and an old file stays as it was; an OSError without
     a name, as of a full disk, gets that of `path`, and one of safetensors becomes an OSError. Makes the
-    folders above. The permissions are those of any new file; safetensors lets only the owner read its own.
+    folders above. The permissions are those of the old file, or of any new one; safetensors lets only the
+    owner read its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         partial.touch()
-        usual = S_IMODE(partial.stat().st_mode)
+        usual = S_IMODE((path if path.is_file() else partial).stat().st_mode)
         partial.unlink()
         yield partial
         partial.chmod(usual)

@@ -1,6 +1,7 @@
 """The commands of `latent-shift benchmark`, on tiny networks and a tiny model."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -49,9 +50,13 @@ def test_systems(model, capsys):
     assert len(first["times"]["cpu"]) == 1
 
 
-def test_floor_of_a_system(model, capsys):
+def test_floor_of_a_system(model, capsys, tmp_path, monkeypatch):
     how = ("--model", model, "--dtype", "fp32", "--device", "cpu", "--repeats", 1)
-    status, out, _ = run_program(capsys, "benchmark", "floor", *how, "--json")
+    page = tmp_path / "my page.md"
+    given = ("benchmark", "floor", *how, "--json", "--markdown", page)
+    monkeypatch.setattr(sys, "argv", ["latent-shift", *map(str, given), "\udcff"])
+    status, out, _ = run_program(capsys, *given)
+    assert f"--markdown '{page}' '\\udcff'`" in page.read_text()  # a command that can be repeated
     found = json.loads(out)
     assert status == 0
     assert found["rate"] > 1

@@ -1,6 +1,8 @@
 """How a command ends and what it shows: odd names, closed output, black frames, too little memory."""
 
+import errno
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,11 +17,12 @@ from transformers import CLIPConfig, CLIPImageProcessor
 from latent_shift import media
 from latent_shift.cli import errors, output
 from latent_shift.cli import options as cli_options
-from latent_shift.cli.progress import progress_bar
-from latent_shift.evaluation.report import Report
-from latent_shift.io import is_out_of_memory
+from latent_shift.cli.progress import progress_bar, training_bar
+from latent_shift.evaluation.report import MetricInfo, MetricResult, Report, Row
+from latent_shift.io import is_out_of_memory, warn
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.systems.base import advice_on_memory
+from latent_shift.training.logging import Progress
 from program import run_program
 from tiny import tiny_components, tiny_pipeline_folder
 
@@ -72,6 +75,72 @@ def test_a_full_disk_behind_standard_output_is_named(arguments, expected):
             [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (ended.returncode, ended.stderr) == (2, f"latent-shift: error: {expected}\n")
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_line_that_standard_error_does_not_take_ends_no_work(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    with errors.warnings_as_lines():
+        warn("told to nobody")
+    with training_bar("video", 2) as show:
+        show(Progress(1, 2))
+    errors.say("nor is this")
+    assert sys.stderr.name == os.devnull
+    sys.stderr.close()
+
+
+def test_a_message_is_one_line_without_commands_to_the_terminal(capsys):
+    errors._print_error("my  clip\x1b[2J\n  and more \x07")
+    assert capsys.readouterr().err == "latent-shift: error: my  clip\\x1b[2J and more \\x07\n"
+
+
+def test_a_table_is_not_cut_where_the_terminal_is_narrow(monkeypatch):
+    info = MetricInfo(name="FVD (moving-shapes-eyes)", better="lower", settings={})
+    found = MetricResult(value=0.44631234)
+    rows = [Row(name=f"a-folder-{number}", settings={}, results={info.key: found}) for number in range(2)]
+    report = Report(title="t", metrics=[info], rows=rows)
+    for columns, drawn in (("20", False), ("120", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        output.print_report(report)
+        assert "0.4463" in terminal.getvalue()
+        assert "\u2026" not in terminal.getvalue()
+        assert ("\u2503" in terminal.getvalue()) == drawn
+
+
+def test_clips_are_not_written_over_each_other_through_a_link_nor_to_no_name(model, tmp_path, capsys):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    lines = [{"prompt": "a circle", "output": f"{name}/a.png"} for name in ("real", "link")]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shared = ["--model", model, "--frames", 1]
+    status, _, err = run_program(
+        capsys, "generate", "--prompts", tmp_path / "p.jsonl", *shared, "-o", tmp_path
+    )
+    assert (status, "two clips would be written to it" in err) == (2, True)
+    status, _, err = run_program(capsys, "generate", "a circle", *shared, "-o", "")
+    assert (status, "is empty; name a file or folder" in err) == (2, True)
+    (tmp_path / "clip.mp4").mkdir()  # is no name of a clip that would be made
+    status, _, err = run_program(capsys, "generate", "a circle", *shared, "-o", tmp_path, "--seed", 1)
+    assert (status, err) == (0, "")
+
+
+def test_the_pages_of_others_are_not_overwritten(tmp_path, capsys):
+    for name, command in (
+        ("tables.md", ("benchmark", "networks", "--size", "tiny", "--networks", "shift", "--frames", 2)),
+        ("compare.html", ("compare", "--preset", "smoke", "--only", "page")),
+    ):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        status, _, err = run_program(capsys, *command, "-o", folder)
+        assert (status, f"has a {name}, and no" in err) == (2, True)
+        assert (folder / name).read_text() == "mine"
 
 
 def test_text_in_brackets_is_no_markup(monkeypatch):

@@ -1,7 +1,10 @@
 """`evaluate folders` and `evaluate report`, from the command line, on clips of the generated world."""
 
+import errno
+import io
 import json
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from clips import REAL, needs_real_clips
+from latent_shift.evaluation.features import read_features
 from latent_shift.media import write_clip
 from latent_shift.moving_shapes import caption, draw_scenes, render
 from program import run_program
@@ -86,6 +90,31 @@ def test_features_are_kept_and_used_again(run, tmp_path):
     status, _, err = run("folders", kept, "other", *EYES, "--fit", "crop")
     assert status == 2
     assert "fit (exact and crop)" in err
+
+
+def test_features_of_two_folders_of_one_name_do_not_take_each_others_place(run, world, tmp_path):
+    for folder, kept in (("real", "a"), ("other", "b")):
+        shutil.copytree(world / folder, tmp_path / kept / "clips")
+    order = ("folders", tmp_path / "a" / "clips", tmp_path / "b" / "clips", *EYES, "--json")
+    first = json.loads(run(*order, "--save-features", tmp_path / "k")[1])
+    files = sorted((tmp_path / "k").iterdir())
+    assert [len(read_features(file).clips) for file in files] == [6, 14]  # one with a hash in its name
+    again = json.loads(run("folders", files[1], tmp_path / "b" / "clips", *EYES, "--json")[1])
+    assert again["rows"] == first["rows"]
+    assert run(*order, "--save-features", tmp_path / "k")[0] == 0
+    assert sorted((tmp_path / "k").iterdir()) == files
+
+
+def test_a_report_is_written_where_nobody_reads_the_table(run, tmp_path, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(SystemExit):
+        run("folders", "real", "other", *EYES, "-o", tmp_path / "1.json", "--html", tmp_path / "1.html")
+    assert (tmp_path / "1.json").is_file()
+    assert (tmp_path / "1.html").is_file()
 
 
 def test_results_stand_side_by_side_on_one_page(run, tmp_path):

@@ -298,6 +298,29 @@ def test_a_page_keeps_its_ends_of_lines_and_is_read_before_any_work(tmp_path):
             page_path(tmp_path / name)
 
 
+def test_a_page_with_a_block_without_an_end_is_refused_and_no_text_after_it_is_lost(tmp_path):
+    page = tmp_path / "page.md"
+    text = "<!-- begin a -->\nold\n\nMine\n\n<!-- begin a -->\nold\n<!-- end a -->\n"
+    for one in (text, text.replace("<!-- end a -->\n", "")):
+        page.write_text(one)
+        with pytest.raises(typer.BadParameter, match="begins with <!-- begin a --> has no end; put <!-- end"):
+            page_path(page)
+        with pytest.raises(ValueError, match="has no end"):
+            put_into_page(page, "a", "new", "# Results\n")
+        assert page.read_text() == one
+
+
+def test_a_link_to_a_page_stays_one_and_the_page_its_permissions(tmp_path):
+    page, link = tmp_path / "page.md", tmp_path / "link.md"
+    page.write_text("# Mine\n")
+    page.chmod(0o640)
+    link.symlink_to("page.md")
+    put_into_page(page_path(link), "a", "new", "# Results\n")
+    assert link.is_symlink()
+    assert page.read_text() == "# Mine\n\n<!-- begin a -->\nnew\n<!-- end a -->\n"
+    assert page.stat().st_mode & 0o777 == 0o640
+
+
 # ---- the commands -----------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import av
 import numpy as np
@@ -20,6 +21,18 @@ from tiny import tiny_pipeline_folder
 def create(folder, *sources, prompts=PROMPTS, read=None, resolution=None, **options):
     opened = open_sources([str(one) for one in sources], prompts, read or ReadOptions())
     return create_study(opened, prompts, folder, DesignOptions(**options), resolution=resolution)
+
+
+def test_an_empty_folder_by_any_name_becomes_the_study(sources, tmp_path, monkeypatch):
+    for name in ("here", "real"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (Path("."), tmp_path / "link"):
+        create(folder, *sources.values())
+        assert read_study(folder)[0].prompts == TEXTS
+        assert not [file for file in folder.iterdir() if file.name.startswith(".") and file.is_dir()]
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_study_file_holds_all_that_is_decided(made_study):

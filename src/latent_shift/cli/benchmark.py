@@ -8,6 +8,7 @@ training step of a recipe spends its time, `floor` how far a pass is from the ma
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,11 +20,13 @@ import typer
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
-from latent_shift.cli.output import put_into_page
+from latent_shift.cli.output import fits, put_into_page
 from latent_shift.cli.progress import progress_bar, progress_of_sets
-from latent_shift.io import write_text
+from latent_shift.io import printable, write_text
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from latent_shift.benchmark.tables import Table
 
 app = typer.Typer(
@@ -91,6 +94,8 @@ def networks(
         chosen, size, _numbers("frames", frames), _numbers("resolution", resolution), opt.split_names(modes),
         choose_device(device).type, dtype, warmups, repeats, memory,
     )  # fmt: skip
+    if (output / "tables.md").exists() and not (output / "cells").is_dir():
+        raise ValueError(f"{output}: has a tables.md, and no benchmark wrote it; name another folder with -o")
     with progress_of_sets() as on_progress:
         measure(plan, output, on_progress)
     cells = read_cells(output)
@@ -99,12 +104,8 @@ def networks(
     write_text(output / "tables.md", everything + "\n")
     asked = [cell for cell in cells if cell.size == size and cell.mode in plan.modes]
     tables = cell_tables(asked)
-    if as_json:
-        for cell in asked:
-            print(cell.model_dump_json())
-    else:
-        _print(tables)
     _write(markdown, f"networks {size} {modes}", tables)
+    _print(tables, asked if as_json else None)
 
 
 @app.command()
@@ -144,10 +145,6 @@ def systems(
             models, requests, device=device, dtype=dtype, warmups=warmups, repeats=repeats, memory=memory,
             on_round=lambda done, total: show(done), options={},
         )  # fmt: skip
-    if as_json:
-        for one in found:
-            print(one.model_dump_json())
-        return
     clip = f"{settled.frames} frames of {settled.height}x{settled.width}, {settled.steps} steps"
     title = f"{clip}, batches of {batch}"
     table = Table(title, (
@@ -161,8 +158,8 @@ def systems(
             str(one.calls), *seconds, shown(ratio(one.times, found[0].times, cpu=True)),
             "-" if one.peak is None else f"{one.peak / 2**30:.2f}",
         ])  # fmt: skip
-    _print([table])
     _write(markdown, "systems", [table])
+    _print([table], found if as_json else None)
 
 
 @app.command()
@@ -188,15 +185,12 @@ def step(
     loaded.check()
     with tempfile.TemporaryDirectory() as folder:
         found = time_steps(loaded, Path(folder), warmups=warmups, steps=steps, report=lambda progress: None)
-    if as_json:
-        print(found.model_dump_json())
-        return
     title = f"{recipe.stem}: a step of {found.items} items, {found.wall:.3f} s wall, {found.cpu:.3f} s CPU"
     shares = found.shares
     rows = [[PARTS[name], f"{found.parts[name]:.4f}", f"{shares[name]:.1%}"] for name in PARTS]
     table = Table(title, ("part", "wall s", "share"), rows)
-    _print([table])
     _write(markdown, f"step {recipe.stem}", [table])
+    _print([table], [found] if as_json else None)
 
 
 @app.command()
@@ -236,9 +230,6 @@ def floor(
         request = GenerationRequest(prompt=_PROMPT, seed=0)
         call, what = (lambda: system.generate([request])), f"{model}, one clip"
     found = floors.measure(call, on, KINDS[dtype], repeats=repeats)
-    if as_json:
-        print(found.model_dump_json())
-        return
     cpu = on == "cpu"
     facts = {
         "multiply-adds": f"{found.gmac:,.1f} GMAC",
@@ -249,8 +240,8 @@ def floor(
         **{f"share of {kind}": f"{share:.1%}" for kind, share in found.shares.items()},
     }
     table = facts_table(f"{what}, {dtype}, {on}", facts)
-    _print([table])
     _write(markdown, f"floor {what}", [table])
+    _print([table], [found] if as_json else None)
 
 
 @app.command("full-size")
@@ -307,14 +298,24 @@ def _numbers(option: str, text: str) -> list[int]:
     return found
 
 
-def _print(tables: Sequence[Table]) -> None:
+def _print(tables: Sequence[Table], lines: Sequence[BaseModel] | None = None) -> None:
+    """Print tables, or lines of JSON in their place."""
+    if lines is not None:
+        for line in lines:
+            print(line.model_dump_json())
+        return
     if not sys.stdout.isatty():
         print("\n\n".join(table.markdown() for table in tables))
         return
     from rich.console import Console
 
+    console = Console(highlight=False, markup=False, emoji=False)
     for table in tables:
-        Console(highlight=False, markup=False, emoji=False).print(table.rich())
+        drawn = table.rich()
+        if fits(console, drawn):
+            console.print(drawn)
+        else:
+            print(table.markdown())
 
 
 def _write(page: Path | None, name: str, tables: Sequence[Table]) -> None:
@@ -327,6 +328,6 @@ def _write(page: Path | None, name: str, tables: Sequence[Table]) -> None:
     from latent_shift.evaluation.runner import environment
 
     machine: dict[str, Any] = {**environment(), "threads": torch.get_num_threads()}
-    command = f"latent-shift {' '.join(sys.argv[1:])}"
+    command = printable(f"latent-shift {shlex.join(sys.argv[1:])}")
     body = "\n\n".join([f"`{command}`", short_machine(machine) + ".", *(one.markdown() for one in tables)])
     put_into_page(page, name, body, "# Performance\n")

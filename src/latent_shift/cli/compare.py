@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from latent_shift.cli import options as opt
 from latent_shift.cli.options import split_names
 from latent_shift.cli.output import put_into_page
 from latent_shift.cli.progress import progress_of_sets, training_bar
-from latent_shift.io import write_text
+from latent_shift.io import printable, write_text
 
 if TYPE_CHECKING:
     from latent_shift.compare.plan import Comparison
@@ -156,14 +157,16 @@ def _work(comparison: Comparison, phases: tuple[str, ...]) -> None:
 
 
 def _write_pages(results: Results, page: Path | None) -> None:
-    """Write compare.md and compare.html into the comparison's folder, and a block of another page."""
+    """Write the pages in the comparison's folder, and a block of another one."""
     from latent_shift.compare.page import html, markdown
+    from latent_shift.compare.plan import PAGES
 
     comparison = results.comparison
     given = sys.argv[1:] if sys.argv[1:2] == ["compare"] else ["compare", "--preset", comparison.preset_name]
-    command = f"latent-shift {' '.join(given)}"
+    command = printable(f"latent-shift {shlex.join(given)}")
     name = f"{comparison.preset_name}, {comparison.budget or comparison.preset.clips}"
     block = f"## {name}\n\n{markdown(results, command)}"
-    write_text(comparison.folder / "compare.html", html(results, command))
-    for file in (comparison.folder / "compare.md", *([] if page is None else [page])):
+    own, shown = (comparison.folder / name for name in PAGES)
+    write_text(shown, html(results, command))
+    for file in (own, *([] if page is None else [page])):
         put_into_page(file, name, block, "# Systems compared\n")

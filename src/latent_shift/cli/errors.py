@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 
 import typer
 
-from latent_shift.io import is_out_of_memory
+from latent_shift.io import is_out_of_memory, printable
 
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
@@ -64,9 +65,22 @@ def _can_print() -> bool:
     return True
 
 
+def say(line: str) -> None:
+    """Print a line on standard error, or nowhere: one that cannot be written ends no work."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def _print_error(message: str) -> int:
-    print(f"latent-shift: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"latent-shift: error: {_one_line(message)}")
     return MISTAKE
+
+
+def _one_line(message: str) -> str:
+    """A message without ends of lines, and without the control characters of names, which move a cursor."""
+    return printable(re.sub(r"\s*\n\s*", " ", message.strip()))
 
 
 @contextmanager
@@ -75,10 +89,10 @@ def warnings_as_lines() -> Iterator[None]:
     printed: set[str] = set()
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        line = " ".join(str(message).split())
+        line = _one_line(str(message))
         if line not in printed:
             printed.add(line)
-            print(f"latent-shift: warning: {line}", file=sys.stderr)
+            say(f"latent-shift: warning: {line}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
-from latent_shift.io import at_home, printable, warn
+from latent_shift.io import at_home, check_no_address, printable, warn
 from latent_shift.limits import MAX_COUNT
 
 if TYPE_CHECKING:
@@ -128,12 +128,16 @@ def generate(
         "forecast_threshold": forecast, "compile": compiled or None,
     }  # fmt: skip
     opt.check_choice((TRANSPARENT,), background=background)
-    from latent_shift.media import check_output, write_clip
+    from latent_shift.media import WITH_ALPHA, check_output, write_clip
 
     if output == "-":
         raise ValueError("-o -: clips are not written to standard output; name a file or folder")
+    if not output.strip():
+        raise ValueError("-o: is empty; name a file or folder")
     output = at_home(output)
-    check_output(output if generation.is_file_output(output) else f"{output}/clip.mp4", overwrite=True)
+    check_no_address(output)
+    if generation.is_file_output(output):
+        check_output(output, overwrite=True)
     files = {
         "tokenizer": tokenizer, "prediction_type": prediction, "loras": loras or None, "scheduler": scheduler
     }  # fmt: skip
@@ -147,6 +151,8 @@ def generate(
     )
     for job in jobs:
         check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
+        if background is not None and job.file.suffix.lower() not in WITH_ALPHA:
+            warn(f"{job.file}: holds no transparency: it keeps its ground; write {' or '.join(WITH_ALPHA)}")
     system = systems.load(model, device=device, dtype=dtype, **files, **shortcuts)
     with progress_bar("denoising", sum(job.request.steps for job in jobs)) as show_done:
         clips = generation.run_in_parts(
@@ -155,7 +161,7 @@ def generate(
         for job, made in zip(jobs, clips, strict=True):
             settings = generation.clip_settings(made, model, system.info())
             parts: Iterable[NDArray[np.uint8]] = made.parts
-            if background is not None:
+            if background is not None and job.file.suffix.lower() in WITH_ALPHA:
                 parts, settings = _without_ground(job.file, made.parts, settings)
             write_clip(job.file, parts, made.request.fps, settings, overwrite=force, loop=made.request.loop)
             line = {"file": str(job.file), **settings, "seconds": made.seconds}
@@ -165,14 +171,11 @@ def generate(
 def _without_ground(
     file: Path, parts: Iterable[NDArray[np.uint8]], settings: dict[str, Any]
 ) -> tuple[Iterable[NDArray[np.uint8]], dict[str, Any]]:
-    """Make the ground of a clip transparent; warn and keep it where file or clip do not allow it."""
+    """Make the ground of a clip transparent; warn and keep it where the clip does not allow it."""
     import numpy as np
 
-    from latent_shift.media import WITH_ALPHA, remove_ground
+    from latent_shift.media import remove_ground
 
-    if file.suffix.lower() not in WITH_ALPHA:
-        warn(f"{file}: holds no transparency: it keeps its ground; write {' or '.join(WITH_ALPHA)}")
-        return parts, settings
     clip = np.concatenate(list(parts))
     try:
         return [remove_ground(clip)], {**settings, "background": TRANSPARENT}

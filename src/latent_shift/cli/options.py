@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
@@ -46,7 +47,7 @@ def output_path(typed: str | Path) -> Path:
 
 
 def folder_path(typed: str | Path) -> Path:
-    """The path of an output folder. Raises typer.BadParameter as `output_path`, and where a file is.
+    """The path of an output folder. Raises typer.BadParameter as `output_path`, and where none can be made.
 
     typed: as of `output_path`.
     """
@@ -55,6 +56,11 @@ def folder_path(typed: str | Path) -> Path:
         if not place.is_dir() and os.path.lexists(place):
             kind = "a file" if place.exists() else "a link to nothing"
             raise typer.BadParameter(f"{place}: is {kind}, and no folder; name another")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise typer.BadParameter(f"{folder}: cannot write into {there}: {error.strerror}") from error
     return folder
 
 

@@ -5,6 +5,7 @@ The table is drawn by rich on a terminal, and is the same as Markdown anywhere e
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,25 +13,28 @@ from typing import TYPE_CHECKING, Any
 from latent_shift.io import write_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from latent_shift.evaluation.report import Report
 
 
 def write_report(
     report: Report, output: Path | None, html: Path | None, as_json: bool = False, **environment: Any
 ) -> None:
-    """Print a report, and write it to the files named. environment: added to the report's own."""
+    """Write a report to the files named, then print it. environment: added to the report's own."""
     report = report.model_copy(update={"environment": {**environment, **report.environment}})
     text = report.model_dump_json(indent=2)
-    if as_json:
-        print(text)
-    else:
-        print_report(report)
     if output is not None:
         write_text(output, text + "\n")
     if html is not None:
         from latent_shift.evaluation.page import render_html
 
         write_text(html, render_html(report))
+    if as_json:  # after the files, which are not to be lost with the reader of standard output
+        print(text)
+    else:
+        print_report(report)
 
 
 def print_report(report: Report) -> None:
@@ -47,25 +51,50 @@ def print_report(report: Report) -> None:
     for cells in table_rows(report):
         table.add_row(*cells)
     console = Console(highlight=False, markup=False, emoji=False)  # titles and names are shown as they are
+    if not fits(console, table):
+        print(markdown(report))
+        return
     console.print(table)
     for line in (*footnotes(report), *report.notes):
         console.print(line, style="dim")
 
 
+def fits(console: Console, table: Table) -> bool:
+    """Whether a terminal is wide enough for a table; in one that is not, rich would cut figures."""
+    unbounded = console.options.update_width(10_000)
+    return console.measure(table, options=unbounded).minimum <= console.width
+
+
 def read_page(page: Path, title: str) -> str:
-    """A Markdown page, or a title where there is none. Raises ValueError for one that is no UTF-8."""
+    """A Markdown page, or a title where there is none.
+
+    Raises ValueError for one that is no UTF-8, or has a block without an end, which would take the text after
+    it for its own.
+    """
     if not page.is_file():
         return title
     try:
-        return page.read_bytes().decode("utf-8")
+        text = page.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{page}: is no text in UTF-8 ({error}); save it as such, or name another"
         ) from error
+    for found in re.finditer(r"<!-- begin (.*?) -->", text):
+        inside, ended, _ = text[found.end() :].partition(f"<!-- end {found[1]} -->")
+        if not ended or "<!-- begin " in inside:
+            raise ValueError(
+                f"{page}: the block that begins with {found[0]} has no end;"
+                f" put <!-- end {found[1]} --> after it"
+            )
+    return text
 
 
 def put_into_page(page: Path, name: str, body: str, title: str) -> None:
-    """Put a block into a page, which keeps its ends of lines; a new page begins with the title."""
+    """Put a block into a page, which keeps its ends of lines; a new page begins with the title.
+
+    A link stays one, to the changed page. Raises ValueError as `read_page`.
+    """
+    page = page.resolve()
     text = read_page(page, title)
     changed = put_block(text.replace("\r\n", "\n"), name, body)
     write_text(page, changed.replace("\n", "\r\n") if "\r\n" in text else changed)
@@ -84,12 +113,11 @@ def put_block(text: str, name: str, body: str) -> str:
 def write_scores(
     report: Report, table: str, block: str, *, output: Path | None, markdown: Path | None, sheet: Path | None
 ) -> None:
-    """Print a table of scores, and write it where it is wanted.
+    """Write a table of scores where it is wanted, and print it.
 
     block: name of the table's place in the page. output: JSON. markdown: a page that keeps its other blocks.
     sheet: a picture of the examples of the last kind of clips of each group.
     """
-    print(table)
     if output is not None:
         write_text(output, report.model_dump_json(indent=2) + "\n")
     if markdown is not None:
@@ -104,3 +132,4 @@ def write_scores(
         columns = None if len(shown[0].clip) > 1 else 1
         picture = contact_sheet([example.clip for example in shown], captions, columns=columns)
         write_image(sheet, picture, overwrite=True)
+    print(table)

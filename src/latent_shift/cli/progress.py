@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from latent_shift.cli.errors import say
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -79,7 +81,7 @@ class _Lines:
         if report.step > step:
             seconds = (report.steps - report.step) * (now - since) / (report.step - step)
             left = f"  left {timedelta(seconds=round(seconds))}"
-        print(f"{report.stage}  {report.step}/{report.steps}{named}{left}", file=sys.stderr, flush=True)
+        say(f"{report.stage}  {report.step}/{report.steps}{named}{left}")
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def create(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="DIR", parser=opt.output_path, help="Folder of the study, new or empty."
+            "-o", "--output", metavar="DIR", parser=opt.folder_path, help="Folder of the study, new or empty."
         ),
     ],
     raters: Annotated[int, typer.Option(help="Raters of each pair.")] = 5,
@@ -220,7 +220,6 @@ def report(
     store.close()
     results = analyse(store.study, answers, raters, progress)
     text = results.model_dump_json(indent=2)
-    print(text if as_json else pages.markdown(results))
     if output is not None:
         write_text(output, text + "\n")
     if csv is not None:
@@ -228,6 +227,7 @@ def report(
     if html is not None:
         with progress_bar("page", 1):
             write_text(html, pages.html(results, store.study, answers, folder, prompts))
+    print(text if as_json else pages.markdown(results))
 
 
 def _need_packages() -> None:

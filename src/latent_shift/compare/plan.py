@@ -34,6 +34,7 @@ from latent_shift.training.run_config import changes as changed_keys
 ROOT, ASSETS = "runs/compare", "src/latent_shift/assets"  # in recipes, replaced by folders of this machine
 _PACKAGED = "latent_shift/assets"  # how the folder of the package's parts ends, wherever it is installed
 _SETTINGS = "compare.json"
+PAGES = ("compare.md", "compare.html")  # in the folder of a comparison
 
 
 @dataclass(frozen=True)
@@ -243,12 +244,17 @@ class Comparison:
     def check(self) -> None:
         """Check everything that is begun, before any work.
 
-        Raises ValueError for a folder that holds another comparison, stages that were begun with other
-        settings, models of other systems, and stills that are to be there and are not.
+        Raises ValueError for a folder that holds another comparison, or pages of somebody else, stages that
+        were begun with other settings, models of other systems, and stills that are to be there and are not.
         """
         wanted = json.loads(json.dumps(self._settings()))
         file = self.folder / _SETTINGS
         kept = read_json_mapping(file) if file.is_file() else wanted
+        for page in PAGES:
+            if not file.is_file() and (self.folder / page).exists():
+                raise ValueError(
+                    f"{self.folder}: has a {page}, and no comparison wrote it; name another folder with -o"
+                )
         for name in wanted:
             if kept.get(name) != wanted[name]:
                 raise ValueError(

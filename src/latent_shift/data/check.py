@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -153,7 +154,12 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: 
         yield from map(work, items)
         return
     # New processes, not forks: a fork of a process with threads may hang.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,  # SIGTERM of a whole group then ends a `with` and what it has half written
+        initargs=(signal.SIGTERM, signal.default_int_handler),
+    )
     try:
         yield from pool.map(work, items, chunksize=min(max(len(items) // (8 * workers), 1), 64))
     except BrokenProcessPool as error:

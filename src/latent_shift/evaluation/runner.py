@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def evaluate(
         title: of the report; by default the names of sources and reference.
         examples: clips of each source, and of each of its subsets, to keep for the report's page.
         keep_rows: False keeps statistics of features only, which suffice for Fréchet distances.
-        features_dir: where features of files are saved; saved ones of the reference are used again.
+        features_dir: where features of files are saved, never over other features; saved ones of the
+            reference are used again.
         on_progress: called after each batch.
 
     Raises:
@@ -160,8 +162,7 @@ def extract(
     found = SourceFeatures(source.name, source.read.settings())
     files: dict[str, Path] = {}
     if features_dir is not None and source.stamp:
-        names = [extractor.info.name for extractor in extractors]
-        files = {name: features_dir / f"{source.name} {name}.safetensors".replace(" ", "-") for name in names}
+        files = {one.info.name: _features_file(features_dir, source, one) for one in extractors}
     if reuse:
         found.features = _saved_features(files, source, extractors, keep_rows)
         extractors = [extractor for extractor in extractors if extractor.info.name not in found.features]
@@ -201,6 +202,25 @@ def extract(
         if name in files:
             write_features(files[name], found.features[name])
     return found
+
+
+def _features_file(folder: Path, source: ClipSource, extractor: Extractor) -> Path:
+    """A file for the features of a source: by its name, or by a hash, too, where that holds other features.
+
+    Folders of one name, changed clips, and other settings are other features.
+    """
+    file = folder / f"{source.name} {extractor.info.name}.safetensors".replace(" ", "-")
+    settings = feature_settings(extractor, source.read)
+    if file.is_file():
+        try:
+            saved = read_features(file)
+            mine = (saved.settings, saved.provenance.stamp) == (settings, source.stamp)
+        except ValueError:
+            mine = False
+        if not mine:
+            told = sha256(f"{source.stamp} {settings.model_dump_json()}".encode()).hexdigest()[:8]
+            return file.with_name(f"{file.stem}-{told}{file.suffix}")
+    return file
 
 
 def _saved_features(

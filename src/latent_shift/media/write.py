@@ -59,8 +59,8 @@ def check_output(
     if fps is not None and fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
         mend = f"write .mp4 or .webp, or {most:g} frames a second"
         raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
     if os.path.lexists(path) and not overwrite:
         raise ValueError(f"{path}: exists already; use --force (overwrite=True) or another name")
     folder = path.parent

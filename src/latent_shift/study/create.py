@@ -77,7 +77,7 @@ def create_study(
     Args:
         sources: two or more, of which the prompts that all have are taken.
         prompts: as of `generation.read_prompts`.
-        folder: new or empty.
+        folder: new or empty; a link to one, or a mounted one, stays what it is.
         options: of the design.
         resolution: side in pixels of the middle square that is taken of each clip; None takes whole frames.
         on_progress: called with clips done and all clips.
@@ -93,8 +93,10 @@ def create_study(
     rng = random.Random(f"{options.seed} clips")
     pairs = all_pairs(len(common), len(sources))
     known = _draw_known(texts, len(sources), len(pairs), options.seed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    is_there = folder.is_dir()
+    beside = folder if is_there else folder.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=beside))
     try:
         work.chmod(0o755)
         encoder = _Encoder(work / CLIPS, rng)
@@ -133,9 +135,11 @@ def create_study(
         )
         write_text(work / STUDY_FILE, study.model_dump_json(indent=1) + "\n")
         StudyStore.create(work).close()
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(work, folder)
+        if is_there:
+            for part in sorted(work.iterdir(), key=lambda file: file.name == STUDY_FILE):  # which comes last
+                os.replace(part, folder / part.name)
+        else:
+            os.replace(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return study

@@ -53,6 +53,9 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     pipeline = LatentShiftPipeline.from_pretrained(str(model), torch_dtype=torch.float16)
     pipeline.register_modules(vae=given.half())
+    if (fast := getattr(pipeline.tokenizer, "backend_tokenizer", None)) is not None:
+        fast.no_truncation()  # as training has set them, and no caller reads them
+        fast.no_padding()
     pipeline.save_pretrained(partial)
     if video_encoder is not None:
         encoder = VivitModel.from_pretrained(video_encoder, dtype=torch.float16, add_pooling_layer=False)

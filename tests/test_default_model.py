@@ -1,6 +1,7 @@
 """The model that comes with the package: stock, small, with not one parameter of its own, and alive."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from latent_shift.checkpoints import resolve
 from latent_shift.media import read_settings, write_clip
 from latent_shift.moving_shapes import vocabulary
 from latent_shift.moving_shapes.scorer import recognise
+from latent_shift.prompts import warn_of_untrained
 
 PROMPT = "a large red circle on a black background"
 
@@ -61,6 +63,12 @@ def test_one_frame_is_the_stock_pipelines_image(folder, pipeline):
 
 def test_it_knows_every_word_of_its_world(pipeline):
     assert set(pipeline.video_config.closed_vocabulary) == set(vocabulary())
+
+
+def test_a_size_word_with_growing_is_a_sentence_that_it_learned(pipeline):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_untrained("a large square shrinking", pipeline.video_config.untrained_words)
 
 
 @pytest.mark.slow

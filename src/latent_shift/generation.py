@@ -53,7 +53,7 @@ _SAME_KERNELS = 16
 class FileRequest(GenerationRequest):
     """A request with a file or folder of its own: a line of a .jsonl file."""
 
-    output: str | None = Field(None, min_length=1)
+    output: str | None = Field(None, min_length=1, pattern=r"^[^\x00]*$")
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,26 @@ def test_clips_are_not_written_over_each_other_through_a_link_nor_to_no_name(mod
     assert (status, err) == (0, "")
 
 
+def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path, capsys):
+    (tmp_path / "nowhere").symlink_to("gone")
+    for name, message in (
+        ("new/" + 252 * "n" + ".png", "is a name of 256 bytes; 255 are the most"),
+        ("nowhere/a.png", "nowhere is a link to nothing; name another folder"),
+    ):
+        given = ["a circle", "--model", model, "--frames", 1, "-o", tmp_path / name]
+        status, _, err = run_program(capsys, "generate", *given)
+        assert (status, message in err) == (2, True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_is_printed_as_json(tmp_path, capsys):
+    given = ("--preset", "smoke", "--systems", "shift_off", "--dry-run", "--json", "-o", tmp_path / "c")
+    status, out, _ = run_program(capsys, "compare", *given)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert rows[0]["stage"] == "latent-1-image"
+
+
 def test_the_pages_of_others_are_not_overwritten(tmp_path, capsys):
     for name, command in (
         ("tables.md", ("benchmark", "networks", "--size", "tiny", "--networks", "shift", "--frames", 2)),

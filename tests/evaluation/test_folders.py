@@ -45,6 +45,7 @@ def run(world, monkeypatch, capsys, tmp_path):
 
 
 EYES = ("--extractor", "moving-shapes-eyes", "--resamples", 4)
+FRAMES = ("--extractor", "moving-shapes-frames", "--resamples", 4)
 
 
 def test_folders_are_compared_and_repeat_to_the_last_digit(run, tmp_path):
@@ -103,6 +104,23 @@ def test_features_of_two_folders_of_one_name_do_not_take_each_others_place(run, 
     assert again["rows"] == first["rows"]
     assert run(*order, "--save-features", tmp_path / "k")[0] == 0
     assert sorted((tmp_path / "k").iterdir()) == files
+
+
+def test_features_are_not_replaced_by_their_statistics(run, tmp_path):
+    order = ("folders", "real", "other", *FRAMES, "--metrics", "fid", "--save-features", tmp_path / "k")
+    assert run(*order)[0] == run(*order, "--statistics-only")[0] == 0
+    for file in (tmp_path / "k").iterdir():
+        assert read_features(file).rows is not None
+
+
+def test_two_folders_of_one_name_are_not_joined_into_one_row(run, world, tmp_path):
+    for folder, kept in (("other", "a"), ("bare", "b")):
+        shutil.copytree(world / folder, tmp_path / kept / "clips")
+        order = ("folders", "real", tmp_path / kept / "clips", *EYES, "--metrics", "flicker")
+        assert run(*order, "-o", tmp_path / f"{kept}.json")[0] == 0
+    status, _, err = run("report", tmp_path / "a.json", tmp_path / "b.json")
+    assert (status, "clips: has" in err, "two folders of one name?" in err) == (2, True, True)
+    assert run("report", tmp_path / "a.json", tmp_path / "a.json")[0] == 0
 
 
 def test_a_report_is_written_where_nobody_reads_the_table(run, tmp_path, monkeypatch):

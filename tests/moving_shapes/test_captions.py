@@ -192,7 +192,7 @@ def test_the_built_in_model_says_which_words_it_was_not_trained_on(tmp_path):
     from latent_shift import generation, systems
 
     defaults = systems.inspect("moving-shapes")
-    assert defaults.untrained_words == WorldConfig(levels=[1]).untrained_words()
+    assert defaults.untrained_words == WorldConfig(levels=[1], sized_growth=True).untrained_words()
 
     def plan(prompt):
         request = generation.parse_request(prompt=prompt, seed=1)
@@ -200,6 +200,6 @@ def test_the_built_in_model_says_which_words_it_was_not_trained_on(tmp_path):
 
     with pytest.warns(UserWarning, match="no clip with 'digit', 'seven', 'quickly' in its caption"):
         plan("a Digit seven moving left quickly on a black background")
-    with pytest.warns(UserWarning, match="no clip with 'large' and 'shrinking' together in its caption"):
-        plan("a large square shrinking")
-    plan("a red circle growing on a black background")  # a warning would be an error here
+    with pytest.warns(UserWarning, match="no clip with 'red' and 'blue' together in its caption"):
+        plan("a red circle on a blue background and a square")
+    plan("a large square shrinking on a black background")  # a warning would be an error here

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from latent_shift.video_config import VideoConfig
 
 DEFAULT_MODEL = "moving-shapes"
-BUILT_IN = {DEFAULT_MODEL: "make default-model", "emoji": "make emoji-model"}  # and how each is made
+BUILT_IN = {  # and how each is made
+    DEFAULT_MODEL: "make default-model",
+    "moving-shapes-fast": "make default-model",
+    "emoji": "make emoji-model",
+}
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")

@@ -240,7 +240,7 @@ def floor(
         **{f"share of {kind}": f"{share:.1%}" for kind, share in found.shares.items()},
     }
     table = facts_table(f"{what}, {dtype}, {on}", facts)
-    _write(markdown, f"floor {what}", [table])
+    _write(markdown, f"floor {what}, {dtype}, {on}", [table])
     _print([table], [found] if as_json else None)
 
 

@@ -83,7 +83,9 @@ def compare(
     if dry_run:
         from latent_shift.compare.schedule import plan_table
 
-        print(plan_table(comparison).markdown())
+        plan = plan_table(comparison)
+        lines = [json.dumps(dict(zip(plan.headers, row, strict=True))) for row in plan.rows]
+        print("\n".join(lines) if as_json else plan.markdown())
         return
     comparison.record()
     _work(comparison, PHASES if only is None else (only,))

@@ -11,6 +11,7 @@ import typer
 
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
+from latent_shift.io import printable
 
 if TYPE_CHECKING:
     from latent_shift.data.manifest import Manifest
@@ -225,7 +226,7 @@ def _windows(
     videos = VideoDataset(manifest, chosen, seed=seed, kind="image" if images else "clip")
     items = [videos[index] for index in range(min(count, len(videos)))]
     for number, reason in videos.bad.items():
-        typer.echo(f"left out {videos.records[number].key}: {reason}", err=True)
+        typer.echo(f"left out {videos.records[number].key}: {printable(reason)}", err=True)
     return items
 
 

@@ -92,6 +92,8 @@ def moving_shapes(
             on_progress=on_progress,
         )
     block = f"moving-shapes: {evaluated.name if evaluated else 'the scorer'}, frames {frames}"
+    if reference_only and evaluated is not None:
+        block += ", real clips only"
     write_scores(report, score_table(report), block, output=output, markdown=markdown, sheet=sheet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -127,7 +128,7 @@ def _plan(study: Study, folder: Path) -> str:
             f" {len(study.sessions[0])} with training, catch pairs and repeats",
             f"{prompts} prompts, {options.raters_per_pair} raters: {found} (votes of two raters on a prompt"
             f" correlate by {power.SAME_PROMPT}, of a rater on two prompts by {power.SAME_RATER}, assumed)",
-            f"next: latent-shift study serve {folder}",
+            f"next: latent-shift study serve {shlex.quote(str(folder))}",
         ]
     )
 
@@ -173,7 +174,7 @@ def serve(
         progress = store.progress()
         print(
             f"{progress.whole} of {progress.wanted} ratings are in; Ctrl-C stops, nothing is lost."
-            f" Report: latent-shift study report {folder}",
+            f" Report: latent-shift study report {shlex.quote(str(folder))}",
             file=sys.stderr,
         )
         config = uvicorn.Config(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ def read_report(file: Path) -> Report:
 def join_reports(reports: Sequence[Report], title: str) -> Report:
     """Join reports: equal metrics become one column, all others stand side by side.
 
-    Rows of the same name and settings become one row. Raises ValueError for no reports.
+    Rows of the same name and settings become one row. Raises ValueError for no reports, and where two rows
+    that would become one differ in a metric's value, as those of two folders of one name.
     """
     if not reports:
         raise ValueError("there are no results to join")
@@ -126,6 +128,13 @@ def join_reports(reports: Sequence[Report], title: str) -> Report:
     for row in (row for report in reports for row in report.rows):
         key = json.dumps([row.name, row.settings], sort_keys=True)
         known = rows.get(key, row)
+        for metric in known.results.keys() & row.results.keys():
+            one, other = known.results[metric].value, row.results[metric].value
+            if one != other and not (math.isnan(one) and math.isnan(other)):
+                raise ValueError(
+                    f"{row.name}: has {one:.4g} in one report and {other:.4g} in another, both as"
+                    f" {metric.rpartition(' ')[0]}: two folders of one name? Rename one and measure it again"
+                )
         rows[key] = known.model_copy(update={"results": {**known.results, **row.results}})
     environment = {
         f"{report.title}: {name}" if len(reports) > 1 else name: value

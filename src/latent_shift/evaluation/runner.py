@@ -199,7 +199,7 @@ def extract(
             np.concatenate(rows[number]) if rows[number] else None,
             np.concatenate(logits[number]) if logits[number] else None,
         )  # fmt: skip
-        if name in files:
+        if name in files and (keep_rows or not files[name].is_file()):  # a file there has all of them
             write_features(files[name], found.features[name])
     return found
 

@@ -31,6 +31,7 @@ from latent_shift.media.pixels import Picture
 Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
+_LONGEST_NAME = 255  # bytes
 _TRANSPARENT = 255  # number of the see-through colour in a gif
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
@@ -63,6 +64,7 @@ def check_output(
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
     if os.path.lexists(path) and not overwrite:
         raise ValueError(f"{path}: exists already; use --force (overwrite=True) or another name")
+    check_names(path)
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -71,6 +73,18 @@ def check_output(
     except OSError as error:
         raise ValueError(f"{path}: cannot write into {folder}: {error.strerror}") from error
     return path
+
+
+def check_names(path: Path) -> None:
+    """Raise ValueError where a path has a name that no file system holds, or lies in a link to nothing."""
+    for name in path.parts:
+        if (size := len(os.fsencode(name))) > _LONGEST_NAME:
+            raise ValueError(
+                f"{path}: {name[:20]}... is a name of {size} bytes; {_LONGEST_NAME} are the most"
+            )
+    for folder in path.parents:
+        if folder.is_symlink() and not folder.exists():
+            raise ValueError(f"{path}: {folder} is a link to nothing; name another folder")
 
 
 def write_clip(

@@ -124,6 +124,8 @@ class Recipe(Strict):
     def _is_no_address(cls, value: Any) -> Any:
         if isinstance(value, str):
             check_no_address(value)
+            if not value.strip():
+                raise ValueError("is empty; name a folder")
         return value
 
     def check(self) -> None:

@@ -1,8 +1,24 @@
-"""For all tests: "auto" is fp32 on every CPU, so that no result depends on the processor's instructions."""
+"""For all tests: "auto" is fp32 on every CPU, so that no result depends on the processor's instructions.
+
+The files that take longest come first, so that none of them runs alone at the end beside an idle process.
+"""
 
 import pytest
 
 from latent_shift.checkpoints import precision
+
+LONGEST = (
+    "cli/test_compare.py",
+    "training/test_resume.py",
+    "training/test_sharing.py",
+    "server/test_serving.py",
+    "benchmark/test_commands.py",
+    "training/test_distributed.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)

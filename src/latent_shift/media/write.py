@@ -64,7 +64,7 @@ def check_output(
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
     if os.path.lexists(path) and not overwrite:
         raise ValueError(f"{path}: exists already; use --force (overwrite=True) or another name")
-    check_names(path)
+    _check_names(path)
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -75,7 +75,7 @@ def check_output(
     return path
 
 
-def check_names(path: Path) -> None:
+def _check_names(path: Path) -> None:
     """Raise ValueError where a path has a name that no file system holds, or lies in a link to nothing."""
     for name in path.parts:
         if (size := len(os.fsencode(name))) > _LONGEST_NAME:

@@ -298,6 +298,9 @@ def plan_jobs(
                 raise ValueError(f"{path}: two clips would be written to it; give each its own output")
             taken.add(one)
             jobs.append(ClipJob(first.model_copy(update={"seed": seed}), path))
+    for job in jobs:
+        if inside := next((folder for folder in job.file.parents if _place(folder) in taken), None):
+            raise ValueError(f"{job.file}: {inside} is a clip of its own, and no folder; name another")
     return jobs
 
 

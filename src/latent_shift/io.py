@@ -8,10 +8,11 @@ import json
 import os
 import re
 import sys
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -106,6 +107,23 @@ def only_process_in(folder: Path, work: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this folder, which gets no file for it.
+
+    Without effect on file systems and platforms that lock no folders.
+    """
+    opened = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    try:
+        if opened is not None:
+            with suppress(OSError):
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
 def at_home(path: str) -> str:
     """A path, with the user's folder for a ~ at its front that no shell saw, as in --output=~/a.mp4."""
     return os.path.expanduser(path) if f"{path}/".startswith("~/") else path
@@ -117,6 +135,19 @@ def check_no_address(path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{path}: is an address; name a file of this machine, or a folder, and send it afterwards"
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError, leaving no trace, for a folder that could not be made or written into."""
+    for place in (folder, *folder.parents):
+        if not place.is_dir() and os.path.lexists(place):
+            kind = "a file" if place.exists() else "a link to nothing"
+            raise ValueError(f"{place}: is {kind}, and no folder; name another")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot write into {there}: {error.strerror}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -136,6 +136,7 @@ def test_nothing_is_left_to_do_and_nothing_is_lost_by_mistakes(smoke, capsys):
         (["--seeds", "0"], "--seeds 0: give 1 or more"),
         (["--recipes", "nowhere"], "nowhere: has no presets/"),
         (["--markdown", "page.txt"], "page.txt"),
+        (["--markdown", "a.md", "--only", "score"], "--markdown a.md: no page is written with --only score"),
         (
             ["--preset", "smoke", "--only", "score", "--systems", "shift_off"],
             "not made yet; leave --only out",

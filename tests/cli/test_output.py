@@ -102,13 +102,14 @@ def test_a_table_is_not_cut_where_the_terminal_is_narrow(monkeypatch):
     info = MetricInfo(name="FVD (moving-shapes-eyes)", better="lower", settings={})
     found = MetricResult(value=0.44631234)
     rows = [Row(name=f"a-folder-{number}", settings={}, results={info.key: found}) for number in range(2)]
-    report = Report(title="t", metrics=[info], rows=rows)
+    report = Report(title="the title", metrics=[info], rows=rows)
     for columns, drawn in (("20", False), ("120", True)):
         monkeypatch.setenv("COLUMNS", columns)
         terminal = Terminal()
         monkeypatch.setattr(sys, "stdout", terminal)
         output.print_report(report)
         assert "0.4463" in terminal.getvalue()
+        assert "the title" in terminal.getvalue()
         assert "\u2026" not in terminal.getvalue()
         assert ("\u2503" in terminal.getvalue()) == drawn
 
@@ -123,6 +124,13 @@ def test_clips_are_not_written_over_each_other_through_a_link_nor_to_no_name(mod
         capsys, "generate", "--prompts", tmp_path / "p.jsonl", *shared, "-o", tmp_path
     )
     assert (status, "two clips would be written to it" in err) == (2, True)
+    lines = [{"prompt": "a circle", "output": name} for name in ("b/a.png", "b/a.png/a.png")]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    status, _, err = run_program(
+        capsys, "generate", "--prompts", tmp_path / "p.jsonl", *shared, "-o", tmp_path
+    )
+    assert (status, "b/a.png is a clip of its own, and no folder" in err) == (2, True)
+    assert not (tmp_path / "b").exists()
     status, _, err = run_program(capsys, "generate", "a circle", *shared, "-o", "")
     assert (status, "is empty; name a file or folder" in err) == (2, True)
     (tmp_path / "clip.mp4").mkdir()  # is no name of a clip that would be made

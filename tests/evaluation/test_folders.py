@@ -135,6 +135,20 @@ def test_a_report_is_written_where_nobody_reads_the_table(run, tmp_path, monkeyp
     assert (tmp_path / "1.html").is_file()
 
 
+def test_metrics_that_a_single_clip_or_frame_does_not_allow_are_left_out(run, world, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(world / "real" / "00.webp", tmp_path / name)
+    folders = ("folders", tmp_path / "one", tmp_path / "two", "--extractor", "moving-shapes-eyes", "--json")
+    status, out, err = run(*folders)
+    assert status == 0, err
+    found = json.loads(out)
+    assert [one["name"] for one in found["metrics"]] == ["IS (moving-shapes-eyes)", "flicker", "motion"]
+    assert any("one: FVD needs two clips or more, not 1" in note for note in found["notes"])
+    status, _, err = run(*folders, "--metrics", "fvd")
+    assert (status, "one: FVD needs two clips or more, not 1" in err) == (2, True)
+
+
 def test_results_stand_side_by_side_on_one_page(run, tmp_path):
     one, two, html = (tmp_path / name for name in ("1.json", "2.json", "all.html"))
     assert run("folders", "real", "other", *EYES, "-o", one, "--html", tmp_path / "1.html")[0] == 0

@@ -253,6 +253,16 @@ def test_contact_sheet_lays_clips_in_lines_below_their_captions(frames):
     captioned = media.contact_sheet([frames], captions=["a red circle moving left " * 20])
     assert captioned.shape[0] > 2 + 66 + 14
     assert captioned[:20].max() > 200  # drawn text
+    for caption in (
+        "W" * 400,
+        "красный " * 50,
+    ):  # nothing is cut at the edge
+        shown = media.contact_sheet([frames[:1]], captions=[caption])[2:-66]
+        assert (shown[:, -3:] == 32).all()
+        assert len(shown) >= 5 * 14
+    strips = [media.contact_sheet([frames], captions=[text]) for text in ("\u732b", "\u72ac", "\\u72ac")]
+    assert (strips[0] != strips[1]).any()  # the font has neither; their numbers are shown
+    np.testing.assert_array_equal(strips[1], strips[2])
     with pytest.raises(ValueError, match="1 captions for 2 clips"):
         media.contact_sheet([frames, frames], captions=["one"])
     with pytest.raises(ValueError, match="one frame size"):

@@ -338,6 +338,13 @@ def test_a_path_of_the_users_folder_is_there(recipe_file, monkeypatch):
     assert str(load_recipe(block).output) == "runs/b"  # without the newline that ends a block
 
 
+def test_folders_that_cannot_be_made_are_told_before_any_model_is_loaded(recipe_file, tmp_path):
+    (tmp_path / "file").touch()
+    for key in ("output", "latents.folder"):
+        with pytest.raises(ValueError, match=rf"^{key}: {tmp_path}/file: is a file, and no folder"):
+            load_recipe(recipe_file("video"), [f"{key}={tmp_path}/file/a"]).check()
+
+
 @pytest.mark.parametrize("address", ["s3://bucket/run", "file:///tmp/run", "hf://me/run"])
 def test_an_address_is_no_folder_of_a_run(recipe_file, address):
     with pytest.raises(ValueError, match=f"output: {address}: is an address; name a file of this"):

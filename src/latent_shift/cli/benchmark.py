@@ -158,7 +158,7 @@ def systems(
             str(one.calls), *seconds, shown(ratio(one.times, found[0].times, cpu=True)),
             "-" if one.peak is None else f"{one.peak / 2**30:.2f}",
         ])  # fmt: skip
-    _write(markdown, "systems", [table])
+    _write(markdown, f"systems, {title}", [table])
     _print([table], found if as_json else None)
 
 

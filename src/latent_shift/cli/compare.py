@@ -77,6 +77,9 @@ def compare(
         raise ValueError(f"--only {only}: expected one of {', '.join(PHASES)}")
     if seeds is not None and seeds < 1:
         raise ValueError(f"--seeds {seeds}: give 1 or more")
+    if markdown is not None and (dry_run or only not in (None, "page")):
+        without = "--dry-run" if dry_run else f"--only {only}"
+        raise ValueError(f"--markdown {markdown}: no page is written with {without}; leave one of them out")
     quiet_libraries()
     comparison = _comparison(preset, names, seeds, budget, output, recipes, stills)
     comparison.check()

@@ -83,4 +83,5 @@ def emoji(
             examples=_EXAMPLES if sheet else 0, on_progress=on_progress,
         )  # fmt: skip
     block = f"emoji: {evaluated.name if evaluated else 'real clips'}"
+    block = sampling.block_name(block, cells, prompts)
     write_scores(report, emoji_table(report), block, output=output, markdown=markdown, sheet=sheet)

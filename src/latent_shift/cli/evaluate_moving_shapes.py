@@ -94,6 +94,7 @@ def moving_shapes(
     block = f"moving-shapes: {evaluated.name if evaluated else 'the scorer'}, frames {frames}"
     if reference_only and evaluated is not None:
         block += ", real clips only"
+    block = sampling.block_name(block, subsets, prompts)
     write_scores(report, score_table(report), block, output=output, markdown=markdown, sheet=sheet)
 
 

@@ -7,8 +7,6 @@ def command(steps: opt.Steps = None, ...): opt.check_sampling(steps=steps, ...)
 from __future__ import annotations
 
 import inspect
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +20,7 @@ from typer.core import TyperCommand
 
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
 from latent_shift.checkpoints.quiet import quiet_libraries
-from latent_shift.io import at_home, check_no_address
+from latent_shift.io import at_home, check_folder, check_no_address
 from latent_shift.limits import MAX_GUIDANCE, MAX_STEPS
 
 if TYPE_CHECKING:
@@ -52,15 +50,10 @@ def folder_path(typed: str | Path) -> Path:
     typed: as of `output_path`.
     """
     folder = output_path(typed)
-    for place in (folder, *folder.parents):
-        if not place.is_dir() and os.path.lexists(place):
-            kind = "a file" if place.exists() else "a link to nothing"
-            raise typer.BadParameter(f"{place}: is {kind}, and no folder; name another")
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise typer.BadParameter(f"{folder}: cannot write into {there}: {error.strerror}") from error
+        check_folder(folder)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     return folder
 
 
@@ -200,6 +193,17 @@ class Sampling:
             model, resolution=resolution, steps=self.steps, guidance=self.guidance,
             device=self.device, dtype=self.dtype,
         )  # fmt: skip
+
+    def block_name(self, what: str, subsets: str, prompts: int) -> str:
+        """Name of a table's block in a page: what was evaluated, and options that are not the usual ones.
+
+        subsets, prompts: of the command's options of these names, of which 300 prompts are the usual.
+        """
+        told = [what, *split_names(subsets)]
+        told += [] if prompts == 300 else [f"prompts {prompts}"]
+        told += [] if self.steps is None else [f"steps {self.steps}"]
+        told += [] if self.guidance is None else [f"guidance {self.guidance:g}"]
+        return ", ".join(told if self.dtype == "auto" else [*told, self.dtype])
 
 
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.io import write_text
+from latent_shift.io import alone_in, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,7 @@ def print_report(report: Report) -> None:
         table.add_row(*cells)
     console = Console(highlight=False, markup=False, emoji=False)  # titles and names are shown as they are
     if not fits(console, table):
-        print(markdown(report))
+        print(report.title, "", markdown(report), sep="\n")
         return
     console.print(table)
     for line in (*footnotes(report), *report.notes):
@@ -92,12 +92,15 @@ def read_page(page: Path, title: str) -> str:
 def put_into_page(page: Path, name: str, body: str, title: str) -> None:
     """Put a block into a page, which keeps its ends of lines; a new page begins with the title.
 
-    A link stays one, to the changed page. Raises ValueError as `read_page`.
+    A link stays one, to the changed page. Two commands that end together wait for each other, and both blocks
+    stay. Raises ValueError as `read_page`.
     """
     page = page.resolve()
-    text = read_page(page, title)
-    changed = put_block(text.replace("\r\n", "\n"), name, body)
-    write_text(page, changed.replace("\n", "\r\n") if "\r\n" in text else changed)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(page.parent):
+        text = read_page(page, title)
+        changed = put_block(text.replace("\r\n", "\n"), name, body)
+        write_text(page, changed.replace("\n", "\r\n") if "\r\n" in text else changed)
 
 
 def put_block(text: str, name: str, body: str) -> str:

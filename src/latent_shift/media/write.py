@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -288,10 +288,25 @@ def contact_sheet(
 
 
 def _caption_strip(caption: str, width: int, line_height: int = 14) -> Picture:
-    font = ImageFont.load_default(size=11)
-    lines = textwrap.wrap(caption, max(width // 6, 8)) or [""]
+    """A caption on as many lines as it takes, (H, width, 3); of a letter that the font lacks its number."""
+    import matplotlib  # has a font of more letters than Latin ones
+
+    file = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    font = ImageFont.truetype(file, size=11, layout_engine=ImageFont.Layout.BASIC)
+    missing = bytes(font.getmask("\U0010ffff"))
+    escaped = {letter: letter.encode("ascii", "backslashreplace").decode() for letter in set(caption)}
+    known = {letter for letter in escaped if bytes(font.getmask(letter)) != missing}
+    lines = [""]
+    for word in re.findall(" ?[^ ]+", " ".join(caption.split())):
+        shown = "".join(letter if letter in known else escaped[letter] for letter in word)
+        if font.getlength(lines[-1] + shown) > width - 6:
+            lines += [""] if lines[-1] else []
+            shown = shown.lstrip()
+        for letter in shown:  # a word longer than a line is broken
+            lines += [""] if font.getlength(lines[-1] + letter) > width - 6 and lines[-1] else []
+            lines[-1] += letter
     image = Image.new("RGB", (width, line_height * len(lines) + 2), (32, 32, 32))
-    ImageDraw.Draw(image).multiline_text((3, 1), "\n".join(lines), fill=(235, 235, 235), font=font, spacing=3)
+    ImageDraw.Draw(image).multiline_text((3, 1), "\n".join(lines), fill=(235, 235, 235), font=font, spacing=1)
     return np.array(image)
 
 

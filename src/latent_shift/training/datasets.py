@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from diffusers import AutoencoderKL
 from pydantic import Field, model_validator
@@ -29,7 +29,7 @@ from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.data.sources.local import FolderSource
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
 from latent_shift.training.logging import Progress, Report
-from latent_shift.training.recipe import Count, Strict
+from latent_shift.training.recipe import Count, Made, Strict
 
 _TRIED = 4  # clips read before a model is
 _MAX_STORED = 1_000_000  # clips of a store
@@ -38,7 +38,7 @@ _MAX_STORED = 1_000_000  # clips of a store
 class Store(Strict):
     """Clips of a generated source, or clips of its captions, computed once into a folder."""
 
-    folder: Path = Field(description="folder of the store")
+    folder: Annotated[Path, Made()] = Field(description="folder of the store")
     source: AnyGeneratedSource
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ from pydantic import (
 from latent_shift.io import (
     YamlLoader,
     at_home,
+    check_folder,
     check_no_address,
     one_line,
     read_yaml_mapping,
@@ -71,6 +72,10 @@ class Holds(tuple[str, ...]):
     """Annotation of a folder's path: parts that must be in it when a run starts."""
 
 
+class Made:
+    """Annotation of a folder's path: it is made when a run starts, where it is not there yet."""
+
+
 class OptimizerConfig(Strict):
     """AdamW or Muon, and the learning rate: linear warm-up, plateau, linear cool-down to zero."""
 
@@ -103,7 +108,9 @@ class Recipe(Strict):
     loss_is_mean: ClassVar[bool] = True
 
     task: str
-    output: Path = Field(description="folder of the run: checkpoints, log, samples, and the finished model")
+    output: Annotated[Path, Made()] = Field(
+        description="folder of the run: checkpoints, log, samples, and the finished model"
+    )
     seed: int = Field(0, ge=0, lt=1 << 63)
     steps: Count
     batch_size: Count = Field(description="clips (or images) a step, over all processes")
@@ -129,7 +136,7 @@ class Recipe(Strict):
         return value
 
     def check(self) -> None:
-        """Raise ValueError for missing folders and unusable data, before any model is loaded."""
+        """Raise ValueError before any model is loaded: for folders missing or not to be made, bad data."""
         _check_folders(self, "")
 
     def data_summary(self) -> list[str]:
@@ -171,6 +178,11 @@ def _check_folders(section: BaseModel, prefix: str) -> None:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             _check_folders(value, f"{prefix}{name}.")
+        if any(isinstance(mark, Made) for mark in field.metadata) and not value.is_dir():
+            try:
+                check_folder(value)
+            except ValueError as error:
+                raise ValueError(f"{prefix}{name}: {error}") from error
         for holds in (mark for mark in field.metadata if isinstance(mark, Holds) and value is not None):
             for part in holds:
                 if not (value / part).is_dir():

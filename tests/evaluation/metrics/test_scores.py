@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from latent_shift.evaluation.features import frames_of
+from latent_shift.evaluation.features import SourceFeatures, frames_of
+from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable
 from latent_shift.evaluation.metrics.intervals import bootstrap, normal_interval
-from latent_shift.evaluation.metrics.scores import clip_similarities, flicker, inception_score, motion
+from latent_shift.evaluation.metrics.scores import (
+    clip_similarities,
+    flicker,
+    flicker_metric,
+    inception_score,
+    motion,
+    motion_metric,
+)
+from latent_shift.evaluation.sources import ClipBatch
 
 
 def test_sure_of_each_and_all_kinds_gives_the_number_of_classes():
@@ -76,6 +85,14 @@ def test_motion_is_0_when_nothing_moves_and_hardly_sees_noise():
 def test_motion_takes_any_size():
     assert motion(clip_of([0, 100], (3, 5))) == pytest.approx(50)
     assert motion(clip_of([0, 100], (131, 77))) == pytest.approx(50)
+
+
+@pytest.mark.parametrize("metric", [flicker_metric, motion_metric])
+def test_single_frames_have_neither_flicker_nor_motion(metric):
+    measured = metric(MetricOptions())
+    measured.update(ClipBatch(["a"], np.zeros((1, 1, 8, 8, 3), np.uint8), [None]))
+    with pytest.raises(NotAvailable, match="f: (flicker|motion) needs clips of two frames or more"):
+        measured.compute(SourceFeatures("f"), None)
 
 
 def test_the_bootstrap_finds_the_error_of_a_mean_and_repeats_itself():

@@ -76,7 +76,7 @@ class Distance(FeatureMetric):
     def of_features(
         self, features: Features, clips: SourceFeatures, reference: SourceFeatures | None
     ) -> Measurement | None:
-        """See `FeatureMetric.of_features`. Warns where rows are too few for a Fréchet distance."""
+        """See `FeatureMetric.of_features`. Warns where rows are few for a Fréchet distance."""
         name, per = features.settings.extractor, features.settings.per
         if per != self.per or reference is None or name not in reference.features:
             return None
@@ -85,6 +85,11 @@ class Distance(FeatureMetric):
         has_rows = features.rows is not None and real.rows is not None
         if self.kernel and not has_rows:
             return None
+        for one in (real, features):
+            if (count := one.moments.count) < 2:
+                reason = f"{one.provenance.source}: {self.name} needs two {self.per}s or more, not {count}"
+                self.notes.append(reason)
+                raise NotAvailable(reason)
         if not self.kernel:
             for one in (real, features):
                 warn_if_short(one.moments.count, one.moments.width, one.provenance.source)

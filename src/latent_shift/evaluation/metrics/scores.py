@@ -153,10 +153,12 @@ class PixelMetric(Metric):
 
     def update(self, batch: ClipBatch) -> None:
         """See `Metric.update`."""
-        self.values += [self.of_clip(clip) for clip in batch.clips]
+        self.values += [self.of_clip(clip) for clip in batch.clips if len(clip) > 1]
 
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""
+        if not self.values:
+            raise NotAvailable(f"{clips.name}: {self.of_clip.__name__} needs clips of two frames or more")
         settings = {"clips": len(self.values), **clips.read_settings}
         info = MetricInfo(name=self.of_clip.__name__, better="neither", settings=settings)
         return [Measurement(info, mean_of_clips(self.values, self.options))]

@@ -79,7 +79,7 @@ def black_by_the_safety_checker(case):
 def no_memory_on_the_cpu(case):
     # The command of the case, 1024 frames, streams by now in the memory of a few frames: a larger frame.
     size = "--steps 1 --height 2048 --width 2048 --frames 16 -o big.mp4"
-    result = shell(case, f"ulimit -v 4000000; latent-shift generate 'a red circle' {size}")
+    result = shell(case, f"ulimit -v 3000000; latent-shift generate 'a red circle' {size}")
     assert "memory does not hold" in result.error, result.error
     return result.error
 

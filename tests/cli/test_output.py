@@ -138,7 +138,7 @@ def test_clips_are_not_written_over_each_other_through_a_link_nor_to_no_name(mod
     assert (status, err) == (0, "")
 
 
-def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path, capsys):
+def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path, capsys, monkeypatch):
     (tmp_path / "nowhere").symlink_to("gone")
     for name, message in (
         ("new/" + 252 * "n" + ".png", "is a name of 256 bytes; 255 are the most"),
@@ -148,6 +148,12 @@ def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path
         status, _, err = run_program(capsys, "generate", *given)
         assert (status, message in err) == (2, True)
     assert not (tmp_path / "new").exists()
+    long = tmp_path / "/".join(["n" * 200] * 20) / "a.png"  # a temporary name beside it would be too long
+    with pytest.raises(ValueError, match=r"is a path of 4\d\d\d bytes; 4000 are the most"):
+        media.check_output(long)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: is mounted, and cannot be replaced; write beside it"):
+        media.check_output(tmp_path / "a.png", overwrite=True)
 
 
 def test_a_plan_is_printed_as_json(tmp_path, capsys):

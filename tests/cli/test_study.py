@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from latent_shift.cli.study import _argument
 from latent_shift.study.design import read_study
 from latent_shift.study.simulation import Clock, Preference, rate
 from latent_shift.study.store import StudyStore
@@ -99,6 +101,7 @@ def test_create_tells_size_and_power(place, tmp_path, capsys):
     assert "16 ratings; 4 raters with 4 pairs each" in out
     assert "55 % against 50 % is found in" in out
     assert f"latent-shift study serve {tmp_path / 'new'}" in out
+    assert _argument(Path("-study of 2")) == "'./-study of 2'"  # no options
 
 
 @pytest.fixture(scope="module")

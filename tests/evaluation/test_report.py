@@ -45,6 +45,7 @@ def test_equal_columns_become_one_and_others_stand_apart():
     told = markdown(apart)
     assert "[2] differs from its namesakes by antialias False" in told
     assert "| clips | FVD (i3d) ↓ [1] | FVD (i3d) ↓ [2] |" in told
+    assert list(apart.environment) == ["one: date", "one (2): date"]  # none takes another's place
     with pytest.raises(ValueError, match="no results"):
         join_reports([], "none")
 

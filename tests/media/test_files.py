@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from latent_shift import media
+from latent_shift.media.pictures import parse_settings
 
 COLOURS = [(220, 40, 40), (40, 180, 70), (50, 80, 220), (235, 210, 50), (15, 15, 15), (240, 240, 240)]
 SETTINGS = {
@@ -197,6 +198,8 @@ def test_reading_can_stop_early(tmp_path, frames):
 
 
 def test_files_without_settings_say_so(tmp_path, frames):
+    assert parse_settings('{"latent_shift": {"seed": 1}}') == {"seed": 1}
+    assert parse_settings('{"latent_shift": {"seed": NaN}}') is None  # is no JSON
     Image.fromarray(frames[0]).save(tmp_path / "plain.png")
     Image.fromarray(frames[0]).save(tmp_path / "other.gif", comment=b'{"made": "elsewhere"}')
     for name in ("plain.png", "other.gif"):

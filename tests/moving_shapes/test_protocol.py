@@ -287,6 +287,9 @@ def test_a_page_keeps_its_ends_of_lines_and_is_read_before_any_work(tmp_path):
     for body in ("old", "new"):
         put_into_page(page_path(page), "a", body, "# Results\n")
     assert page.read_bytes() == (b"# Mine\r\n\r\ntext\r\n\r\n<!-- begin a -->\r\nnew\r\n<!-- end a -->\r\n")
+    page.write_bytes(page.read_bytes() + b"of another editor\n")
+    put_into_page(page_path(page), "a", "newer", "# Results\n")
+    assert page.read_bytes().endswith(b"\r\nnewer\r\n<!-- end a -->\r\nof another editor\n")
     page.write_bytes("Prüfung".encode("cp1252"))
     (tmp_path / "folder.md").mkdir()
     for name, message in (

@@ -345,6 +345,11 @@ def test_folders_that_cannot_be_made_are_told_before_any_model_is_loaded(recipe_
             load_recipe(recipe_file("video"), [f"{key}={tmp_path}/file/a"]).check()
 
 
+def test_a_name_that_is_no_text_is_refused(recipe_file):
+    with pytest.raises(ValueError, match=r"^setting 'output=caf.udce9': is not UTF-8; rename"):
+        load_recipe(recipe_file("video"), ["output=caf\udce9"])
+
+
 @pytest.mark.parametrize("address", ["s3://bucket/run", "file:///tmp/run", "hf://me/run"])
 def test_an_address_is_no_folder_of_a_run(recipe_file, address):
     with pytest.raises(ValueError, match=f"output: {address}: is an address; name a file of this"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
+from latent_shift.cli import errors
 from latent_shift.cli import options as opt
 from latent_shift.cli.progress import progress_bar
 from latent_shift.io import printable
@@ -168,11 +169,11 @@ def pack(
         for shard in write_shards(manifest, output, encoder=encoder, **options):
             samples += shard.samples
             for key, reason in shard.left_out.items():
-                typer.echo(f"left out {key}: {reason}", err=True)
+                errors.say(f"left out {key}: {reason}")
             done(samples)
             print(shard.path)
     total = len(manifest.records) + len(manifest.problems)
-    typer.echo(f"{samples} of {total} entries are packed", err=True)
+    errors.say(f"{samples} of {total} entries are packed")
 
 
 def _source(name: str, format: str | None, settings: list[str] | None) -> Source | GeneratedSource:
@@ -226,7 +227,7 @@ def _windows(
     videos = VideoDataset(manifest, chosen, seed=seed, kind="image" if images else "clip")
     items = [videos[index] for index in range(min(count, len(videos)))]
     for number, reason in videos.bad.items():
-        typer.echo(f"left out {videos.records[number].key}: {printable(reason)}", err=True)
+        errors.say(f"left out {videos.records[number].key}: {printable(reason)}")
     return items
 
 

@@ -56,9 +56,9 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
 
 
 def _can_print() -> bool:
-    """Whether standard output takes a line: its own errors have no name of a file."""
+    """Whether standard output takes what was printed: its own errors have no name of a file."""
     try:
-        print(flush=True)
+        print(end="", flush=True)  # what could not be written is still in its buffer
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in its buffer
         return False

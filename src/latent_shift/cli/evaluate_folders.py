@@ -12,7 +12,7 @@ import typer
 from latent_shift.cli import options as opt
 from latent_shift.cli.output import write_report
 from latent_shift.cli.progress import progress_of_sets
-from latent_shift.io import write_text
+from latent_shift.io import printable, write_text
 
 EXAMPLES = 6  # of each folder on the page
 BASELINE_NAME = "real, held out"
@@ -135,7 +135,8 @@ def report(
     opt.check_files({".json": output, ".html": html}, overwrite=force)
     from latent_shift.evaluation.report import join_reports, read_report
 
-    write_report(join_reports([read_report(file) for file in results], title), output, html, as_json)
+    joined = join_reports([read_report(file) for file in results], printable(title))
+    write_report(joined, output, html, as_json)
 
 
 def sensitivity(

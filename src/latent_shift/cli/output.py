@@ -99,18 +99,21 @@ def put_into_page(page: Path, name: str, body: str, title: str) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     with alone_in(page.parent):
         text = read_page(page, title)
-        changed = put_block(text.replace("\r\n", "\n"), name, body)
-        write_text(page, changed.replace("\n", "\r\n") if "\r\n" in text else changed)
+        write_text(page, put_block(text, name, body))
 
 
 def put_block(text: str, name: str, body: str) -> str:
-    """Return a Markdown page, `text`, with the block `name` replaced by `body`, or added at the end."""
+    """Return a Markdown page, `text`, with the block `name` replaced by `body`, or added at the end.
+
+    The block's lines end as those of the page.
+    """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    block = f"{begin}\n{body.rstrip()}\n{end}"
+    line = "\r\n" if "\r\n" in text else "\n"
+    block = f"{begin}\n{body.rstrip()}\n{end}".replace("\n", line)
     before, found, rest = text.partition(begin)
     if found and end in rest:
         return before + block + rest.partition(end)[2]
-    return f"{text.rstrip()}\n\n{block}\n".lstrip()
+    return f"{text.rstrip()}{line}{line}{block}{line}".lstrip()
 
 
 def write_scores(

@@ -107,6 +107,11 @@ def create(
     print(_plan(study, output))
 
 
+def _argument(folder: Path) -> str:
+    """A folder as a shell takes it; a name that begins with - would be read as options."""
+    return shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+
+
 def _plan(study: Study, folder: Path) -> str:
     """Lines about the size of a study and the preferences that it can find."""
     from latent_shift.study import power
@@ -128,7 +133,7 @@ def _plan(study: Study, folder: Path) -> str:
             f" {len(study.sessions[0])} with training, catch pairs and repeats",
             f"{prompts} prompts, {options.raters_per_pair} raters: {found} (votes of two raters on a prompt"
             f" correlate by {power.SAME_PROMPT}, of a rater on two prompts by {power.SAME_RATER}, assumed)",
-            f"next: latent-shift study serve {shlex.quote(str(folder))}",
+            f"next: latent-shift study serve {_argument(folder)}",
         ]
     )
 

@@ -136,9 +136,14 @@ def join_reports(reports: Sequence[Report], title: str) -> Report:
                     f" {metric.rpartition(' ')[0]}: two folders of one name? Rename one and measure it again"
                 )
         rows[key] = known.model_copy(update={"results": {**known.results, **row.results}})
+    titles = [report.title for report in reports]
+    numbered = [  # of the second report of a title on, so that none takes another's place
+        title if (before := titles[:place].count(title)) == 0 else f"{title} ({before + 1})"
+        for place, title in enumerate(titles)
+    ]
     environment = {
-        f"{report.title}: {name}" if len(reports) > 1 else name: value
-        for report in reports
+        f"{title}: {name}" if len(reports) > 1 else name: value
+        for title, report in zip(numbered, reports, strict=True)
         for name, value in report.environment.items()
     }
     return Report(

@@ -149,10 +149,15 @@ def parse_settings(comment: str | bytes) -> dict[str, Any] | None:
 
 def _parse(comment: str | bytes) -> dict[str, Any]:
     try:
-        found = json.loads(comment)
+        found = json.loads(comment, parse_constant=_no_json)
     except (ValueError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _no_json(constant: str) -> None:
+    """Refuse NaN and infinities, which Python's reader takes for JSON and nobody else's does."""
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _comment(image: Image.Image) -> str | bytes:

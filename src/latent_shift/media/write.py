@@ -31,7 +31,7 @@ from latent_shift.media.pixels import Picture
 Settings = dict[str, Any]  # that JSON can hold
 GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
-_LONGEST_NAME = 255  # bytes
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; the system's 4,095, less a temporary name
 _TRANSPARENT = 255  # number of the see-through colour in a gif
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
@@ -60,6 +60,8 @@ def check_output(
     if fps is not None and fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
         mend = f"write .mp4 or .webp, or {most:g} frames a second"
         raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
+    if path.is_mount():
+        raise ValueError(f"{path}: is mounted, and cannot be replaced; write beside it, and copy the file")
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
     if os.path.lexists(path) and not overwrite:
@@ -82,6 +84,8 @@ def _check_names(path: Path) -> None:
             raise ValueError(
                 f"{path}: {name[:20]}... is a name of {size} bytes; {_LONGEST_NAME} are the most"
             )
+    if (size := len(os.fsencode(path))) > _LONGEST_PATH:
+        raise ValueError(f"{str(path)[:40]}...: is a path of {size} bytes; {_LONGEST_PATH} are the most")
     for folder in path.parents:
         if folder.is_symlink() and not folder.exists():
             raise ValueError(f"{path}: {folder} is a link to nothing; name another folder")

@@ -298,6 +298,10 @@ class _Whole(dict[str, Any]):
 def _parse_setting(setting: str) -> dict[str, Any]:
     """`a.b=value` as {"a": {"b": value}}."""
     name, equals, text = setting.partition("=")
+    try:
+        setting.encode()
+    except UnicodeEncodeError as error:  # the bytes of a name that is none
+        raise ValueError(f"setting {setting!a}: is not UTF-8; rename the file that it names") from error
     if not equals or not all(name.split(".")):
         raise ValueError(f"setting {setting!r} must look like key=value or a.b=value")
     value = setting_value(text.strip(), f"setting {setting!r}")

@@ -334,7 +334,7 @@ def is_file_output(output: str) -> bool:
         return False
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
-            f"{path}: unknown suffix {path.suffix!r}; expected {' '.join(SUFFIXES)}, or a folder"
+            f"{path}: unknown suffix {path.suffix!r}; expected {' '.join(SUFFIXES)}, or a folder, as {path}/"
         )
     return True
 

@@ -177,6 +177,36 @@ def test_the_pages_of_others_are_not_overwritten(tmp_path, capsys):
         assert (folder / name).read_text() == "mine"
 
 
+def test_a_file_that_comes_while_a_report_is_computed_is_kept_beside_it(tmp_path, capsys):
+    info = MetricInfo(name="FVD", better="lower", settings={})
+    rows = [Row(name="größe", settings={}, results={info.key: MetricResult(value=0.5)})]
+    report = Report(title="t", metrics=[info], rows=rows)
+    (tmp_path / "r.json").write_text("mine")
+    with errors.warnings_as_lines():
+        output.write_report(report, tmp_path / "r.json", None, as_json=True, force=False)
+    printed, said = capsys.readouterr()
+    assert (tmp_path / "r.json").read_text() == "mine"
+    assert (
+        f"r.json: has come there while this was computed, and is kept; the result is {tmp_path}/r-2.json"
+        in said
+    )
+    assert printed.isascii()  # for standard outputs of any encoding
+    assert json.loads(printed)["rows"][0]["name"] == "größe"
+    assert json.loads((tmp_path / "r-2.json").read_text()) == json.loads(printed)
+    output.write_report(report, tmp_path / "r.json", None, force=True)
+    assert "größe" in (tmp_path / "r.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_is_no_fault(tmp_path):
+    command = [*PROGRAM, "compare", "--preset", "smoke", "--dry-run", "--json", "-o", str(tmp_path / "c")]
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=unbuffered) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
+    assert program.returncode == 0
+
+
 def test_text_in_brackets_is_no_markup(monkeypatch):
     report = Report(title="before [/after] :smile:", metrics=[], rows=[])
     terminal = Terminal()

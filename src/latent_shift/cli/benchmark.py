@@ -20,7 +20,7 @@ import typer
 from latent_shift.checkpoints import DEVICES, DTYPES, choose_device
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
-from latent_shift.cli.output import fits, put_into_page
+from latent_shift.cli.output import fits, print_json, put_into_page
 from latent_shift.cli.progress import progress_bar, progress_of_sets
 from latent_shift.io import printable, write_text
 
@@ -302,7 +302,7 @@ def _print(tables: Sequence[Table], lines: Sequence[BaseModel] | None = None) ->
     """Print tables, or lines of JSON in their place."""
     if lines is not None:
         for line in lines:
-            print(line.model_dump_json())
+            print_json(line.model_dump_json())
         return
     if not sys.stdout.isatty():
         print("\n\n".join(table.markdown() for table in tables))

@@ -38,6 +38,10 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
         return _print_error(f"{error.format_message()} (see: {command} --help)")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except SystemExit as ended:  # of typer, where the reader of standard output has gone
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        return DONE
     except BrokenPipeError:  # the reader of standard output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

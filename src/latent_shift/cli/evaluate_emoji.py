@@ -84,4 +84,6 @@ def emoji(
         )  # fmt: skip
     block = f"emoji: {evaluated.name if evaluated else 'real clips'}"
     block = sampling.block_name(block, cells, prompts)
-    write_scores(report, emoji_table(report), block, output=output, markdown=markdown, sheet=sheet)
+    write_scores(
+        report, emoji_table(report), block, output=output, markdown=markdown, sheet=sheet, force=force
+    )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from latent_shift.cli import options as opt
-from latent_shift.cli.output import write_report
+from latent_shift.cli.output import free_place, write_report
 from latent_shift.cli.progress import progress_of_sets
 from latent_shift.io import printable, write_text
 
@@ -118,7 +118,7 @@ def folders(
             on_progress=on_progress,
         )
     report = report.model_copy(update={"examples": [*shown, *report.examples]})
-    write_report(report, output, html, as_json, command="evaluate folders", seed=seed)
+    write_report(report, output, html, as_json, force=force, command="evaluate folders", seed=seed)
 
 
 def report(
@@ -136,7 +136,7 @@ def report(
     from latent_shift.evaluation.report import join_reports, read_report
 
     joined = join_reports([read_report(file) for file in results], printable(title))
-    write_report(joined, output, html, as_json)
+    write_report(joined, output, html, as_json, force=force)
 
 
 def sensitivity(
@@ -196,7 +196,7 @@ def sensitivity(
     for note in folder.notes if folder is not None else ():
         warn(note)
     title = f"Fréchet distance on {loaded.info.name}"
-    write_text(output, line_plot(title, "amount", "distance", lines) + "\n")
+    write_text(free_place(output, force), line_plot(title, "amount", "distance", lines) + "\n")
     for line in lines:
         values = ", ".join(f"{amount:g} {format_number(value)}" for amount, value in line.points)
         print(f"{line.name}: {values}")

@@ -95,7 +95,9 @@ def moving_shapes(
     if reference_only and evaluated is not None:
         block += ", real clips only"
     block = sampling.block_name(block, subsets, prompts)
-    write_scores(report, score_table(report), block, output=output, markdown=markdown, sheet=sheet)
+    write_scores(
+        report, score_table(report), block, output=output, markdown=markdown, sheet=sheet, force=force
+    )
 
 
 def _load(name: str, frames: int, sampling: opt.Sampling) -> EvaluatedModel:
@@ -163,4 +165,4 @@ def moving_shapes_report(
             examples=_EXAMPLES if html else 0,
             on_progress=on_progress,
         )
-    write_report(report, output, html, as_json, command="evaluate moving-shapes-report")
+    write_report(report, output, html, as_json, force=force, command="evaluate moving-shapes-report")

@@ -164,4 +164,6 @@ def _evaluate(
             features_dir=options.save_features,
             on_progress=on_progress,
         )
-    write_report(report, options.output, options.html, command=f"evaluate {prompts.name.lower()}")
+    write_report(
+        report, options.output, options.html, force=options.force, command=f"evaluate {prompts.name.lower()}"
+    )

@@ -5,12 +5,14 @@ The table is drawn by rich on a terminal, and is the same as Markdown anywhere e
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.io import alone_in, write_text
+from latent_shift.io import alone_in, warn, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,20 +21,47 @@ if TYPE_CHECKING:
     from latent_shift.evaluation.report import Report
 
 
+def free_place(path: Path, overwrite: bool) -> Path:
+    """The path of a result; one beside it, with a warning, where a file has come since the command began.
+
+    So neither the file is lost nor what hours of work found. overwrite: whether the file may be replaced.
+    """
+    place, number = path, 2
+    while not overwrite and os.path.lexists(place):
+        place, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    if place != path:
+        warn(f"{path}: has come there while this was computed, and is kept; the result is {place}")
+    return place
+
+
+def print_json(text: str) -> None:
+    """Print JSON in ASCII, which every encoding of a standard output holds."""
+    print(re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text))
+
+
 def write_report(
-    report: Report, output: Path | None, html: Path | None, as_json: bool = False, **environment: Any
+    report: Report,
+    output: Path | None,
+    html: Path | None,
+    as_json: bool = False,
+    *,
+    force: bool,
+    **environment: Any,
 ) -> None:
-    """Write a report to the files named, then print it. environment: added to the report's own."""
+    """Write a report to the files named, then print it.
+
+    force: whether they may be overwritten. environment: added to the report's own.
+    """
     report = report.model_copy(update={"environment": {**environment, **report.environment}})
     text = report.model_dump_json(indent=2)
     if output is not None:
-        write_text(output, text + "\n")
+        write_text(free_place(output, force), text + "\n")
     if html is not None:
         from latent_shift.evaluation.page import render_html
 
-        write_text(html, render_html(report))
+        write_text(free_place(html, force), render_html(report))
     if as_json:  # after the files, which are not to be lost with the reader of standard output
-        print(text)
+        print_json(text)
     else:
         print_report(report)
 
@@ -117,15 +146,23 @@ def put_block(text: str, name: str, body: str) -> str:
 
 
 def write_scores(
-    report: Report, table: str, block: str, *, output: Path | None, markdown: Path | None, sheet: Path | None
+    report: Report,
+    table: str,
+    block: str,
+    *,
+    output: Path | None,
+    markdown: Path | None,
+    sheet: Path | None,
+    force: bool,
 ) -> None:
     """Write a table of scores where it is wanted, and print it.
 
     block: name of the table's place in the page. output: JSON. markdown: a page that keeps its other blocks.
-    sheet: a picture of the examples of the last kind of clips of each group.
+    sheet: a picture of the examples of the last kind of clips of each group. force: whether both may be
+    overwritten.
     """
     if output is not None:
-        write_text(output, report.model_dump_json(indent=2) + "\n")
+        write_text(free_place(output, force), report.model_dump_json(indent=2) + "\n")
     if markdown is not None:
         put_into_page(markdown, block, f"### {block}\n\n{table}", "# Results\n")
     if sheet is not None:
@@ -137,5 +174,5 @@ def write_scores(
         captions = [f"{example.label}: {example.note}" for example in shown]
         columns = None if len(shown[0].clip) > 1 else 1
         picture = contact_sheet([example.clip for example in shown], captions, columns=columns)
-        write_image(sheet, picture, overwrite=True)
+        write_image(free_place(sheet, force), picture, overwrite=force)
     print(table)

@@ -11,6 +11,7 @@ import typer
 
 from latent_shift.checkpoints import DEVICES, DTYPES
 from latent_shift.cli import options as opt
+from latent_shift.cli.output import free_place, print_json
 from latent_shift.cli.progress import progress_bar, progress_of_sets
 from latent_shift.cli.serve import listening
 from latent_shift.io import write_text
@@ -227,13 +228,16 @@ def report(
     results = analyse(store.study, answers, raters, progress)
     text = results.model_dump_json(indent=2)
     if output is not None:
-        write_text(output, text + "\n")
+        write_text(free_place(output, force), text + "\n")
     if csv is not None:
-        write_text(csv, pages.csv_text(store.study, answers, results))
+        write_text(free_place(csv, force), pages.csv_text(store.study, answers, results))
     if html is not None:
         with progress_bar("page", 1):
-            write_text(html, pages.html(results, store.study, answers, folder, prompts))
-    print(text if as_json else pages.markdown(results))
+            write_text(free_place(html, force), pages.html(results, store.study, answers, folder, prompts))
+    if as_json:
+        print_json(text)
+    else:
+        print(pages.markdown(results))
 
 
 def _need_packages() -> None:

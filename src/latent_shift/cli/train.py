@@ -9,6 +9,7 @@ import typer
 
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli.options import settings_at_home
+from latent_shift.cli.output import print_json
 from latent_shift.cli.progress import training_bar
 
 
@@ -31,7 +32,7 @@ def train(
 
     loaded = load_recipe(recipe, settings_at_home(settings), preset)
     if dry_run:
-        print(loaded.model_dump_json(indent=2))
+        print_json(loaded.model_dump_json(indent=2))
         return
     from latent_shift.training import trainer
     from latent_shift.training.task import build_task

@@ -215,6 +215,17 @@ def test_text_in_brackets_is_no_markup(monkeypatch):
     assert all(part in terminal.getvalue() for part in ("before", "[/after]", ":smile:"))
 
 
+def test_a_long_line_above_a_progress_bar_is_not_broken(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    line = json.dumps({"file": "a-rather-[long]-name.mp4", "prompt": "a red circle moving left " * 4})
+    with progress_bar("denoising", 2) as show:
+        show(1)
+        print(line)
+    assert line in terminal.getvalue()
+
+
 def test_a_name_in_brackets_on_a_progress_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -27,7 +27,8 @@ def _bar(*texts: str, **options: Any) -> Progress:
 
     name, *rest = (TextColumn(text, markup=False) for text in ("{task.description}", *texts))
     columns = (name, BarColumn(), MofNCompleteColumn(), *rest, TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), **options)
+    console = Console(stderr=True, soft_wrap=True)  # lines that pass above the bar are not broken
+    return Progress(*columns, console=console, **options)
 
 
 @contextmanager

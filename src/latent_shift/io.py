@@ -64,6 +64,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         partial.chmod(usual)
         os.replace(partial, path)
     except OSError as error:
+        if error.errno == errno.EBUSY:  # as of a file mounted into a container
+            mend = "is in use, perhaps mounted, and cannot be replaced; name another file"
+            raise ValueError(f"{path}: {mend}") from error
         if error.errno is None or error.filename is not None:
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error

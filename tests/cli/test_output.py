@@ -19,7 +19,7 @@ from latent_shift.cli import errors, output
 from latent_shift.cli import options as cli_options
 from latent_shift.cli.progress import progress_bar, training_bar
 from latent_shift.evaluation.report import MetricInfo, MetricResult, Report, Row
-from latent_shift.io import is_out_of_memory, warn
+from latent_shift.io import is_out_of_memory, warn, write_text
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.systems.base import advice_on_memory
 from latent_shift.training.logging import Progress
@@ -138,7 +138,7 @@ def test_clips_are_not_written_over_each_other_through_a_link_nor_to_no_name(mod
     assert (status, err) == (0, "")
 
 
-def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path, capsys, monkeypatch):
+def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path, capsys):
     (tmp_path / "nowhere").symlink_to("gone")
     for name, message in (
         ("new/" + 252 * "n" + ".png", "is a name of 256 bytes; 255 are the most"),
@@ -151,9 +151,16 @@ def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path
     long = tmp_path / "/".join(["n" * 200] * 20) / "a.png"  # a temporary name beside it would be too long
     with pytest.raises(ValueError, match=r"is a path of 4\d\d\d bytes; 4000 are the most"):
         media.check_output(long)
-    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: is mounted, and cannot be replaced; write beside it"):
-        media.check_output(tmp_path / "a.png", overwrite=True)
+
+
+def test_a_file_mounted_into_a_container_is_named(tmp_path, monkeypatch):
+    def busy(source, target):
+        raise OSError(errno.EBUSY, "Device or resource busy", source, None, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    with pytest.raises(ValueError, match=r"a\.txt: is in use, perhaps mounted, and cannot be replaced"):
+        write_text(tmp_path / "a.txt", "text")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_is_printed_as_json(tmp_path, capsys):

@@ -60,13 +60,11 @@ def check_output(
     if fps is not None and fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
         mend = f"write .mp4 or .webp, or {most:g} frames a second"
         raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
-    if path.is_mount():
-        raise ValueError(f"{path}: is mounted, and cannot be replaced; write beside it, and copy the file")
+    _check_names(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
     if os.path.lexists(path) and not overwrite:
         raise ValueError(f"{path}: exists already; use --force (overwrite=True) or another name")
-    _check_names(path)
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

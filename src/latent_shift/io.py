@@ -153,6 +153,18 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: cannot write into {there}: {error.strerror}") from error
 
 
+def is_mount_point(path: Path) -> bool:
+    """Whether something is mounted at a path, so that nothing can take its place; known on Linux only."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    places = {
+        re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), line.split()[4]) for line in mounts
+    }
+    return os.fsencode(path.resolve()) in places
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all; an old one is replaced."""
     with atomic_file(path) as partial:

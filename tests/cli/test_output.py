@@ -163,6 +163,22 @@ def test_a_file_mounted_into_a_container_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_mounted_file_is_refused_before_any_work(model, tmp_path, capsys):
+    source, target = tmp_path / "source.png", tmp_path / "a clip.png"  # the system writes the space as \\040
+    source.touch()
+    target.touch()
+    if subprocess.run(["mount", "--bind", source, target], capture_output=True, check=False).returncode:
+        pytest.skip("a file cannot be mounted here (root is needed)")
+    try:
+        given = ["a circle", "--model", model, "--frames", 1, "--force", "-o", target]
+        status, _, err = run_program(capsys, "generate", *given)
+        assert (status, "a clip.png: is mounted, as into a container, and cannot be" in err) == (2, True)
+        with pytest.raises(ValueError, match="is mounted"):
+            media.check_output(target, overwrite=True)
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
 def test_a_plan_is_printed_as_json(tmp_path, capsys):
     given = ("--preset", "smoke", "--systems", "shift_off", "--dry-run", "--json", "-o", tmp_path / "c")
     status, out, _ = run_program(capsys, "compare", *given)

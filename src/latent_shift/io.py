@@ -49,10 +49,10 @@ class SafetensorsHeader:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place at the end of the `with` block.
 
-    Where the block raises, the temporary file is removed and an old file stays as it was; an OSError without
-    a name, as of a full disk, gets that of `path`, and one of safetensors becomes an OSError. Makes the
-    folders above. The permissions are those of the old file, or of any new one; safetensors lets only the
-    owner read its own.
+    Where the block raises, the temporary file is removed and an old file stays as it was. An OSError that has
+    no name, as of a full disk, or the temporary one gets that of `path`, and one of safetensors becomes an
+    OSError. Makes the folders above. The permissions are those of the old file, or of any new one;
+    safetensors lets only the owner read its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -67,7 +67,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         if error.errno == errno.EBUSY:  # as of a file mounted into a container
             mend = "is in use, perhaps mounted, and cannot be replaced; name another file"
             raise ValueError(f"{path}: {mend}") from error
-        if error.errno is None or error.filename is not None:
+        if error.errno is None or error.filename not in (None, str(partial)):
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
     except SafetensorError as error:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,44 @@ def test_a_file_that_comes_while_a_report_is_computed_is_kept_beside_it(tmp_path
     assert json.loads((tmp_path / "r-2.json").read_text()) == json.loads(printed)
     output.write_report(report, tmp_path / "r.json", None, force=True)
     assert "größe" in (tmp_path / "r.json").read_text()
+
+
+def test_figures_are_printed_where_their_file_cannot_be_written(tmp_path, capsys):
+    info = MetricInfo(name="FVD", better="lower", settings={})
+    rows = [Row(name="a|<b>c</b> <1", settings={}, results={info.key: MetricResult(value=0.5)})]
+    report = Report(title="t", metrics=[info], rows=rows)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        output.write_report(report, tmp_path / "file" / "r.json", None, force=False)
+    assert (
+        r"| a\|\<b>c\</b> <1 | 0.5000 |" in capsys.readouterr().out
+    )  # shown as it is, where Markdown is read
+
+
+def test_a_temporary_file_that_cannot_be_made_is_not_what_an_error_names(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(PermissionError) as caught:
+        write_text(tmp_path / "a.txt", "text")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
+def test_a_page_is_refused_where_the_folder_of_its_link_takes_no_file(tmp_path, monkeypatch):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "page.md").touch()
+    (tmp_path / "page.md").symlink_to("shared/page.md")
+    make = tempfile.TemporaryFile
+
+    def refuse(*, dir):
+        if Path(dir).name == "shared":  # root may write anywhere
+            raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+        return make(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(typer.BadParameter, match="cannot write into .*shared"):
+        cli_options.page_path(tmp_path / "page.md")
 
 
 @pytest.mark.slow

@@ -295,3 +295,28 @@ def test_an_interrupted_run_ends_with_130_and_keeps_whole_files_only(tmp_path, m
     assert {f"out/{name}" for name in files} >= {first.strip(), second.strip(), *rest.split()}
     for name in files:
         assert len(media.read_clip(tmp_path / "out" / name)[0]) == 4
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_ends_a_run_like_ctrl_c(tmp_path, model):
+    terminal, end = os.openpty()
+    given = ["generate", "a circle", "--count", "1000", "--model", str(model), "--seed", "0"]
+    running = subprocess.Popen([*PROGRAM, *given], cwd=tmp_path, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    os.read(terminal, 1)  # something was printed: the handler is in place
+    while not (tmp_path / "out").exists():
+        os.read(terminal, 1000)
+    os.close(terminal)  # what is printed from here on fails
+    running.send_signal(signal.SIGHUP)
+    assert running.wait(60) == 130
+    files = everything_in(tmp_path / "out")
+    assert all(re.fullmatch(r"a-circle-\d+\.mp4", name) for name in files)
+
+
+def test_a_removed_current_folder_is_named(tmp_path):
+    (tmp_path / "gone").mkdir()
+    gone = ["sh", "-c", 'rmdir ../gone && exec "$@"', "sh", *PROGRAM, "info"]
+    done = subprocess.run(gone, cwd=tmp_path / "gone", capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "latent-shift: error: the current folder has been removed; cd to another one"
+    assert done.stderr.splitlines()[-1] == line

@@ -160,6 +160,17 @@ def test_results_stand_side_by_side_on_one_page(run, tmp_path):
     assert "<h1>both</h1>" in html.read_text()
 
 
+def test_real_and_generated_folders_of_one_name_stay_apart(run, world, tmp_path):
+    for folder in ("real", "other"):
+        shutil.copytree(world / folder, tmp_path / folder / "clips")
+    real, generated, page = tmp_path / "real" / "clips", tmp_path / "other" / "clips", tmp_path / "p.html"
+    status, out, err = run("folders", real, generated, *EYES, "--html", page)
+    assert status == 0, err
+    assert "<th>clips</th>" in page.read_text()
+    assert "<th>clips (real)</th>" in page.read_text()
+    assert "clips against clips (real)" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -101,6 +101,8 @@ def folders(
         shown = []
     else:
         reference = whole = FolderClips(real, read, batch_size=batch, **allowed)
+        if whole.name in [source.name for source in sources]:  # as of real/clips and generated/clips
+            whole.name += " (real)"
         shown = first_examples(whole, examples)
         if baseline:
             sources.insert(0, whole.hold_out(baseline, BASELINE_NAME, seed))

@@ -6,8 +6,10 @@ Files of commands import torch, and rooms that need it, inside their functions o
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -63,6 +65,21 @@ def _options(
 
 
 def main() -> None:
-    """Run the program and exit with its status; SIGTERM ends it like Ctrl-C."""
+    """Run the program and exit with its status; SIGTERM and a closed terminal end it like Ctrl-C."""
+    try:
+        os.getcwd()  # libraries that are loaded later would blame files of their own
+    except FileNotFoundError:
+        print("latent-shift: error: the current folder has been removed; cd to another one", file=sys.stderr)
+        sys.exit(errors.MISTAKE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:  # as under nohup
+        shown = [stream for stream in (1, 2) if os.isatty(stream)]
+
+        def end(signum: int, frame: FrameType | None) -> None:
+            for stream in shown:  # a line to a terminal that is gone is no reason to lose work
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(hang_up, end)
     sys.exit(errors.run(app))

@@ -69,6 +69,7 @@ def page_path(typed: str | Path) -> Path:
     page = output_path(typed)
     try:
         check_output(page, overwrite=True, suffixes=[".md"])
+        check_folder(page.resolve().parent)  # a link stays one, to the changed page
         read_page(page, "")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

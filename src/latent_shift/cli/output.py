@@ -54,16 +54,18 @@ def write_report(
     """
     report = report.model_copy(update={"environment": {**environment, **report.environment}})
     text = report.model_dump_json(indent=2)
-    if output is not None:
-        write_text(free_place(output, force), text + "\n")
-    if html is not None:
-        from latent_shift.evaluation.page import render_html
+    try:
+        if output is not None:
+            write_text(free_place(output, force), text + "\n")
+        if html is not None:
+            from latent_shift.evaluation.page import render_html
 
-        write_text(free_place(html, force), render_html(report))
-    if as_json:  # after the files, which are not to be lost with the reader of standard output
-        print_json(text)
-    else:
-        print_report(report)
+            write_text(free_place(html, force), render_html(report))
+    finally:  # after the files, which are not to be lost with the reader of standard output, nor it with them
+        if as_json:
+            print_json(text)
+        else:
+            print_report(report)
 
 
 def print_report(report: Report) -> None:
@@ -161,18 +163,25 @@ def write_scores(
     sheet: a picture of the examples of the last kind of clips of each group. force: whether both may be
     overwritten.
     """
-    if output is not None:
-        write_text(free_place(output, force), report.model_dump_json(indent=2) + "\n")
-    if markdown is not None:
-        put_into_page(markdown, block, f"### {block}\n\n{table}", "# Results\n")
-    if sheet is not None:
-        from latent_shift.media import contact_sheet, write_image
+    try:
+        if output is not None:
+            write_text(free_place(output, force), report.model_dump_json(indent=2) + "\n")
+        if markdown is not None:
+            put_into_page(markdown, block, f"### {block}\n\n{table}", "# Results\n")
+        if sheet is not None:
+            _write_sheet(report, free_place(sheet, force), force)
+    finally:  # as in `write_report`
+        print(table)
 
-        kind = report.rows[-1].settings["clips"]
-        names = {row.name for row in report.rows if row.settings["clips"] == kind}
-        shown = [example for example in report.examples if example.column in names]
-        captions = [f"{example.label}: {example.note}" for example in shown]
-        columns = None if len(shown[0].clip) > 1 else 1
-        picture = contact_sheet([example.clip for example in shown], captions, columns=columns)
-        write_image(free_place(sheet, force), picture, overwrite=force)
-    print(table)
+
+def _write_sheet(report: Report, sheet: Path, overwrite: bool) -> None:
+    """Write a contact sheet of the examples of the last kind of clips."""
+    from latent_shift.media import contact_sheet, write_image
+
+    kind = report.rows[-1].settings["clips"]
+    names = {row.name for row in report.rows if row.settings["clips"] == kind}
+    shown = [example for example in report.examples if example.column in names]
+    captions = [f"{example.label}: {example.note}" for example in shown]
+    columns = None if len(shown[0].clip) > 1 else 1
+    picture = contact_sheet([example.clip for example in shown], captions, columns=columns)
+    write_image(sheet, picture, overwrite=overwrite)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,4 +257,9 @@ def format_settings(settings: dict[str, Any]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(text.replace('|', '/') for text in cells)} |"
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
+
+
+def escape_markdown(text: str) -> str:
+    """A text in which no < begins a tag of HTML and no | a cell of a table."""
+    return re.sub(r"(<(?=[A-Za-z/!?])|[|])", r"\\\1", text)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latent_shift.evaluation.page import render_page
-from latent_shift.evaluation.report import Example, Table
+from latent_shift.evaluation.report import Example, Table, escape_markdown
 from latent_shift.io import warn
 from latent_shift.media import read_clip
 from latent_shift.study.design import CLIPS, Study
@@ -59,10 +59,11 @@ def summary(results: Results) -> list[str]:
 
 def markdown(results: Results) -> str:
     """The report as Markdown."""
-    lines = [f"# {_title(results)}", "", *(f"- {line}" for line in summary(results))]
+    lines = [f"# {escape_markdown(_title(results))}", ""]
+    lines += [f"- {escape_markdown(line)}" for line in summary(results)]
     for table in tables(results):
-        lines += ["", f"## {table.title}", "", table.markdown()]
-        lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+        lines += ["", f"## {escape_markdown(table.title)}", "", table.markdown()]
+        lines += ["", *(f"- {escape_markdown(note)}" for note in table.notes)] if table.notes else []
     return "\n".join([*lines, ""])
 
 

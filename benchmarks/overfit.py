@@ -23,8 +23,8 @@ from latent_shift.compare.budget import Budget
 from latent_shift.compare.plan import Comparison
 from latent_shift.compare.preset import default_recipes, laid_over, load_preset
 from latent_shift.compare.training import train_run
+from latent_shift.documents import read_yaml_mapping
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
-from latent_shift.io import read_yaml_mapping
 from latent_shift.media import contact_sheet
 from latent_shift.moving_shapes.captions import caption, parse_caption
 from latent_shift.moving_shapes.constants import FRAMES, SIZE

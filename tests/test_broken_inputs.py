@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from damage import damaged
 from latent_shift import generation, systems
 from latent_shift.data.sources import make_source
-from latent_shift.io import parse_yaml, printable, read_json_mapping, read_model
+from latent_shift.documents import parse_yaml, read_json_mapping, read_model
+from latent_shift.io import printable
 from latent_shift.media import read_settings, write_clip
 from latent_shift.training import checkpoint, run_config
 from latent_shift.training.recipe import load_recipe

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch._inductor.utils import run_and_get_code
 
 from latent_shift import temporal_shift
-from latent_shift.io import validation_error
+from latent_shift.documents import validation_error
 from latent_shift.shift import CHOICES, ShiftOptions, shifted_add
 
 OPTIONS = [

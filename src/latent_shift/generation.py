@@ -25,7 +25,8 @@ from pydantic import Field, ValidationError
 
 from latent_shift import __version__
 from latent_shift.data.caption_io import check_sentences, text_lines, text_of
-from latent_shift.io import at_home, check_no_address, parse_json, printable, warn
+from latent_shift.documents import parse_json
+from latent_shift.io import at_home, check_no_address, printable, warn
 from latent_shift.limits import MAX_SEED
 from latent_shift.systems.base import (
     GenerationRequest,

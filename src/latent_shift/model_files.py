@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import one_line, read_json_mapping
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import one_line
 from latent_shift.model_weights import check_weights, opened_files
 
 INDEX = "model_index.json"

@@ -14,7 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn, zeros_at_end
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import one_line, read_safetensors_header, warn, zeros_at_end
 
 _FORMER_BUFFER = "position_ids"  # counts only; earlier releases saved it
 _LEAST_TAIL = 4096  # bytes of zeros that no trained weights end in

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from latent_shift.io import one_line, read_json_mapping, warn, write_text
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import one_line, warn, write_text
 from latent_shift.limits import MAX_FPS, MAX_FRAMES, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, MIN_FPS
 from latent_shift.shift import ShiftOptions
 

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel, UNet3DConditionModel, UNetMotionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from latent_shift.checkpoints.single_file import CONFIGS
-from latent_shift.io import read_yaml_mapping
+from latent_shift.documents import read_yaml_mapping
 from latent_shift.systems.latent_vdm import LatentVDMLayers
 from latent_shift.systems.motion_module import MotionModuleLayers
 from latent_shift.systems.temporal_layers import add_temporal_layers, temporal_parameters

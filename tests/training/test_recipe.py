@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from latent_shift.data.sources.base import GeneratedSource
-from latent_shift.io import parse_yaml
+from latent_shift.documents import parse_yaml
 from latent_shift.training.recipe import load_recipe
 from tiny_emoji import tiny_pack
 

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict
 from latent_shift.benchmark.measure import Times, take_turns
 from latent_shift.benchmark.memory import available_memory, peak_memory
 from latent_shift.benchmark.networks import IMAGE, NETWORKS, PIXELS, SHIFT, SIZES, Bench, count
+from latent_shift.documents import read_model
 from latent_shift.evaluation.runner import environment
-from latent_shift.io import read_model, write_text
+from latent_shift.io import write_text
 
 MODES = {"pass": "one pass", "step": "one training step"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -19,8 +19,9 @@ from latent_shift.checkpoints.single_file import (
     choose_prediction_type,
     detect_layout,
 )
+from latent_shift.documents import read_json_mapping
 from latent_shift.hashes import remembered_sha256
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn
+from latent_shift.io import one_line, read_safetensors_header, warn
 from latent_shift.model_files import INDEX, check_parts, library_and_class, model_of_run
 
 if TYPE_CHECKING:

@@ -21,13 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.io import (
-    SafetensorsHeader,
-    file_state,
-    one_line,
-    read_json_mapping,
-    read_safetensors_header,
-)
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import SafetensorsHeader, file_state, one_line, read_safetensors_header
 from latent_shift.model_files import OTHER_TASKS, tokenizer_errors
 from latent_shift.model_weights import check_floats
 

@@ -239,7 +239,7 @@ def _checked(kind: Callable[..., Checked], **options: Any) -> Checked:
     """Settings of a kind from the options that are given. Raises ValueError naming a wrong one."""
     from pydantic import ValidationError
 
-    from latent_shift.io import validation_error
+    from latent_shift.documents import validation_error
 
     try:
         return kind(**_given(options))

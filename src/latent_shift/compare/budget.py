@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from latent_shift.io import read_json_mapping, write_json
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import write_json
 from latent_shift.training.logging import Progress, Report
 from latent_shift.training.recipe import Recipe
 from latent_shift.training.task import build_task

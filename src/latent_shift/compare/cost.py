@@ -20,8 +20,9 @@ from latent_shift.benchmark import systems as measured
 from latent_shift.benchmark.measure import counted as counting
 from latent_shift.compare.memory import peak_memory
 from latent_shift.compare.plan import Comparison
+from latent_shift.documents import read_model
 from latent_shift.evaluation.runner import environment
-from latent_shift.io import read_model, write_text
+from latent_shift.io import write_text
 from latent_shift.moving_shapes.constants import SIZE
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.systems.base import GenerationRequest, TextToVideoSystem

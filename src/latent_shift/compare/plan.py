@@ -25,7 +25,8 @@ import yaml
 
 from latent_shift.compare.budget import Budget, schedule
 from latent_shift.compare.preset import Changes, Preset, RowConfig, laid_over
-from latent_shift.io import one_line, read_json_mapping, read_yaml_mapping, write_json, write_text
+from latent_shift.documents import read_json_mapping, read_yaml_mapping
+from latent_shift.io import one_line, write_json, write_text
 from latent_shift.systems import SYSTEMS
 from latent_shift.systems.base import Stage, TextToVideoSystem, TrainingPlan
 from latent_shift.training.recipe import Recipe, load_recipe

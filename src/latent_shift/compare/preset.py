@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from latent_shift.compare.budget import Budget, parse_budget
-from latent_shift.io import read_yaml_mapping, validation_error
+from latent_shift.documents import read_yaml_mapping, validation_error
 from latent_shift.moving_shapes.protocol import FRAME_STEPS, MAX_PROMPTS
 from latent_shift.systems import SYSTEMS
 from latent_shift.training.recipe import Count, Ratio, Strict

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from latent_shift.checkpoints import choose_device
 from latent_shift.compare.plan import Comparison, Run
 from latent_shift.compare.training import BEFORE, part_folder
+from latent_shift.documents import read_model
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.extractors import ExtractorOptions, make_extractor
 from latent_shift.evaluation.extractors.base import Extractor
@@ -26,7 +27,7 @@ from latent_shift.evaluation.metrics.base import Metric, MetricOptions
 from latent_shift.evaluation.report import Example, MetricResult
 from latent_shift.evaluation.runner import ProgressCallback, evaluate, extract
 from latent_shift.evaluation.sources import ClipSource, ReconstructedClips
-from latent_shift.io import atomic_file, read_model, write_json, write_text
+from latent_shift.io import atomic_file, write_json, write_text
 from latent_shift.moving_shapes.constants import SIZE
 from latent_shift.moving_shapes.protocol import (
     SEED,

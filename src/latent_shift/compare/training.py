@@ -14,7 +14,8 @@ from pathlib import Path
 
 from latent_shift.compare.budget import SPENT, Meter, Timing, read_spent, time_steps
 from latent_shift.compare.plan import Comparison, Run, StageRun
-from latent_shift.io import read_json_mapping, write_json
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import write_json
 from latent_shift.systems.base import link_or_copy
 from latent_shift.training.checkpoint import checkpoints, step_of
 from latent_shift.training.logging import Report

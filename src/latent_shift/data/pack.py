@@ -25,7 +25,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from latent_shift.data.check import in_parallel
 from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest, TarMember
-from latent_shift.io import atomic_file, one_line, printable, read_json_mapping, validation_error, write_json
+from latent_shift.documents import read_json_mapping, validation_error
+from latent_shift.io import atomic_file, one_line, printable, write_json
 from latent_shift.media import HeldFile, kind_by_name, open_clip
 
 

@@ -22,7 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from latent_shift.data.caption_io import read_text, text_lines, text_of
-from latent_shift.io import one_line, parse_json, warn
+from latent_shift.documents import parse_json
+from latent_shift.io import one_line, warn
 
 SENTENCES, SENTENCES_VERSION = "ucf_101_sentences.csv", 1
 MSR_VTT_TEST_CLIPS = 2990

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
-from latent_shift.io import one_line, validation_error
+from latent_shift.documents import validation_error
+from latent_shift.io import one_line
 
 ARROWS = {"lower": " ↓", "higher": " ↑", "neither": ""}
 

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from latent_shift.io import validation_error
+from latent_shift.documents import validation_error
 
 STUDY_FILE = "study.json"
 CLIPS = "clips"  # folder of a study

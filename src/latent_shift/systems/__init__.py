@@ -12,7 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from latent_shift.io import read_json_mapping
+from latent_shift.documents import read_json_mapping
 from latent_shift.model_files import SYSTEM_FILE, model_of_run
 from latent_shift.registry import Registry
 from latent_shift.systems.base import TEMPORAL_FILE, RequestDefaults, TextToVideoSystem

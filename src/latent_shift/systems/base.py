@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from latent_shift.io import is_out_of_memory, parse_yaml, read_yaml_mapping, write_json
+from latent_shift.documents import parse_yaml, read_yaml_mapping
+from latent_shift.io import is_out_of_memory, write_json
 from latent_shift.limits import (
     MAX_FPS,
     MAX_FRAMES,

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from latent_shift.documents import read_json_mapping
 from latent_shift.hashes import remembered_sha256
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header
+from latent_shift.io import one_line, read_safetensors_header
 from latent_shift.model_files import check_words, is_flow_matching, library_and_class
 from latent_shift.model_weights import check_weights, load_whole, opened_files
 from latent_shift.systems.base import RequestDefaults

@@ -31,7 +31,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from latent_shift.io import read_json_mapping, validation_error, write_json
+from latent_shift.documents import read_json_mapping, validation_error
+from latent_shift.io import write_json
 from latent_shift.model_files import SYSTEM_FILE
 from latent_shift.rng import step_seed
 from latent_shift.systems.base import (

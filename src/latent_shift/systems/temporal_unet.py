@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor, nn
 
 from latent_shift.conditioning import Conditioning
+from latent_shift.documents import read_json_mapping, validation_error
 from latent_shift.hashes import short_hash
-from latent_shift.io import read_json_mapping, read_safetensors_header, validation_error, write_json
+from latent_shift.io import read_safetensors_header, write_json
 from latent_shift.model_files import SYSTEM_FILE
 from latent_shift.systems.base import (
     TEMPORAL_FILE,

@@ -26,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from latent_shift.documents import read_json_mapping
 from latent_shift.hashes import file_crc32
-from latent_shift.io import one_line, read_json_mapping, read_safetensors_header, warn
+from latent_shift.io import one_line, read_safetensors_header, warn
 from latent_shift.training.logging import Diverged
 from latent_shift.training.optim import new_optimizer
 from latent_shift.training.task import Task

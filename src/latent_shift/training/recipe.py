@@ -28,15 +28,8 @@ from pydantic import (
     model_validator,
 )
 
-from latent_shift.io import (
-    YamlLoader,
-    at_home,
-    check_folder,
-    check_no_address,
-    one_line,
-    read_yaml_mapping,
-    validation_error,
-)
+from latent_shift.documents import YamlLoader, read_yaml_mapping, validation_error
+from latent_shift.io import at_home, check_folder, check_no_address, one_line
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.tasks import TASKS
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latent_shift.io import read_json_mapping, warn, write_text
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import warn, write_text
 from latent_shift.training.checkpoint import checkpoints, damage, step_of
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.recipe import Recipe

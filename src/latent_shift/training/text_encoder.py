@@ -23,7 +23,8 @@ from torch.nn import functional
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from latent_shift.checkpoints import check_weights
-from latent_shift.io import one_line, read_json_mapping
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import one_line
 from latent_shift.model_files import check_words, tokenizer_errors
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
 

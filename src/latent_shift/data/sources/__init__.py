@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from latent_shift.data.sources.base import GeneratedSource, Source
-from latent_shift.io import read_yaml_mapping, validation_error
+from latent_shift.documents import read_yaml_mapping, validation_error
 from latent_shift.registry import Registry
 
 _HERE = "latent_shift.data.sources"

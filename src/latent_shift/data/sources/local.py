@@ -33,8 +33,9 @@ from latent_shift.data.caption_io import (
 )
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, is_url, piece_times, require_folder
+from latent_shift.documents import parse_json
 from latent_shift.folders import list_files, suffixes_of
-from latent_shift.io import parse_json, printable
+from latent_shift.io import printable
 from latent_shift.media import kind_by_name
 
 TABLES = (".csv", ".tsv", ".jsonl")

@@ -22,8 +22,8 @@ from latent_shift.data.caption_io import as_captions, read_text, text_lines
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, build_manifest
 from latent_shift.data.sources.base import Source, file_record, require_folder
 from latent_shift.data.sources.local import table_rows
+from latent_shift.documents import parse_json, parse_yaml
 from latent_shift.folders import list_files
-from latent_shift.io import parse_json, parse_yaml
 from latent_shift.media import kind_by_name
 
 

@@ -31,7 +31,8 @@ from pydantic import Field
 from latent_shift.data.caption_io import as_captions, caption_lines, check_caption_size, text_of
 from latent_shift.data.manifest import ClipRecord, Manifest, Problem, TarMember, build_manifest
 from latent_shift.data.sources.base import Source, is_url, piece_times
-from latent_shift.io import atomic_file, one_line, parse_json
+from latent_shift.documents import parse_json
+from latent_shift.io import atomic_file, one_line
 from latent_shift.media import kind_by_name, kind_of
 
 MAX_NAMES = 1_000_000  # that a pattern may stand for

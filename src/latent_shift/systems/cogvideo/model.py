@@ -20,13 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer, Glm4ForCausalLM
 
-from latent_shift.io import (
-    one_line,
-    read_json_mapping,
-    read_safetensors_header,
-    validation_error,
-    write_json,
-)
+from latent_shift.documents import read_json_mapping, validation_error
+from latent_shift.io import one_line, read_safetensors_header, write_json
 from latent_shift.model_files import SYSTEM_FILE, check_words, tokenizer_errors
 from latent_shift.model_weights import check_weights
 from latent_shift.systems.cogvideo.sampling import SamplingConfig

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from latent_shift import checkpoints
+from latent_shift.documents import read_yaml_mapping
 from latent_shift.hashes import remembered_sha256
-from latent_shift.io import read_yaml_mapping
 from latent_shift.limits import MAX_STEPS
 from latent_shift.prompts import preprocess_prompts
 from latent_shift.rng import clip_generator

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latent_shift.autoencoder import to_model_range, to_uint8
-from latent_shift.io import read_json_mapping, write_json
+from latent_shift.documents import read_json_mapping
+from latent_shift.io import write_json
 from latent_shift.model_weights import check_weights
 from latent_shift.training.recipe import Count, Strict
 

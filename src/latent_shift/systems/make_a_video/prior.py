@@ -22,7 +22,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from latent_shift.data.sources import AnyGeneratedSource
-from latent_shift.io import read_json_mapping, validation_error, write_json
+from latent_shift.documents import read_json_mapping, validation_error
+from latent_shift.io import write_json
 from latent_shift.model_weights import check_weights
 from latent_shift.rng import StepRNG
 from latent_shift.systems.make_a_video.stage import load_scheduler

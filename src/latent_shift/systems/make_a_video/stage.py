@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_shift.conditioning import Conditioning
-from latent_shift.io import read_json_mapping, validation_error, write_text
+from latent_shift.documents import read_json_mapping, validation_error
+from latent_shift.io import write_text
 from latent_shift.model_files import scheduler_problem
 from latent_shift.model_weights import check_weights
 from latent_shift.systems.base import TEMPORAL_FILE

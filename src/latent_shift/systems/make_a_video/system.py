@@ -15,8 +15,9 @@ from torch import from_numpy
 
 from latent_shift import checkpoints
 from latent_shift.autoencoder import to_model_range, to_uint8
+from latent_shift.documents import read_json_mapping
 from latent_shift.hashes import remembered_sha256
-from latent_shift.io import read_json_mapping, read_safetensors_header, write_json
+from latent_shift.io import read_safetensors_header, write_json
 from latent_shift.prompts import preprocess_prompts
 from latent_shift.systems.base import (
     SYSTEM_FILE,

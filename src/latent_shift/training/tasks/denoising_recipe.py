@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, ValidationError, model_validator
 
 from latent_shift.data.sources.base import GeneratedSource
-from latent_shift.io import validation_error
+from latent_shift.documents import validation_error
 from latent_shift.training.datasets import Clips, Latents, data_summary
 from latent_shift.training.recipe import Count, Holds, Ratio, Recipe, Strict, exactly_one
 

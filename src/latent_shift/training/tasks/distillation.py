@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from latent_shift import checkpoints
 from latent_shift.conditioning import caption_embeds, repeat_per_frame
-from latent_shift.io import read_json_mapping
+from latent_shift.documents import read_json_mapping
 from latent_shift.model_files import SYSTEM_FILE
 from latent_shift.rng import StepRNG
 from latent_shift.training.logging import Report

@@ -21,7 +21,8 @@ from transformers import CLIPTextConfig
 from latent_shift.data.caption_io import read_text
 from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.data.sources.base import CaptionedClips
-from latent_shift.io import parse_yaml, warn
+from latent_shift.documents import parse_yaml
+from latent_shift.io import warn
 from latent_shift.rng import StepRNG, choice, item_rng
 from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report

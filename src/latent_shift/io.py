@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IMODE, S_ISVTX
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
@@ -45,7 +45,8 @@ class SafetensorsHeader:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place at the end of the `with` block.
 
-    Where the block raises, the temporary file is removed and an old file stays as it was. An OSError that has
+    Where the block raises, the temporary file is removed and an old file stays as it was. Where an old file
+    cannot be replaced, the new one is kept beside it, and a ValueError tells its name. An OSError that has
     no name, as of a full disk, or the temporary one gets that of `path`, and one of safetensors becomes an
     OSError. Makes the folders above. The permissions are those of the old file, or of any new one;
     safetensors lets only the owner read its own.
@@ -58,11 +59,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
         partial.unlink()
         yield partial
         partial.chmod(usual)
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except OSError as error:  # as of a file that another program has open, or of another user's
+            if not os.path.lexists(path):
+                raise
+            kept = free_name(path)
+            os.replace(partial, kept)
+            why = f"cannot be replaced ({error.strerror})"
+            raise ValueError(f"{path}: {why}; what was to be written is in {kept}") from error
     except OSError as error:
-        if error.errno == errno.EBUSY:  # as of a file mounted into a container
-            mend = "is in use, perhaps mounted, and cannot be replaced; name another file"
-            raise ValueError(f"{path}: {mend}") from error
         if error.errno is None or error.filename not in (None, str(partial)):
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
@@ -149,10 +155,28 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: cannot write into {there}: {error.strerror}") from error
 
 
-def is_mount_point(path: Path) -> bool:
-    """Whether something is mounted at a path, so that nothing can take its place; known on Linux only."""
+def free_name(path: Path) -> Path:
+    """The path, or where something is there, the first of NAME-2, NAME-3 ... beside it where nothing is."""
+    place, number = path, 2
+    while os.path.lexists(place):
+        place, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return place
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise ValueError for a file that no other can replace, as far as that is seen before it is tried."""
+    if _is_mount_point(path):
+        raise ValueError(
+            f"{path}: is mounted, as into a container, and cannot be replaced; name another file"
+        )
+    folder, file = path.parent.stat(), path.lstat()
+    if folder.st_mode & S_ISVTX and os.geteuid() not in (0, folder.st_uid, file.st_uid):  # as in /tmp
+        raise ValueError(f"{path}: belongs to another user, and cannot be replaced; name another file")
+
+
+def _is_mount_point(path: Path) -> bool:
     try:
-        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()  # of Linux
     except OSError:
         return False
     places = {

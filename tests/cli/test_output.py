@@ -154,14 +154,31 @@ def test_names_that_no_file_can_have_are_refused_before_any_work(model, tmp_path
         media.check_output(long)
 
 
-def test_a_file_mounted_into_a_container_is_named(tmp_path, monkeypatch):
+def test_what_cannot_take_its_place_is_kept_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("old")
+    replace = os.replace
+
     def busy(source, target):
-        raise OSError(errno.EBUSY, "Device or resource busy", source, None, target)
+        if target == tmp_path / "a.txt":
+            raise OSError(errno.EBUSY, "Device or resource busy", source, None, target)
+        replace(source, target)
 
     monkeypatch.setattr(os, "replace", busy)
-    with pytest.raises(ValueError, match=r"a\.txt: is in use, perhaps mounted, and cannot be replaced"):
-        write_text(tmp_path / "a.txt", "text")
-    assert not list(tmp_path.iterdir())
+    kept = r"a\.txt: cannot be replaced \(Device or resource busy\); what was to be written is in .*a-2\.txt"
+    with pytest.raises(ValueError, match=kept):
+        write_text(tmp_path / "a.txt", "new")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.txt": "old", "a-2.txt": "new"}
+
+
+def test_another_users_file_in_a_shared_folder_is_refused_before_any_work(tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "a.png").touch()
+    shared.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 4321)
+    with pytest.raises(ValueError, match=r"a\.png: belongs to another user, and cannot be replaced"):
+        media.check_output(shared / "a.png", overwrite=True)
+    media.check_output(shared / "b.png")
 
 
 def test_a_mounted_file_is_refused_before_any_work(model, tmp_path, capsys):

@@ -1,13 +1,19 @@
 """Answers: each pair to the number of raters asked for, none lost, none twice, whatever raters do."""
 
 import json
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import count
+from pathlib import Path
 
 import pytest
 
+from latent_shift.server.database import connect
 from latent_shift.study.analysis import analyse
 from latent_shift.study.report import markdown
 from latent_shift.study.schema import ConflictError, UnknownError
@@ -339,6 +345,29 @@ def test_a_damaged_folder_is_named(study, damage, message):
     damage(study)
     with pytest.raises(ValueError, match=message):
         StudyStore.open(study)
+
+
+def test_a_store_that_may_only_be_read_is_not_called_damaged(study):
+    for file in study.glob("answers.sqlite-*"):
+        file.unlink()
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to other users
+        os.chmod(place, 0o755)
+        theirs = shutil.copytree(study, Path(place) / "study")
+        os.seteuid(12345)
+        try:
+            with pytest.raises(ValueError, match=r"answers\.sqlite: you may only read it; copy the study's"):
+                StudyStore.open(theirs)
+        finally:
+            os.seteuid(0)
+
+
+def test_a_question_may_be_the_name_of_a_folder(study, tmp_path):
+    asked = shutil.copytree(study, tmp_path / "which is better? #1 %20")
+    with closing(connect(asked / "answers.sqlite").connect()) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM facts").scalar()
+    assert not (tmp_path / "which is better").exists()
 
 
 def test_changed_and_missing_clips_are_named(store, study):

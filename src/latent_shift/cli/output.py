@@ -6,13 +6,12 @@ The table is drawn by rich on a terminal, and is the same as Markdown anywhere e
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_shift.io import alone_in, warn, write_text
+from latent_shift.io import alone_in, free_name, warn, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,9 +25,7 @@ def free_place(path: Path, overwrite: bool) -> Path:
 
     So neither the file is lost nor what hours of work found. overwrite: whether the file may be replaced.
     """
-    place, number = path, 2
-    while not overwrite and os.path.lexists(place):
-        place, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    place = path if overwrite else free_name(path)
     if place != path:
         warn(f"{path}: has come there while this was computed, and is kept; the result is {place}")
     return place

@@ -21,7 +21,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from latent_shift.io import atomic_file, check_folder, check_no_address, is_mount_point
+from latent_shift.io import atomic_file, check_folder, check_no_address, check_replaceable
 from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media.decode import Frames, StrPath
 from latent_shift.media.pictures import CLOCK_KEY, EXIF_DESCRIPTION, SETTINGS_KEY
@@ -46,7 +46,7 @@ def check_output(
 
     suffixes: those it may have; None for a clip's. fps: rate of a clip of several frames. Raises ValueError
     for an address, a suffix that is none of them, a rate that its format does not hold, a file that exists
-    (unless `overwrite`) or on which something is mounted, and a folder that cannot be made or written into.
+    (unless `overwrite`) or cannot be replaced, and a folder that cannot be made or written into.
     """
     check_no_address(path)
     path = Path(path)
@@ -64,11 +64,9 @@ def check_output(
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
     if os.path.lexists(path) and not overwrite:
         raise ValueError(f"{path}: exists already; use --force (overwrite=True) or another name")
-    if is_mount_point(path):
-        raise ValueError(
-            f"{path}: is mounted, as into a container, and cannot be replaced; name another file"
-        )
     check_folder(path.parent)
+    if os.path.lexists(path):
+        check_replaceable(path)
     return path
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 BUSY_SECONDS = 30  # that a transaction waits for another
 
 
 def connect(file: Path, **pool: Any) -> Engine:
     """Return an engine for a file, which is made where it is missing. pool: options of the pool."""
-    engine = create_engine(f"sqlite:///{file}", **pool)
+    engine = create_engine(URL.create("sqlite", database=str(file)), **pool)  # a name may have a ? or #
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine

@@ -14,6 +14,7 @@ database's. The same answer again changes nothing, another one is refused.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class StudyStore:
         """Open a study's store.
 
         Raises ValueError for a folder without a study, for a study file that is not the one that the answers
-        belong to, and for a damaged store.
+        belong to, and for a store that is damaged or may only be read: a reader, too, keeps a file beside it.
         """
         study, digest = read_study(folder)
         file = folder / ANSWERS_FILE
@@ -66,6 +67,10 @@ class StudyStore:
             with reading(store._engine) as connection:
                 known = connection.execute(select(_facts.c.value).where(_facts.c.name == "study")).scalar()
         except DatabaseError as error:
+            if "readonly" in str(error.orig) or not os.access(folder, os.W_OK):
+                raise ValueError(
+                    f"{file}: you may only read it; copy the study's folder and name the copy"
+                ) from error
             raise ValueError(f"{file}: is no store of answers, or is damaged: {error.orig}") from error
         if known != digest:
             raise ValueError(

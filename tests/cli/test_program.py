@@ -320,3 +320,10 @@ def test_a_removed_current_folder_is_named(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     line = "latent-shift: error: the current folder has been removed; cd to another one"
     assert done.stderr.splitlines()[-1] == line
+
+
+def test_a_notebooks_window_for_plots_need_not_be_installed_here(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://of_a_notebook.that_is_elsewhere")
+    code = "from latent_shift.cli import errors, main; errors.run(main.app, ['--version']); import matplotlib"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

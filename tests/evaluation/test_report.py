@@ -116,6 +116,15 @@ def test_curves_over_guidance_are_drawn_a_line_a_model():
         line_plot("x", "x", "y", [Line("a")])
 
 
+def test_what_a_user_has_set_for_other_plots_changes_none_of_ours():
+    lines = [Line("a", [(0, 1), (1, 2)])]
+    plain = line_plot("t", "x", "y", lines)
+    with matplotlib.rc_context(
+        {"text.usetex": True, "font.size": 30, "axes.grid": True, "lines.linewidth": 5}
+    ):
+        assert line_plot("t", "x", "y", lines) == plain
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

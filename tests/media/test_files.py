@@ -44,6 +44,30 @@ def test_settings_come_back_from_every_format(tmp_path, frames, suffix):
     assert leftovers(tmp_path) == [f"clip{suffix}"]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png"])
+def test_images_of_a_pipeline_are_a_clip(tmp_path, frames, suffix):
+    images = [Image.fromarray(frame) for frame in frames]
+    one = media.write_clip(tmp_path / f"images{suffix}", images)
+    other = media.write_clip(tmp_path / f"array{suffix}", frames)
+    if suffix == ".mp4":  # two files of one clip differ now and then, their frames do not
+        assert np.array_equal(media.read_clip(one)[0], media.read_clip(other)[0])
+    else:
+        assert one.read_bytes() == other.read_bytes()
+    with pytest.raises(ValueError, match="the images are of several sizes"):
+        media.write_clip(tmp_path / f"sizes{suffix}", [images[0], images[1].resize((32, 32))])
+    with pytest.raises(ValueError, match="no side 0"):
+        media.write_clip(tmp_path / f"none{suffix}", [])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_gif_says_what_it_cannot_hold(tmp_path):
+    still = np.zeros((700, 8, 8, 3), np.uint8)
+    still[0] = 255
+    with pytest.raises(ValueError, match=r"a\.gif: shows one picture for longer than the 655 s"):
+        media.write_clip(tmp_path / "a.gif", still, fps=1)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 @pytest.mark.parametrize("settings", [None, SETTINGS])
 def test_gif_and_webp_keep_flat_colours_exactly(tmp_path, frames, suffix, settings):
@@ -146,8 +170,8 @@ def test_addresses_are_no_outputs(name):
     [
         ("clip.avi", r"unknown suffix '\.avi'.*\.mp4 \.gif \.webp \.png"),
         ("clip", "unknown suffix ''"),
-        ("file/clip.mp4", "cannot write into"),
-        ("file/deeper/clip.mp4", "cannot write into"),
+        ("file/clip.mp4", "is a file, and no folder"),
+        ("file/deeper/clip.mp4", "is a file, and no folder"),
         ("folder.mp4", "is a folder"),
     ],
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from latent_shift.benchmark.cells import MODES, Cell
@@ -103,7 +103,7 @@ def write_plots(cells: Sequence[Cell], folder: Path) -> list[Path]:
 
 
 def _svg(title: str, draw: Any, cells: Sequence[Cell]) -> str:
-    with matplotlib.rc_context(STYLE):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(7, 3.2), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title)

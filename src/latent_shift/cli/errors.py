@@ -24,6 +24,7 @@ DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run the program on `arguments` (those of the process where None) and return its exit status."""
+    os.environ["MPLBACKEND"] = "agg"  # plots go into files; a notebook's window may not be installed here
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as for a service: what is printed goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

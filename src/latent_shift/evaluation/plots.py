@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,7 +19,7 @@ from latent_shift.evaluation.report import MetricInfo, Report
 OVER = ("guidance", "steps", "frames")  # settings of rows over which curves are drawn
 _INSIDE = 6  # names of lines that fit between them; more stand beside the plot
 _COLOURS, _MARKERS = 10, "osDv"  # another marker where matplotlib's colours begin again
-STYLE: Any = {
+STYLE: Any = {  # on matplotlib's own, whatever a user has set for other plots
     "svg.hashsalt": "latent-shift",
     "svg.fonttype": "none",  # text stays text
     "font.size": 9,
@@ -44,7 +44,7 @@ def line_plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> st
     """
     if not any(line.points for line in lines):
         raise ValueError(f"plot {title!r} has no points")
-    with matplotlib.rc_context(STYLE):
+    with style.context(["default", STYLE]):
         figure = line_figure(title, x_name, y_name, lines)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -86,7 +86,7 @@ def _check_names(path: Path) -> None:
 
 def write_clip(
     path: StrPath,
-    frames: Frames | Iterable[Frames],
+    frames: Frames | Iterable[Frames] | Sequence[Image.Image],
     fps: float = 8,
     settings: Settings | None = None,
     overwrite: bool = False,
@@ -95,6 +95,7 @@ def write_clip(
     """Write `frames` (F, H, W, 3) uint8 at `fps` frames a second; the suffix chooses the format.
 
     Frames (F, H, W, 4) have an alpha channel, which .gif (on or off), .webp and .png keep.
+    A list of PIL images, as of a pipeline's `.frames[0]`, is a clip, too.
     Frames may come in parts (n, H, W, 3), one after the other: an mp4 is written as they come, and memory
     does not grow with the clip; the other formats need all frames at once.
     .mp4, .gif and .webp are clips; .png is the image itself for one frame and a contact sheet for more.
@@ -105,10 +106,10 @@ def write_clip(
     ValueError for a wrong array, rate or suffix, settings JSON cannot hold, an existing file (unless
     `overwrite`), a folder that cannot be written.
     """
-    if not isinstance(frames, np.ndarray) and Path(path).suffix.lower() != ".mp4":
-        frames = np.concatenate(list(frames))
-    parts = iter([frames] if isinstance(frames, np.ndarray) else frames)
+    parts = _in_parts(frames)
     first = next(parts, np.empty((0, 0, 0, 3), np.uint8))
+    if Path(path).suffix.lower() != ".mp4":
+        first = np.concatenate([first, *parts])
     _check_frames(first)
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
@@ -120,7 +121,7 @@ def write_clip(
         told[CLOCK_KEY] = [fps, len(first)]
     try:
         comment = json.dumps(told, allow_nan=False) if told else ""  # ASCII: survives every container
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"settings cannot be written as JSON: {error}") from error
     try:
         with atomic_file(path) as partial:
@@ -130,6 +131,9 @@ def write_clip(
             WRITERS[path.suffix.lower()](partial, all_frames, fps, comment, loop)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except OverflowError as error:
+        longest = "shows one picture for longer than the 655 s that a gif can say"
+        raise ValueError(f"{path}: {longest}; write .mp4 or .webp") from error
     return path
 
 
@@ -305,6 +309,22 @@ def _caption_strip(caption: str, width: int, line_height: int = 14) -> Picture:
     image = Image.new("RGB", (width, line_height * len(lines) + 2), (32, 32, 32))
     ImageDraw.Draw(image).multiline_text((3, 1), "\n".join(lines), fill=(235, 235, 235), font=font, spacing=1)
     return np.array(image)
+
+
+def _in_parts(frames: Frames | Iterable[Frames] | Sequence[Image.Image]) -> Iterator[Frames]:
+    """Frames in parts (n, H, W, 3), or with an alpha channel, however they were given."""
+    if isinstance(frames, np.ndarray):
+        yield frames
+        return
+    if not isinstance(frames, Sequence):
+        yield from frames
+        return
+    images = [frame for frame in frames if isinstance(frame, Image.Image)]
+    if len({image.size for image in images}) > 1:
+        raise ValueError("the images are of several sizes; a clip has one")
+    mode = "RGBA" if any(image.has_transparency_data for image in images) else "RGB"
+    for frame in frames:
+        yield np.asarray(frame.convert(mode))[None] if isinstance(frame, Image.Image) else frame
 
 
 def _check_frames(frames: Frames) -> None:

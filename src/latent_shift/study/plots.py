@@ -6,8 +6,8 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from latent_shift.evaluation.plots import STYLE
@@ -73,7 +73,7 @@ def _seconds(seconds: Sequence[float]) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    with matplotlib.rc_context(STYLE):
+    with style.context(["default", STYLE]):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

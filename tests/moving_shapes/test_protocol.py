@@ -279,6 +279,8 @@ def test_a_table_takes_the_place_of_its_former_self():
     replaced = put_block(page, "a", "new")
     assert replaced == page.replace("old", "new")
     assert replaced.startswith("# Results\n\nText.\n\n<!-- begin a -->\nnew\n<!-- end a -->\n")
+    assert put_block("    indented code\n", "a", "new").startswith("    indented code\n\n<!-- begin a -->")
+    assert put_block(" \n", "a", "new") == "<!-- begin a -->\nnew\n<!-- end a -->\n"
 
 
 def test_a_page_keeps_its_ends_of_lines_and_is_read_before_any_work(tmp_path):

@@ -141,7 +141,8 @@ def put_block(text: str, name: str, body: str) -> str:
     before, found, rest = text.partition(begin)
     if found and end in rest:
         return before + block + rest.partition(end)[2]
-    return f"{text.rstrip()}{line}{line}{block}{line}".lstrip()
+    kept = f"{text.rstrip()}{line}{line}" if text.strip() else ""
+    return f"{kept}{block}{line}"
 
 
 def write_scores(

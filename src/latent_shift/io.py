@@ -58,7 +58,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         usual = S_IMODE((path if path.is_file() else partial).stat().st_mode)
         partial.unlink()
         yield partial
-        partial.chmod(usual)
+        with suppress(PermissionError):  # file systems without permissions of each file, as of a network
+            partial.chmod(usual)
         try:
             os.replace(partial, path)
         except OSError as error:  # as of a file that another program has open, or of another user's

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -168,6 +169,15 @@ def test_what_cannot_take_its_place_is_kept_beside_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=kept):
         write_text(tmp_path / "a.txt", "new")
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.txt": "old", "a-2.txt": "new"}
+
+
+def test_a_disk_without_permissions_of_files_loses_nothing(tmp_path, monkeypatch):
+    def refuse(path, mode, **_):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    media.write_clip(tmp_path / "a.webp", np.zeros((2, 8, 8, 3), np.uint8))
+    assert len(media.read_clip(tmp_path / "a.webp")[0]) == 2
 
 
 def test_another_users_file_in_a_shared_folder_is_refused_before_any_work(tmp_path, monkeypatch):

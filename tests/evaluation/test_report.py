@@ -116,6 +116,14 @@ def test_curves_over_guidance_are_drawn_a_line_a_model():
         line_plot("x", "x", "y", [Line("a")])
 
 
+def test_names_of_lines_are_shown_as_they_are():
+    svg = line_plot(
+        "t", "x", "y", [Line("_draft", [(0, 1), (1, 2)]), Line("cost in $ or a$", [(0, 2), (1, 1)])]
+    )
+    assert ">_draft</text>" in svg
+    assert ">cost in $ or a$</text>" in svg
+
+
 def test_what_a_user_has_set_for_other_plots_changes_none_of_ours():
     lines = [Line("a", [(0, 1), (1, 2)])]
     plain = line_plot("t", "x", "y", lines)

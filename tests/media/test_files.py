@@ -60,6 +60,20 @@ def test_images_of_a_pipeline_are_a_clip(tmp_path, frames, suffix):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+@pytest.mark.parametrize("fps", [8, 12.5, 24, 30])
+def test_a_loop_that_holds_still_keeps_its_frames_and_shows_all_equally_long(tmp_path, suffix, fps):
+    clip = np.zeros((16, 8, 8, 3), np.uint8)
+    clip[3, 0], clip[10:13, 1] = 255, 255
+    for name, frames in (("moves", clip), ("still", clip[:1].repeat(16, axis=0))):
+        read, rate = media.read_clip(media.write_clip(tmp_path / f"{name}{suffix}", frames, fps, loop=True))
+        assert len(read) == 16
+        delay = (10 if suffix == ".gif" else 1) * round(1000 / fps / (10 if suffix == ".gif" else 1))
+        assert rate == pytest.approx(1000 / delay)
+        if name == "moves":
+            assert np.array_equal(read, frames)
+
+
 def test_a_gif_says_what_it_cannot_hold(tmp_path):
     still = np.zeros((700, 8, 8, 3), np.uint8)
     still[0] = 255

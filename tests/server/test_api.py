@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 from starlette.testclient import TestClient
 
 from latent_shift.generation import GeneratedClip
@@ -54,7 +54,7 @@ def finish(service, id, frames=4):
     assert job.id == id
     clip = np.random.default_rng(0).integers(0, 255, (frames, 32, 32, 3), np.uint8)
     request = SettledRequest(**job.request)
-    settings = {"seed": request.seed, "prompt": "p"}
+    settings = {"seed": request.seed, "prompt": "p", "loop": request.loop}
     made = service.files.write([(job, GeneratedClip(clip, request, 0.5), settings)])
     assert service.store.finish(made, peak_memory_mb=1.0, keep=100) == {id}
     return clip
@@ -355,6 +355,16 @@ def test_contents_of_a_clip(client, service):
         assert Image.open(BytesIO(answer.content)).n_frames == 4
     assert error_of(client.get(url, params={"format": "png"}), 404)["param"] == "format"
     assert error_of(client.get(url, params={"variant": "sound"}))["param"] == "variant"
+
+
+def test_copies_of_a_loop_show_all_frames_equally_long(client, service):
+    video = create(client, loop=True, fps=24)
+    finish(service, video["id"])
+    for kind, delay in (("gif", 40), ("webp", 42)):
+        content = client.get(f"/v1/videos/{video['id']}/content", params={"format": kind}).content
+        with Image.open(BytesIO(content)) as image:
+            frames = ImageSequence.Iterator(image)
+            assert [frame.load() and frame.info["duration"] for frame in frames] == [delay] * 4
 
 
 def test_one_frame_is_an_image(client, service):

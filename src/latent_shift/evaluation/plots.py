@@ -22,6 +22,7 @@ _COLOURS, _MARKERS = 10, "osDv"  # another marker where matplotlib's colours beg
 STYLE: Any = {  # on matplotlib's own, whatever a user has set for other plots
     "svg.hashsalt": "latent-shift",
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name may have two $
     "font.size": 9,
     "axes.autolimit_mode": "round_numbers",
     "axes.xmargin": 0,
@@ -62,13 +63,15 @@ def line_figure(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> 
     for number, line in enumerate(lines):
         x, y = zip(*sorted(line.points), strict=True)
         marker = _MARKERS[number // _COLOURS % len(_MARKERS)]
-        axes.plot(x, y, marker=marker, markersize=3, label=line.name, gid=f"line-{line.name}")
+        axes.plot(x, y, marker=marker, markersize=3, label=f"line {number}", gid=f"line-{line.name}")
     axes.set(title=title, xlabel=x_name, ylabel=y_name)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     if beside:
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        legend = axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
-        axes.legend(frameon=False)
+        legend = axes.legend(frameon=False)
+    for text, line in zip(legend.get_texts(), lines, strict=True):
+        text.set_text(line.name)  # not as labels, of which matplotlib leaves out those that begin with _
     return figure
 
 

@@ -32,6 +32,7 @@ GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; the system's 4,095, less a temporary name
 _TRANSPARENT = 255  # number of the see-through colour in a gif
+_TICKS = {".gif": 10, ".webp": 1}  # milliseconds in which a format counts
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
@@ -117,8 +118,8 @@ def write_clip(
     if first.shape[-1] == 4 and path.suffix.lower() not in WITH_ALPHA:
         raise ValueError(f"{path}: holds no transparency; write one of {' '.join(WITH_ALPHA)}")
     told: dict[str, Any] = {} if settings is None else {SETTINGS_KEY: settings}
-    if path.suffix.lower() in (".gif", ".webp") and len(first) > 1:
-        told[CLOCK_KEY] = [fps, len(first)]
+    if path.suffix.lower() in _TICKS and len(first) > 1:
+        told[CLOCK_KEY] = [1000 / _loop_delay(fps, _TICKS[path.suffix.lower()]) if loop else fps, len(first)]
     try:
         comment = json.dumps(told, allow_nan=False) if told else ""  # ASCII: survives every container
     except (TypeError, ValueError) as error:
@@ -200,7 +201,7 @@ def _write_gif(path: Path, frames: Frames, fps: float, comment: str, loop: bool)
         options |= {"transparency": _TRANSPARENT, "disposal": 2, "optimize": False}  # each frame on nothing
     else:
         images = [Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in frames]
-    _save_animation(path, images, fps, loop, tick=10, **options)
+    _save_animation(path, images, fps, loop, tick=_TICKS[".gif"], **options)
 
 
 def _palette_with_alpha(image: Picture) -> Image.Image:
@@ -219,7 +220,9 @@ def _write_webp(path: Path, frames: Frames, fps: float, comment: str, loop: bool
     images = [Image.fromarray(image) for image in frames]
     # Each frame whole: of differences between lossless frames the encoder loses the transparency.
     whole = {"kmin": 0, "kmax": 1} if frames.shape[-1] == 4 else {}
-    _save_animation(path, images, fps, loop, tick=1, format="WEBP", lossless=True, exif=exif, **whole)
+    _save_animation(
+        path, images, fps, loop, tick=_TICKS[".webp"], format="WEBP", lossless=True, exif=exif, **whole
+    )
 
 
 def _save_animation(
@@ -232,10 +235,15 @@ def _save_animation(
     ends = [round(1000 * (i + 1) / fps / tick) for i in range(len(images))]
     durations = [max(tick, tick * (end - start)) for start, end in pairwise([0, *ends])]
     if loop:
-        durations = [max(tick, tick * round(1000 / fps / tick))] * len(images)
+        durations = [_loop_delay(fps, tick)] * len(images)
     if len(images) > 1:
         options |= {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
     images[0].save(path, **options)
+
+
+def _loop_delay(fps: float, tick: int) -> int:
+    """Milliseconds that each frame of a loop is shown: whole ticks, all alike."""
+    return max(tick, tick * round(1000 / fps / tick))
 
 
 def _write_png(path: Path, frames: Frames, fps: float, comment: str, loop: bool) -> None:

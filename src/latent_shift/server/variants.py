@@ -106,4 +106,5 @@ def _spritesheet(clip: Path, target: Path) -> None:
 
 def _copy(clip: Path, target: Path) -> None:
     frames, fps = read_clip(clip)
-    write_clip(target, frames, fps, read_settings(clip))
+    settings = read_settings(clip) or {}
+    write_clip(target, frames, fps, settings, loop=settings.get("loop", False))

@@ -15,6 +15,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ def create_study(
     beside.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=beside))
     try:
-        work.chmod(0o755)
+        with suppress(PermissionError):  # file systems without permissions of each folder
+            work.chmod(0o755)
         encoder = _Encoder(work / CLIPS, rng)
         total = len(common) * len(sources)
         kept: dict[tuple[int, int], SourceClip] = {}  # by source and prompt, for the known pairs

@@ -19,10 +19,11 @@ _FIRST, _SECOND, _GRAY = "#2f5d62", "#c9825b", "#8a8f98"
 
 def plots(results: Results, answers: Sequence[Answer]) -> list[str]:
     """Return a plot of the shares of votes, and one of the seconds that answers took."""
-    found = [_shares(results)]
     seconds = [one.seconds for one in answers if one.kind == "pair" and one.live]
-    if len(set(seconds)) > 1:
-        found.append(_seconds(seconds))
+    with style.context(["default", STYLE]):
+        found = [_shares(results)]
+        if len(set(seconds)) > 1:
+            found.append(_seconds(seconds))
     return found
 
 
@@ -73,8 +74,7 @@ def _seconds(seconds: Sequence[float]) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    with style.context(["default", STYLE]):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :].strip()

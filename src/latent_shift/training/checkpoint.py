@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,8 @@ def save(state: State, step: int, *, writes: bool = True) -> Path:
             scaler = {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
             (partial / "state.json").write_text(json.dumps({**rest, **scaler}), encoding="utf-8")
             for name in _FILES:  # which their library lets the owner read only
-                shutil.copymode(partial / "state.json", partial / f"{name}.safetensors")
+                with suppress(PermissionError):  # file systems without permissions of each file
+                    shutil.copymode(partial / "state.json", partial / f"{name}.safetensors")
     if writes:
         found = checkpoints(recipe.output)
         later = [one for one in found if step_of(one) > step]  # were damaged, for `load` passed over them

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -286,7 +286,8 @@ def _export(task: Task) -> None:
         task.export(partial)
         write_model_card(partial, task)
         for file in partial.rglob("*.safetensors"):  # which its library lets the owner read only
-            shutil.copymode(partial / "README.md", file)
+            with suppress(PermissionError):  # file systems without permissions of each file
+                shutil.copymode(partial / "README.md", file)
         if folder.is_symlink():
             warn(
                 f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now"

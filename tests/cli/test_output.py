@@ -251,7 +251,7 @@ def test_a_file_that_comes_while_a_report_is_computed_is_kept_beside_it(tmp_path
 def test_figures_are_printed_where_their_file_cannot_be_written(tmp_path, capsys):
     info = MetricInfo(name="FVD", better="lower", settings={})
     rows = [Row(name="a|<b>c</b> <1", settings={}, results={info.key: MetricResult(value=0.5)})]
-    report = Report(title="t", metrics=[info], rows=rows)
+    report = Report(title="t", metrics=[info], rows=rows, notes=["of a <b>"])
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         output.write_report(report, tmp_path / "file" / "r.json", None, force=False)

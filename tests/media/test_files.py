@@ -287,6 +287,12 @@ def test_missing_files_and_folders_are_value_errors(tmp_path):
         media.read_settings(tmp_path)
 
 
+def test_a_sheet_that_nobody_could_read_is_not_made():
+    frames = np.broadcast_to(np.zeros((1, 1, 1, 3), np.uint8), (200, 1024, 1024, 3))
+    with pytest.raises(ValueError, match="a sheet of 221 million pixels is larger than the 150 million"):
+        media.contact_sheet([frames], columns=15)
+
+
 def test_contact_sheet_lays_clips_in_lines_below_their_captions(frames):
     plain = media.contact_sheet([frames, frames[:5]], columns=8)
     assert plain.shape == (2 + 3 * 66, 2 + 8 * 98, 3)

@@ -193,14 +193,14 @@ class Table:
 def markdown(report: Report) -> str:
     """The table, its footnotes and environment, as Markdown."""
     lines = [Table(table_headers(report), table_rows(report)).markdown()]
-    lines += ["", "± and brackets: 95 % intervals.", "", *(f"- {line}" for line in footnotes(report))]
-    lines += [f"- {note}" for note in report.notes]
+    lines += ["", "± and brackets: 95 % intervals.", ""]
+    lines += [f"- {escape_markdown(line)}" for line in (*footnotes(report), *report.notes)]
     if report.environment:
         flat: dict[str, Any] = {}
         for name, value in report.environment.items():
             flat |= value if isinstance(value, dict) else {name: value}
         text = format_settings(flat)
-        lines += ["", f"{text[:1].upper()}{text[1:]}."]
+        lines += ["", escape_markdown(f"{text[:1].upper()}{text[1:]}.")]
     return "\n".join([*lines, ""])
 
 

@@ -32,6 +32,7 @@ GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; the system's 4,095, less a temporary name
 _TRANSPARENT = 255  # number of the see-through colour in a gif
+MAX_SHEET = 150_000_000  # pixels of a contact sheet, captions apart; Pillow reads 179 million of a picture
 _TICKS = {".gif": 10, ".webp": 1}  # milliseconds in which a format counts
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
@@ -109,8 +110,8 @@ def write_clip(
     """
     parts = _in_parts(frames)
     first = next(parts, np.empty((0, 0, 0, 3), np.uint8))
-    if Path(path).suffix.lower() != ".mp4":
-        first = np.concatenate([first, *parts])
+    if Path(path).suffix.lower() != ".mp4" and (others := list(parts)):
+        first = np.concatenate([first, *others])
     _check_frames(first)
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
@@ -271,7 +272,7 @@ def contact_sheet(
     Every clip (F, H, W, 3), or (F, H, W, 4) without captions, all of one frame size, starts a new line
     and takes as many lines as it needs at `columns` frames each (all its frames on one line where None),
     GAP gray pixels apart. `captions`, one a clip, are drawn above. Raises ValueError for no clips, other
-    sizes, or another number of captions.
+    sizes, another number of captions, and a sheet of more pixels than readers of images take.
     """
     if not clips or len({clip.shape[1:] for clip in clips}) != 1:
         raise ValueError("a contact sheet needs at least one clip, all of one frame size")
@@ -282,6 +283,12 @@ def contact_sheet(
     columns = columns or max(len(clip) for clip in clips)
     height, width = clips[0].shape[1:3]
     total = columns * (width + GAP) + GAP
+    pixels = total * sum(-(-len(clip) // columns) * (height + GAP) for clip in clips)
+    if pixels > MAX_SHEET:
+        raise ValueError(
+            f"a sheet of {pixels / 1e6:.0f} million pixels is larger than the {MAX_SHEET / 1e6:.0f} million"
+            " that readers of images take; give fewer clips, or smaller frames"
+        )
     gray = (128, 128, 128, 0)[: clips[0].shape[-1]]  # see-through between frames that are
     strips: list[Picture] = [np.full((GAP, total, len(gray)), gray, np.uint8)]
     for index, clip in enumerate(clips):

@@ -13,11 +13,11 @@ mkdir -p "${calls%/*}"
 trap 'echo $(( $(date +%s) - started )) >> "$calls"' EXIT  # of a call that was stopped, too
 trap 'exit 130' INT TERM
 for stage in 1-text 1-clip 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 4-video-turns \
-    4-video-last 4-video-growth 5-decoder; do
+    4-video-last 4-video-growth 4-video-balance 5-decoder; do
     "$bin/latent-shift" train "recipes/moving-shapes/$stage.yaml" "$@"
 done
 runs=runs/moving-shapes assets=src/latent_shift/assets
-"$bin/python" recipes/export_model.py "$runs/4-video-growth/model" \
+"$bin/python" recipes/export_model.py "$runs/4-video-balance/model" \
     --autoencoder "$runs/5-decoder/model/vae" --video-encoder "$runs/1-clip/model/clip_tower" \
     -o "$assets/moving-shapes"
 "$bin/latent-shift" train recipes/moving-shapes/6-few-steps.yaml "$@"

@@ -148,7 +148,8 @@ def check_folder(folder: Path) -> None:
     for place in (folder, *folder.parents):
         if not place.is_dir() and os.path.lexists(place):
             kind = "a file" if place.exists() else "a link to nothing"
-            raise ValueError(f"{place}: is {kind}, and no folder; name another")
+            cause = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+            raise ValueError(f"{place}: is {kind}, and no folder; name another") from cause
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     try:
         tempfile.TemporaryFile(dir=there).close()

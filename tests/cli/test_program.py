@@ -195,8 +195,8 @@ def test_force_alone_overwrites(run, tmp_path):
         (["x", "--device", "tpu"], "--device tpu"),
         (["x", "-o", "a.avi"], "unknown suffix"),
         (["x", "-o", "clips/.png"], "clips/.png: is a suffix without a name before it"),
-        (["x", "-o", "file/a.mp4"], "cannot write into"),
-        (["x", "-o", "file"], "cannot write into"),
+        (["x", "-o", "file/a.mp4"], "file: is a file, and no folder"),
+        (["x", "-o", "file"], "file: is a file, and no folder"),
         (["x", "-o", "/proc/a.mp4"], "cannot write into /proc"),
         (["x", "y", "-o", "a.mp4"], "several clips"),
         (["x", "--prompts", "none.txt"], "none.txt: No such file"),
@@ -306,8 +306,8 @@ def test_a_closed_terminal_ends_a_run_like_ctrl_c(tmp_path, model):
     os.read(terminal, 1)  # something was printed: the handler is in place
     while not (tmp_path / "out").exists():
         os.read(terminal, 1000)
-    os.close(terminal)  # what is printed from here on fails
     running.send_signal(signal.SIGHUP)
+    os.close(terminal)  # what is printed from here on fails
     assert running.wait(60) == 130
     files = everything_in(tmp_path / "out")
     assert all(re.fullmatch(r"a-circle-\d+\.mp4", name) for name in files)

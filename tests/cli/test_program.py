@@ -301,7 +301,14 @@ def test_an_interrupted_run_ends_with_130_and_keeps_whole_files_only(tmp_path, m
 def test_a_closed_terminal_ends_a_run_like_ctrl_c(tmp_path, model):
     terminal, end = os.openpty()
     given = ["generate", "a circle", "--count", "1000", "--model", str(model), "--seed", "0"]
-    running = subprocess.Popen([*PROGRAM, *given], cwd=tmp_path, stdin=end, stdout=end, stderr=end)
+    running = subprocess.Popen(
+        [*PROGRAM, *given],
+        cwd=tmp_path,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
+    )
     os.close(end)
     os.read(terminal, 1)  # something was printed: the handler is in place
     while not (tmp_path / "out").exists():

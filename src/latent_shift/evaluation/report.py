@@ -196,10 +196,7 @@ def markdown(report: Report) -> str:
     lines += ["", "± and brackets: 95 % intervals.", ""]
     lines += [f"- {escape_markdown(line)}" for line in (*footnotes(report), *report.notes)]
     if report.environment:
-        flat: dict[str, Any] = {}
-        for name, value in report.environment.items():
-            flat |= value if isinstance(value, dict) else {name: value}
-        text = format_settings(flat)
+        text = format_settings(report.environment)
         lines += ["", escape_markdown(f"{text[:1].upper()}{text[1:]}.")]
     return "\n".join([*lines, ""])
 
@@ -253,8 +250,11 @@ def format_number(value: float) -> str:
 
 
 def format_settings(settings: dict[str, Any]) -> str:
-    """Settings in a line."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    """Settings in a line, those of a setting that is a mapping in its place."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return ", ".join(f"{name} {value}" for name, value in flat.items() if value is not None)
 
 
 def _line(cells: Sequence[str]) -> str:

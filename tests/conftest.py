@@ -5,7 +5,7 @@ The files that take longest come first, so that none of them runs alone at the e
 
 import pytest
 
-from latent_shift.checkpoints import precision
+from latent_shift import precision
 
 LONGEST = (
     "cli/test_compare.py",

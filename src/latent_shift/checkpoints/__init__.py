@@ -25,7 +25,7 @@ from latent_shift.checkpoints.loading import (
     use_scheduler,
 )
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
-from latent_shift.checkpoints.precision import auto_dtype
+from latent_shift.precision import auto_dtype
 from latent_shift.checkpoints.resolve import (
     BUILT_IN,
     DEFAULT_MODEL,

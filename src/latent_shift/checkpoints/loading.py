@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.checkpoints.precision import auto_dtype
+from latent_shift.precision import auto_dtype
 from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_parts
 from latent_shift.checkpoints.single_file import detect_layout, load_single_file
 from latent_shift.documents import read_json_mapping

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from latent_shift import checkpoints
-from latent_shift import precision
+from latent_shift import checkpoints, precision
 from latent_shift.training.distributed import resolve_precision
 
 

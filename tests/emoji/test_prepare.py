@@ -245,8 +245,12 @@ def test_the_popular_names_are_drawn_in_a_style_that_may_be_trained_on():
 def test_an_autoencoder_with_more_channels_begins_as_the_one_that_it_is_made_of():
     recipe = load("wide_autoencoder")
     torch.manual_seed(0)
-    source = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-                           up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4)  # fmt: skip
+    source = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    )
     wide = recipe.widened(source, 6)
     frames = torch.randn(2, 3, 16, 16)
     own, new = source.encode(frames).latent_dist, wide.encode(frames).latent_dist

@@ -25,7 +25,6 @@ from latent_shift.checkpoints.loading import (
     use_scheduler,
 )
 from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
-from latent_shift.precision import auto_dtype
 from latent_shift.checkpoints.resolve import (
     BUILT_IN,
     DEFAULT_MODEL,
@@ -38,6 +37,7 @@ from latent_shift.checkpoints.resolve import (
 )
 from latent_shift.checkpoints.single_file import PREDICTION_TYPES
 from latent_shift.model_weights import check_weights
+from latent_shift.precision import auto_dtype
 
 __all__ = [
     "BUILT_IN",

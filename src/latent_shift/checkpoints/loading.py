@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from latent_shift.checkpoints.lora import Lora, attach_loras, check_loras
-from latent_shift.precision import auto_dtype
 from latent_shift.checkpoints.resolve import resolve, weight_files, weighted_parts
 from latent_shift.checkpoints.single_file import detect_layout, load_single_file
 from latent_shift.documents import read_json_mapping
@@ -23,6 +22,7 @@ from latent_shift.io import one_line
 from latent_shift.limits import MAX_STEPS
 from latent_shift.model_files import scheduler_problem, tokenizer_errors
 from latent_shift.model_weights import check_weights, opened_files
+from latent_shift.precision import auto_dtype
 
 if TYPE_CHECKING:
     import torch

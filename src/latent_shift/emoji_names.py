@@ -63,6 +63,11 @@ def _longest_name(text: str, at: int) -> tuple[int, str | None]:
     return 1, unicodedata.name(text[at], "").lower() or None if is_symbol else None
 
 
+def emoji_names() -> tuple[str, ...]:
+    """The names of all emoji that have one, in lower case."""
+    return tuple(_names().values())
+
+
 @cache
 def _names() -> dict[str, str]:
     found: dict[str, str] = json.loads(files("latent_shift").joinpath("assets", _FILE).read_text("utf-8"))

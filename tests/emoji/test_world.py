@@ -151,6 +151,16 @@ def test_a_smaller_world_has_so_many_emoji(path):
         EmojiWorld(pack=path).dataset(hard_negatives=2)
 
 
+def test_emoji_that_a_world_lacks_are_its_untrained_words(path):
+    words = EmojiWorld(pack=path).untrained_words()
+    assert {"giraffe", "llama", "banana"} <= set(words)  # of the llama there is a still in a third style
+    assert not {"rocket", "unicorn", "santa", "pizza", "pink", "left"} & set(words)
+    smaller = EmojiWorld(pack=path, emoji=1).untrained_words()
+    assert "unicorn" in smaller
+    assert "rocket" not in smaller
+    assert "llama" not in EmojiWorld(pack=path, styles=("twemoji",), stills=1.0).untrained_words()
+
+
 def test_latents_of_another_pack_are_other_latents(path, tmp_path):
     (clip, frames), *_ = tiny_clips(1)
     write_pack(tmp_path / "p.safetensors", [(clip, frames)], fps=8, digest="other")

@@ -26,6 +26,7 @@ from latent_shift.emoji.pack import EmojiClip, Pack
 from latent_shift.emoji.render import render
 from latent_shift.emoji.scene import Scene, draw_ground, place_composed, place_plain
 from latent_shift.emoji.splits import Splits
+from latent_shift.emoji_names import emoji_names
 from latent_shift.rng import choice, item_rng
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,6 +35,16 @@ _PROMPTS_SEED = 77  # of the scenes of sample prompts
 _PARAPHRASE_STREAM, _FRAME_STREAM = 1, 2
 _STYLED = 0.5  # of the captions
 _SAMPLES, _IMAGE_SAMPLES = 8, 32
+
+
+def _words_of(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[a-z0-9]+", text.lower())}
+
+
+_FIXED_WORDS = _words_of([
+    caption(Words("emoji", tone="light", style="fluent", motion="moving left")), *constants.GROUNDS,
+    *constants.TONES, *constants.STYLES.values(), *constants.MOTIONS,
+])  # fmt: skip
 
 
 class EmojiWorld(GeneratedSource):
@@ -100,10 +111,18 @@ class EmojiWorld(GeneratedSource):
     def vocabulary(self) -> tuple[str, ...]:
         """See `GeneratedSource.vocabulary`: words of names, keywords and templates."""
         texts = [text for clip in self.opened.clips for text in (clip.name, *clip.keywords)]
-        fixed = Words("emoji", tone="light", style="fluent", motion="moving left")
-        texts += [caption(fixed), *constants.GROUNDS, *constants.TONES, *constants.STYLES.values()]
-        texts += [*constants.MOTIONS]
-        return tuple(sorted({word for text in texts for word in re.findall(r"[a-z0-9]+", text.lower())}))
+        return tuple(sorted({*_FIXED_WORDS, *_words_of(texts)}))
+
+    def untrained_words(self) -> tuple[str, ...]:
+        """See `GeneratedSource.untrained_words`: names of one word of emoji that this series lacks."""
+        shown = {
+            self.opened.clips[number].emoji
+            for pool in (self.pools.animations, self.pools.stills)
+            for styles in pool.values() for numbers in styles.values() for number in numbers
+        }  # fmt: skip
+        known = [clip for clip in self.opened.clips if clip.emoji in shown]
+        words = {*_FIXED_WORDS, *_words_of(text for clip in known for text in (clip.name, *clip.keywords))}
+        return tuple(name for name in emoji_names() if name.isalpha() and name not in words)
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return canonical captions of scenes of another series."""

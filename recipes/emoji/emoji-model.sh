@@ -10,8 +10,8 @@ cd "$(dirname "$0")/../.."
 bin=.venv/bin here=recipes/emoji
 world=${1:-}
 case $world in
-    popular) runs=runs/emoji-popular drawn="--names $here/popular.txt --styles fluent" eyes="--steps 2500" ;;
-    all) runs=runs/emoji drawn="" eyes="" ;;
+    popular) runs=runs/emoji-popular drawn="--names $here/popular.txt --styles fluent" eyes="--steps 1500" text="--length 24" ;;
+    all) runs=runs/emoji drawn="" eyes="" text="" ;;
     *) echo "usage: $0 popular|all [options of train]" >&2; exit 2 ;;
 esac
 shift
@@ -24,7 +24,8 @@ trap 'echo $(( $(date +%s) - started )) >> "$calls"' EXIT  # of a call that was 
 trap 'exit 130' INT TERM
 # shellcheck disable=SC2086  # several words
 "$bin/python" "$here/prepare.py" -o "$runs" --downloads runs/emoji/downloads --data "${DATA:-../shared/data/emoji}" $drawn
-"$bin/python" "$here/text_encoder.py" --source "$runs/all-MiniLM-L6-v2" --pack "$runs/pack.safetensors" -o "$runs/text/model"
+# shellcheck disable=SC2086
+"$bin/python" "$here/text_encoder.py" --source "$runs/all-MiniLM-L6-v2" --pack "$runs/pack.safetensors" -o "$runs/text/model" $text
 # shellcheck disable=SC2086
 [ -f "$runs/eyes.safetensors" ] && [ ! -f "$runs/eyes.state.safetensors" ] ||
     "$bin/python" "$here/train_eyes.py" --pack "$runs/pack.safetensors" -o "$runs/eyes.safetensors" $eyes

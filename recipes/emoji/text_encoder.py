@@ -1,6 +1,6 @@
 """The text encoder of the emoji model: all-MiniLM-L6-v2 with its word table cut to what short prompts need.
 
-    python recipes/emoji/text_encoder.py [--readout]
+    python recipes/emoji/text_encoder.py [--length 40] [--readout]
 
 Reads runs/emoji/all-MiniLM-L6-v2/ and the words of runs/emoji/pack.safetensors, writes
 runs/emoji/text/model/. Words that are cut out fall back to pieces. Trains nothing. --readout prints how well
@@ -25,7 +25,7 @@ from latent_shift.io import write_json
 from latent_shift.training.text_encoder import load_text_encoder
 
 COMMON = 10_000  # words and pieces, the most frequent ones, kept beside those of the captions
-LENGTH = 40  # tokens of a prompt
+LENGTH = 40  # tokens of a prompt; of captions 2 % have more than 24
 _PLAIN = re.compile(r"(##)?[a-z]+|(##)?[0-9]|(##)?[!-~]")  # kept among the common ones
 
 
@@ -42,7 +42,7 @@ def kept_tokens(tokenizer: Any, texts: list[str], common: int = COMMON) -> list[
     return [token for token in order if token in kept]
 
 
-def cut(source: Path, target: Path, texts: list[str], common: int = COMMON) -> int:
+def cut(source: Path, target: Path, texts: list[str], common: int = COMMON, length: int = LENGTH) -> int:
     """Write tokenizer and encoder with the tokens of `kept_tokens` only; return their number."""
     tokenizer, encoder = AutoTokenizer.from_pretrained(source), BertModel.from_pretrained(source)
     kept, vocabulary = kept_tokens(tokenizer, texts, common), tokenizer.get_vocab()
@@ -71,7 +71,7 @@ def cut(source: Path, target: Path, texts: list[str], common: int = COMMON) -> i
     write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "BertTokenizer", "model_max_length": LENGTH, "do_lower_case": True,
+            "tokenizer_class": "BertTokenizer", "model_max_length": length, "do_lower_case": True,
             **{name: getattr(tokenizer, name) for name in names},
         },
     )  # fmt: skip
@@ -121,12 +121,15 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=Path("runs/emoji/all-MiniLM-L6-v2"))
     parser.add_argument("--pack", type=Path, default=Path("runs/emoji/pack.safetensors"))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/emoji/text/model"))
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens that prompts are padded to")
     parser.add_argument("--readout", action="store_true")
     given = parser.parse_args()
     if not given.output.exists():
         if not (given.source / "model.safetensors").is_file():
             raise SystemExit(f"{given.source}: is missing; python recipes/emoji/prepare.py fetches it")
-        count = cut(given.source, given.output, list(EmojiWorld(pack=given.pack).vocabulary()))
+        count = cut(
+            given.source, given.output, list(EmojiWorld(pack=given.pack).vocabulary()), length=given.length
+        )
         print(f"{given.output}: {count} words and pieces")
     if given.readout:
         for part, share in readout(given.output, given.pack).items():

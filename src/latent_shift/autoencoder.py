@@ -44,8 +44,9 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
     # A processor without instructions for bfloat16 is a hundred times slower in it.
     half = device != "cpu" or auto_dtype(device) == "bf16"
     for part in frames.split(chunk):
+        images = to_model_range(part.to(vae.device))
         with torch.autocast(device, torch.bfloat16, enabled=half):
-            parts.append(vae.encode(to_model_range(part.to(vae.device))).latent_dist.mode())
+            parts.append(vae.encode(images if half else images.to(vae.dtype)).latent_dist.mode())
     return scale_latents(vae, torch.cat(parts).float())
 
 

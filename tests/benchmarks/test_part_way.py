@@ -19,7 +19,7 @@ def benchmark():
 
 @pytest.fixture(scope="module")
 def pipeline(benchmark):
-    found = load("moving-shapes", device="cpu", dtype="bf16")
+    found = load("moving-shapes", device="cpu", dtype="fp32")
     found.set_progress_bar_config(disable=True)
     found.scheduler = benchmark.Late.from_config(found.scheduler.config)
     return found

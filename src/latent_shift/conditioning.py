@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,19 +82,28 @@ def encode_empty_prompt(model: Any) -> PromptEmbeds:
 
 
 def caption_embeds(
-    model: Any, batch: dict[str, Any], captions: Sequence[str], dropped: Sequence[bool]
+    model: Any,
+    batch: dict[str, Any],
+    captions: Sequence[str],
+    dropped: Sequence[bool],
+    encode: Callable[[Sequence[str]], PromptEmbeds] | None = None,
 ) -> PromptEmbeds:
     """Embeddings of B captions by the pipeline `model`, unconditional where `dropped` (B flags).
 
-    batch: may hold precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P), which are
-    taken then in place of those of `captions`.
+    Args:
+        model: the pipeline.
+        batch: may hold precomputed embeddings, "text" (B, L, D) and in SDXL's layout "pooled" (B, P), which
+            are taken then in place of those of `captions`.
+        captions: of the batch.
+        dropped: flags.
+        encode: gives the embeddings of captions; None: `encode_prompts`.
     """
     if "text" in batch:
         pooled = batch["pooled"].float() if "pooled" in batch else None
         embeds = PromptEmbeds(batch["text"].float(), pooled)
     else:
         kept = ["" if drop else text for drop, text in zip(dropped, captions, strict=True)]
-        embeds = encode_prompts(model, kept)
+        embeds = encode_prompts(model, kept) if encode is None else encode(kept)
         if embeds.pooled is None:
             return embeds
     return _replace_dropped(model, embeds, dropped) if any(dropped) else embeds

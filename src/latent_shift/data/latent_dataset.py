@@ -139,6 +139,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
         captions: of the clips, and maybe of others before them.
         images: whether an item is one frame of a clip, (1, C, h, w); the items are then all frames.
         first: the clip of `captions` that the latents begin with.
+        wordings: captions of a clip, at most; None for another one each time.
         oversample_words: words of clips to see more often.
         oversample_ratio: share of a batch that is taken among the clips with such a word in their captions.
 
@@ -153,11 +154,12 @@ class LatentDataset(Dataset[dict[str, Any]]):
         *,
         images: bool = False,
         first: int = 0,
+        wordings: int | None = None,
         oversample_words: Sequence[str] = (),
         oversample_ratio: float = 0.0,
     ) -> None:
         self.latents, self.captions, self.images, self.first = latents, captions, images, first
-        self.frames = latents.shape[1] if images else 1
+        self.frames, self.wordings = latents.shape[1] if images else 1, wordings
         self.oversampled, self.oversample_ratio = self._with_words(oversample_words), oversample_ratio
 
     def _with_words(self, words: Sequence[str]) -> list[int]:
@@ -190,7 +192,10 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, item = divmod(index, len(self))
         clip, frame = divmod(item, self.frames)
-        wording = (epoch * self.frames + frame) * len(self.captions) + self.first + clip
+        turn = epoch * self.frames + frame
+        if self.wordings is not None:
+            turn %= self.wordings
+        wording = turn * len(self.captions) + self.first + clip
         return {
             "latents": self.latents[clip, frame : frame + 1] if self.images else self.latents[clip],
             "caption": self.captions.paraphrase(wording),

@@ -54,6 +54,9 @@ class Latents(Store):
     """Clips of a generated source, encoded once into a store."""
 
     frame_stride: Count = Field(1, description="only each n-th frame of a clip: teaches what spans all of it")
+    wordings: Count | None = Field(
+        None, description="captions of a clip, at most; the text encoder then reads each once: takes memory"
+    )
 
 
 class Clips(Strict):
@@ -175,7 +178,7 @@ def latent_dataset(
     for done in encode_clips(clips, encode, latents.folder, settings, workers=workers):
         report(Progress(done, len(clips), stage="encoding clips"))
     stored = read_latents(latents.folder, len(clips))[first:, :: latents.frame_stride].contiguous()
-    return LatentDataset(stored, clips, images=images, first=first, **oversampling)
+    return LatentDataset(stored, clips, images=images, first=first, wordings=latents.wordings, **oversampling)
 
 
 class StepSampler(Sampler[list[Any]]):

@@ -37,6 +37,7 @@ from latent_shift.training.samples import write_samples
 from latent_shift.training.task import Task
 from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe
 from latent_shift.training.text_encoder import trained_words
+from latent_shift.training.text_states import TextStates
 from latent_shift.unet import disable_temporal_shift, set_num_frames
 from latent_shift.video_config import VideoConfig
 
@@ -66,6 +67,8 @@ class DenoisingTask(Task):
             self.unet.set_attn_processor(AttentionByLength())
         disable_temporal_shift(self.unet)
         self._warned_of_truncation = False
+        come_again = recipe.latents is not None and recipe.latents.wordings is not None
+        self._text_states = TextStates(pipeline) if come_again else None
 
     def train(self, mode: bool = True) -> DenoisingTask:
         """Set the mode of the U-Net only: frozen parts have dropout, too, and would condition on noise."""
@@ -155,7 +158,8 @@ class DenoisingTask(Task):
                 append_fps(text, fps) for text, fps in zip(captions, batch["fps"].tolist(), strict=True)
             ]
         ratio = self.recipe.diffusion.caption_dropout if self.training else 0.0
-        embeds = caption_embeds(self.pipeline, batch, captions, (rng.uniforms() < ratio).tolist())
+        dropped = (rng.uniforms() < ratio).tolist()
+        embeds = caption_embeds(self.pipeline, batch, captions, dropped, self._text_states)
         if "text" not in batch and not self._warned_of_truncation:
             suspects = captions if embeds.filled is None else [captions[number] for number in embeds.filled]
             self._warned_of_truncation = bool(suspects) and warn_if_truncated(self.pipeline, suspects)

@@ -134,7 +134,7 @@ class _Float32Muon(torch.optim.Muon):
 
 
 def _orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """The nearest matrix (M, N) with singular values near 1, by Newton and Schulz's iteration (Jordan 2024)."""
+    """The nearest matrix (M, N) with singular values near 1, by Newton and Schulz's iteration."""
     first, second, third = coefficients
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     found = wide / wide.norm().clamp(min=eps)

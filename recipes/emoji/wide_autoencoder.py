@@ -22,7 +22,8 @@ def widened(source: AutoencoderKL, channels: int) -> AutoencoderKL:
     """A copy with `channels` latent channels, 4 or more; encodes into the first four as its source does."""
     old = source.config.latent_channels
     torch.manual_seed(0)
-    wide = AutoencoderKL.from_config({**source.config, "latent_channels": channels})
+    settings = {name: value for name, value in source.config.items() if not name.startswith("_")}
+    wide = AutoencoderKL(**{**settings, "latent_channels": channels})
     # Means come first in what an encoder gives, then as many log variances.
     moments = [*range(old), *range(channels, channels + old)]
     rows = {"encoder.conv_out": moments, "quant_conv": moments, "post_quant_conv": range(old)}

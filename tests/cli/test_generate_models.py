@@ -4,7 +4,7 @@ import json
 
 import pytest
 from safetensors.torch import save_file
-from torch import ones
+from torch import linspace, ones
 
 from latent_shift import media
 from latent_shift.cli import errors
@@ -35,7 +35,14 @@ def run(tmp_path, monkeypatch, capsys):
 def lora(tmp_path):
     key = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_{}.weight"
     file = tmp_path / "style.safetensors"
-    save_file({key.format("A"): ones(1, 24), key.format("B"): ones(24, 1)}, file)
+    # The layer reads what LayerNorm gives, of mean 0: equal weights would see nothing but rounding errors.
+    save_file(
+        {
+            key.format("A"): linspace(-3, 3, 24)[None],
+            key.format("B"): linspace(3, -3, 24)[:, None].contiguous(),
+        },
+        file,
+    )
     return file
 
 

@@ -417,7 +417,7 @@ def main() -> None:
         try:
             drawings = only(drawings, given.names, rows)
         except ValueError as error:
-            raise SystemExit(f"{error}") from error
+            parser.error(str(error))  # exit code 2
     missing = [one for one in found if isinstance(one, str)]
     wrong = sorted(map(str, DRAWN_WRONG))
     archives = [*sorted(folders), *(str(one[0].name) for one in icons)]

@@ -41,7 +41,7 @@ def encode_frames(vae: AutoencoderKL, frames: Tensor, chunk: int) -> Tensor:
     """
     parts = []
     device = vae.device.type
-    # A processor without instructions for bfloat16 is a hundred times slower in it.
+    # A processor without instructions for bfloat16 is fifty times slower in it.
     half = device != "cpu" or auto_dtype(device) == "bf16"
     for part in frames.split(chunk):
         images = to_model_range(part.to(vae.device))

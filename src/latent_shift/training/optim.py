@@ -109,7 +109,7 @@ class Muon(torch.optim.Optimizer):
 
 
 class _Float32Muon(torch.optim.Muon):
-    """torch's Muon with its iteration in float32, not in bfloat16, on one or several processes' CPUs.
+    """torch's Muon with its iteration in float32 in place of bfloat16.
 
     Processors without instructions for bfloat16 multiply matrices in it at a fiftieth of their rate, and a
     step of a small U-Net takes ten times as long.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The emoji model from nothing: pictures, text encoder, eyes, autoencoder, images, clips, scores. Every stage resumes: stopped
 # at any moment, the same command goes on.
-#   recipes/emoji/emoji-model.sh popular [--set key=value ...]      72 emoji in 3D style
+#   recipes/emoji/emoji-model.sh popular [--set key=value ...]      thirty emoji in 3D style
 #   recipes/emoji/emoji-model.sh all [--preset FILE] [--set key=value ...]      all 889 emoji in both styles
 #   DATA=FOLDER names the folder with emoji.csv and noto-lottie.tar.xz (docs/emoji.md)
 # Writes runs/emoji-popular/ or runs/emoji/, then src/latent_shift/assets/emoji/, and says how long that took, all calls together.
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 bin=.venv/bin here=recipes/emoji
 world=${1:-}
 case $world in
-    popular) runs=runs/emoji-popular drawn="--names $here/popular.txt --styles fluent" eyes="--steps 1500" text="--length 24" ;;
+    popular) runs=runs/emoji-popular drawn="--names $here/popular.txt --styles fluent" eyes="--steps 1000" text="--length 24" ;;
     all) runs=runs/emoji drawn="" eyes="" text="" ;;
     *) echo "usage: $0 popular|all [options of train]" >&2; exit 2 ;;
 esac
@@ -29,7 +29,6 @@ trap 'exit 130' INT TERM
 # shellcheck disable=SC2086
 [ -f "$runs/eyes.safetensors" ] && [ ! -f "$runs/eyes.state.safetensors" ] ||
     "$bin/python" "$here/train_eyes.py" --pack "$runs/pack.safetensors" -o "$runs/eyes.safetensors" $eyes
-[ "$world" = all ] || "$bin/python" "$here/wide_autoencoder.py" -o "$runs/1-autoencoder"
 for stage in 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 5-decoder; do
     "$bin/latent-shift" train "$here/$stage.yaml" "$@"
 done

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from transformers import AutoTokenizer
 
@@ -237,28 +236,8 @@ def test_the_popular_names_are_drawn_in_a_style_that_may_be_trained_on():
             listed.setdefault(row["code"], []).append(row["style"])
     known = {one.name: one for one in Splits(clips, listed).emoji.values()}
     names = (RECIPES / "popular.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    assert len(names) == len(set(names)) == 72
+    assert len(names) == len(set(names)) == 30
     assert all(known[name].left_out != "fluent" and "fluent" in listed[known[name].code] for name in names)
-
-
-@torch.no_grad()
-def test_an_autoencoder_with_more_channels_begins_as_the_one_that_it_is_made_of():
-    recipe = load("wide_autoencoder")
-    torch.manual_seed(0)
-    source = AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-    )
-    wide = recipe.widened(source, 6)
-    frames = torch.randn(2, 3, 16, 16)
-    own, new = source.encode(frames).latent_dist, wide.encode(frames).latent_dist
-    assert new.mean.shape[1] == 6
-    torch.testing.assert_close(new.mean[:, :4], own.mean)
-    torch.testing.assert_close(new.logvar[:, :4], own.logvar)
-    assert new.mean[:, 4:].std() > 0.01  # the new channels see something
-    torch.testing.assert_close(wide.decode(new.mean).sample, source.decode(own.mean).sample)
 
 
 def test_the_word_table_is_cut_and_states_stay(tmp_path):

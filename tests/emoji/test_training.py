@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +12,19 @@ from safetensors.torch import save_file
 from latent_shift import checkpoints
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
+from latent_shift.emoji.constants import GROUNDS
 from latent_shift.emoji.eyes import EyesNetwork
 from latent_shift.emoji.pack import Pack
 from latent_shift.emoji.protocol import EmojiTruth
 from latent_shift.evaluation.report import read_report
+from latent_shift.training.model_setup import load_autoencoder
 from latent_shift.training.recipe import load_recipe
 from latent_shift.training.task import build_task
 from tiny import tiny_scheduler
 from tiny_emoji import tiny_pack
 from tiny_text import tiny_bert
 
+RECIPES = Path(__file__).parents[2] / "recipes" / "emoji"
 SCHEDULER = (
     "beta_schedule",
     "prediction_type",
@@ -153,3 +157,15 @@ def test_mistakes_are_one_line(pack, eyes, tmp_path, capsys):
         assert errors.run(app, ["evaluate", "emoji", "--pack", str(pack), *options]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert re.search(message, line)
+
+
+def test_the_autoencoder_at_hand_is_that_of_the_smaller_world():
+    preset = yaml.safe_load((RECIPES / "presets" / "popular.yaml").read_text(encoding="utf-8"))
+    vae = load_autoencoder(RECIPES / "autoencoder")
+    assert preset["2-autoencoder"]["autoencoder"].items() <= dict(vae.config).items()
+    ground = torch.tensor(GROUNDS["navy"]).float()[:, None, None].expand(1, 3, 64, 64) / 127.5 - 1
+    with torch.no_grad():
+        latents = vae.encode(ground).latent_dist.mode()
+        error = vae.decode(latents).sample - ground
+    assert latents.shape[-1] == preset["3-image"]["unet"]["sample_size"]
+    assert error.abs().mean() < 0.1  # of 2

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from torch import from_numpy
 
 from latent_shift.emoji import constants
 from latent_shift.emoji.captions import Words, caption, paraphrase, with_article
@@ -138,8 +139,16 @@ def test_items_depend_on_seed_and_index_only(path):
     assert any((one[i]["frames"] != other[i]["frames"]).any() for i in range(3))
     assert one[3]["frames"].shape == (16, 32, 32, 3)
     assert len({one[3 + 20 * around]["caption"] for around in range(8)}) > 3
-    image = EmojiWorld(pack=path, clips=20).dataset(images=True, crop=16)[3]
-    assert image["frames"].shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("stills", [0.0, 1.0])
+def test_a_window_has_part_of_the_picture(path, stills):
+    world = EmojiWorld(pack=path, clips=40, styles=("fluent",), stills=stills)
+    scenes, windows = world.captioned_clips(), world.dataset(images=True, crop=16)
+    for number in range(40):
+        window = windows[number]["frames"]
+        assert window.shape == (1, 16, 16, 3)
+        assert (window != from_numpy(np.array(constants.GROUNDS[scenes[number].ground]))).any()
 
 
 def test_a_smaller_world_has_so_many_emoji(path):

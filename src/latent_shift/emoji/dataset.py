@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import from_numpy
 from torch.utils.data import Dataset
@@ -21,13 +22,13 @@ from torch.utils.data import Dataset
 from latent_shift.data.sources.base import ClipShape, GeneratedSource
 from latent_shift.emoji import constants
 from latent_shift.emoji.captions import Words, caption, paraphrase
-from latent_shift.emoji.constants import FPS, FRAMES
+from latent_shift.emoji.constants import FILLED, FPS, FRAMES
 from latent_shift.emoji.pack import EmojiClip, Pack
 from latent_shift.emoji.render import render
-from latent_shift.emoji.scene import Scene, draw_ground, place_composed, place_plain
+from latent_shift.emoji.scene import Scene, draw_ground, place_composed, place_plain, placement
 from latent_shift.emoji.splits import Splits
 from latent_shift.emoji_names import emoji_names
-from latent_shift.rng import choice, item_rng
+from latent_shift.rng import choice, item_rng, uniform
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -235,7 +236,7 @@ class Scenes:
 class EmojiClips(Dataset[dict[str, Any]]):
     """Items {"frames": uint8 (F, S, S, 3), "caption", "key"}; F = 16, or 1 for `images`.
 
-    crop: side of a random window, for images only: frames are (1, crop, crop, 3).
+    crop: side of a random window around the picture, for images only: frames are (1, crop, crop, 3).
     """
 
     def __init__(self, world: EmojiWorld, *, images: bool = False, crop: int | None = None) -> None:
@@ -252,8 +253,22 @@ class EmojiClips(Dataset[dict[str, Any]]):
             frames = render(self.scenes.pack, scene)
             return {"frames": from_numpy(frames), "caption": words, "key": key}
         rng = item_rng(self.scenes.world.seed, index, _FRAME_STREAM)
-        pixels = render(self.scenes.pack, scene, [int(rng.random() * FRAMES)])
+        frame = int(rng.random() * FRAMES)
+        pixels = render(self.scenes.pack, scene, [frame])
         if self.crop is not None:
-            top, left = (int(rng.random() * (side - self.crop + 1)) for side in pixels.shape[1:3])
-            pixels = np.ascontiguousarray(pixels[:, top : top + self.crop, left : left + self.crop])
+            pixels = _crop_around_picture(pixels, scene, frame, self.crop, rng)
         return {"frames": from_numpy(pixels), "caption": words, "key": key}
+
+
+def _crop_around_picture(
+    pixels: NDArray[np.uint8], scene: Scene, frame: int, size: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A window (1, size, size, 3) of one frame (1, S, S, 3), anywhere that its middle lies in the picture."""
+    side = pixels.shape[1]
+    at = placement(scene, np.array([frame / (FRAMES - 1)]))
+    corner = []
+    for centre in (at.y[0], at.x[0]):
+        middle = (centre + uniform(rng, -1, 1) * at.size[0] * FILLED + 1) / 2 * side
+        corner.append(int(np.clip(round(middle - size / 2), 0, side - size)))
+    top, left = corner
+    return np.ascontiguousarray(pixels[:, top : top + size, left : left + size])

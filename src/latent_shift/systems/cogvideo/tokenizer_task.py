@@ -21,6 +21,7 @@ from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.media import write_image
 from latent_shift.rng import StepRNG
 from latent_shift.systems.cogvideo.tokenizer import FOLDER, FrameTokenizer, Quantizer, QuantizerConfig
+from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report
 from latent_shift.training.recipe import Holds, Recipe, known_to
@@ -94,8 +95,8 @@ class TokenizerTask(Task):
         else:
             self.tokenizer = FrameTokenizer.load(recipe.init_from / FOLDER)
         if recipe.compile:
-            self.tokenizer.vq.encoder.compile()
-            self.tokenizer.vq.decoder.compile()
+            ready_to_compile(self.tokenizer.vq.encoder).compile()
+            ready_to_compile(self.tokenizer.vq.decoder).compile()
 
     def dataset(self, report: Report) -> Dataset[dict[str, Any]]:
         """Single frames of the source, or windows of them."""

@@ -21,6 +21,7 @@ from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.data.video_dataset import VideoDataset
 from latent_shift.media import write_image
 from latent_shift.rng import StepRNG
+from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.datasets import Clips, data_summary
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import load_autoencoder
@@ -96,8 +97,8 @@ class AutoencoderTask(Task):
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(not name.startswith(ENCODER_PREFIXES))
         if recipe.compile:
-            self.vae.encoder.compile()
-            self.vae.decoder.compile()
+            ready_to_compile(self.vae.encoder).compile()
+            ready_to_compile(self.vae.decoder).compile()
 
     def dataset(self, report: Report) -> Dataset[dict[str, Any]]:
         """Single frames of the source, or windows of them; or of the user's clips."""

@@ -28,6 +28,7 @@ from latent_shift.noise import draw_noise
 from latent_shift.prompts import append_fps
 from latent_shift.rng import StepRNG
 from latent_shift.shift import ShiftOptions
+from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.datasets import Clips, latent_dataset
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AnyPipeline, AttentionByLength
@@ -79,7 +80,7 @@ class DenoisingTask(Task):
 
     @cached_property  # which does not count as another module, as an attribute would
     def _compiled_unet(self) -> Any:
-        return torch.compile(self.unet, dynamic=False)
+        return torch.compile(ready_to_compile(self.unet), dynamic=False)
 
     def dataset(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix:
         """The user's clips; or stored latents, encoded now where the store is not complete."""

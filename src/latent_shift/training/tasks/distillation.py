@@ -23,6 +23,7 @@ from latent_shift.conditioning import caption_embeds, repeat_per_frame
 from latent_shift.documents import read_json_mapping
 from latent_shift.model_files import SYSTEM_FILE
 from latent_shift.rng import StepRNG
+from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AttentionByLength
 from latent_shift.training.prediction import prediction_target
@@ -104,7 +105,7 @@ class DistillationTask(Task):
 
     @cached_property
     def _compiled_unet(self) -> Any:
-        return torch.compile(self.unet, dynamic=False)
+        return torch.compile(ready_to_compile(self.unet), dynamic=False)
 
     def dataset(self, report: Report) -> TrajectoryDataset:
         """The trajectories, made now where the store is not complete; without those of the validation."""

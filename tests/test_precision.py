@@ -22,3 +22,12 @@ def test_on_a_gpu(monkeypatch, supported, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert checkpoints.auto_dtype("cuda") == resolve_precision("auto") == expected
+
+
+def test_bf16_by_hand_warns_where_it_is_slow(monkeypatch, recwarn):
+    monkeypatch.setattr(precision, "_has_bf16_instructions", lambda: True)
+    assert checkpoints.choose_dtype("bf16", torch.device("cpu")) == torch.bfloat16
+    assert not recwarn.list
+    monkeypatch.setattr(precision, "_has_bf16_instructions", lambda: False)
+    with pytest.warns(precision.SlowPrecisionWarning, match="no instructions for it"):
+        assert checkpoints.choose_dtype("bf16", torch.device("cpu")) == torch.bfloat16

@@ -8,6 +8,10 @@ training.
 from __future__ import annotations
 
 
+class SlowPrecisionWarning(UserWarning):
+    """A precision was asked for that this processor computes slowly."""
+
+
 def auto_dtype(device: str) -> str:
     """The name of the precision: "fp32", "bf16" or "fp16". device: "cpu", "cuda" or "mps"."""
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 class SlowPrecisionWarning(UserWarning):
-    """A precision was asked for that this processor computes slowly."""
+    """The chosen precision is slow on this processor."""
 
 
 def auto_dtype(device: str) -> str:

@@ -1,5 +1,7 @@
 """For all tests: "auto" is fp32 on every CPU, so that no result depends on the processor's instructions.
 
+What a test starts as another process knows nothing of that: `precision_of_the_machine` makes both the same.
+
 The files that take longest come first, so that none of them runs alone at the end beside an idle process.
 """
 
@@ -17,6 +19,9 @@ LONGEST = (
 )
 
 
+_has_bf16_instructions = precision._has_bf16_instructions
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
@@ -26,3 +31,8 @@ def full_precision_on_cpus():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "_has_bf16_instructions", lambda: False)
         yield
+
+
+@pytest.fixture
+def precision_of_the_machine(monkeypatch):
+    monkeypatch.setattr(precision, "_has_bf16_instructions", _has_bf16_instructions)

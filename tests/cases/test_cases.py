@@ -11,6 +11,7 @@ NAMES = [
 
 @pytest.mark.skipif(not CASES.is_dir(), reason=f"the cases are not there: {CASES}")
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("precision_of_the_machine")
 def test_case(name):
     ok, happened = try_case(name)
     if ok is None:

@@ -63,6 +63,7 @@ def test_a_window_is_what_the_clip_would_have_been_encoded_to(clips, model, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("precision_of_the_machine")
 def test_several_processes_write_the_same_bytes(clips, model, tmp_path):
     packed(clips, model, tmp_path / "one")
     packed(clips, model, tmp_path / "two", workers=2)

@@ -42,7 +42,7 @@ class Forecast:
             raise ValueError(f"forecast_threshold={threshold:g}: give 0 or more")
         if threshold > 0 and float(scheduler.init_noise_sigma) != 1:  # scales latents in another way
             raise ValueError(
-                f"forecast_threshold (--forecast) does not go with the scheduler {type(scheduler).__name__};"
+                f"forecast_threshold (--forecast) is not for {type(scheduler).__name__};"
                 " take ddim, ddpm, dpm++ or unipc"
             )
         self._threshold, self._scheduler, self._steps = threshold, scheduler, steps

@@ -1,7 +1,11 @@
 """Muon steps matrices as torch's own does and all else as AdamW, and resumes where it stopped."""
 
+import multiprocessing
+from functools import partial
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from latent_shift import precision
@@ -164,3 +168,34 @@ def test_a_parameter_without_a_gradient_stays():
 def test_a_closure_is_refused():
     with pytest.raises(ValueError, match="takes no closure"):
         Muon(parameters().values(), lr=0.01).step(lambda: 0.0)
+
+
+def stepped_by_one_of(processes, rank, folder):
+    """Three steps of Muon in one process of several."""
+    settings = {"init_method": f"file://{folder / 'meeting'}", "world_size": processes, "rank": rank}
+    torch.distributed.init_process_group("gloo", **settings)
+    trained = list(parameters().values())
+    optimizer = Muon(trained, lr=0.01)
+    for step in range(3):
+        give_gradients(trained, step)
+        optimizer.step()
+    torch.distributed.destroy_process_group()
+    tensors = {str(index): one.detach() for index, one in enumerate(trained)}
+    save_file(tensors, folder / f"{processes}-{rank}.safetensors")
+
+
+def test_processes_that_share_the_work_step_as_one_does(tmp_path):
+    """Bit for bit; of three processes one has no matrix to work on."""
+    processes = 3
+    run = partial(multiprocessing.get_context("spawn").Process, target=stepped_by_one_of)
+    for number in (1, processes):
+        started = [run(args=(number, rank, tmp_path)) for rank in range(number)]
+        for one in started:
+            one.start()
+        for one in started:
+            one.join()
+        (tmp_path / "meeting").unlink(missing_ok=True)
+    alone = load_file(tmp_path / "1-0.safetensors")
+    for rank in range(processes):
+        shared = load_file(tmp_path / f"{processes}-{rank}.safetensors")
+        assert all(torch.equal(shared[key], alone[key]) for key in alone)

@@ -90,6 +90,7 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset, with_pack):
         ("autoencoder", {"autoencoder": 4}, "autoencoder: Input should be a valid dictionary"),
         ("autoencoder", {"crop": 20}, "crop 20 is no multiple of the autoencoder's scale, 8"),
         ("autoencoder", {"freeze_encoder": True}, "freeze_encoder needs init_from"),
+        ("autoencoder", {"latent_noise": 0.5}, "latent_noise: only with freeze_encoder"),
         (
             "text_contrastive",
             {"text_encoder": {"vocab_size": 4}},

@@ -98,6 +98,23 @@ def test_a_frozen_encoder_keeps_its_latents(recipe, parts, tmp_path):
     assert kept.config.scaling_factor == 0.7
 
 
+def test_a_decoder_learns_from_latents_with_errors(recipe, parts):
+    """Each image has its own strength, from 0 to half a standard deviation, the same in each run."""
+    settings = {"init_from": str(parts), "freeze_encoder": True, "latent_noise": 0.5}
+    module = build_task(recipe("autoencoder", **settings))
+    module.vae.register_to_config(scaling_factor=0.25)
+    latents = torch.zeros(1000, 4, 8, 8)
+    generators = [torch.Generator().manual_seed(number) for number in range(1000)]
+    strengths = module._errors_of_a_unet(latents, generators).flatten(1).std(dim=1) * 0.25
+    assert strengths.min() < 0.01
+    assert strengths.max() < 0.6
+    assert 0.23 < strengths.mean() < 0.27
+    batch = first_batch(None, module)
+    noisy, again = (module(batch, DRAWS)["loss"].item() for _ in range(2))
+    plain = build_task(recipe("autoencoder", **settings | {"latent_noise": 0.0}))
+    assert noisy == again != plain(batch, DRAWS)["loss"].item()
+
+
 def test_a_clip_tower_of_another_width_is_refused(recipe):
     tiny = recipe("video_text_contrastive")
     wide = {**tiny.video_encoder, "hidden_size": 32}

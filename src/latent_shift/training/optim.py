@@ -8,9 +8,11 @@ as long as AdamW's would be (arXiv 2502.16982, section 2.2), so a recipe's learn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from latent_shift.precision import auto_dtype
@@ -70,8 +72,7 @@ class Muon(torch.optim.Optimizer):
         others = [one for one in trained if one not in self._views]
         self._parts: list[tuple[list[int], torch.optim.Optimizer]] = []  # with the numbers of its parameters
         if self._views:
-            slow_bf16 = trained[0].device.type == "cpu" and auto_dtype("cpu") == "fp32"
-            muon = (_Float32Muon if slow_bf16 else torch.optim.Muon)(
+            muon = _SharedMuon(
                 self._views.values(), lr, weight_decay, _MOMENTUM, adjust_lr_fn="match_rms_adamw"
             )
             self._parts.append(([i for i, one in enumerate(trained) if one in self._views], muon))
@@ -103,45 +104,85 @@ class Muon(torch.optim.Optimizer):
         state = state_dict["state"]
         for numbers, part in self._parts:
             own = {index: state[number] for index, number in enumerate(numbers) if number in state}
-            if isinstance(part, torch.optim.Muon):
+            if isinstance(part, _SharedMuon):
                 own = {index: {key: one.flatten(1) for key, one in own[index].items()} for index in own}
             part.load_state_dict({"state": own, "param_groups": part.state_dict()["param_groups"]})
 
 
-class _Float32Muon(torch.optim.Muon):
-    """torch's Muon with its iteration in float32 in place of bfloat16.
+class _SharedMuon(torch.optim.Muon):
+    """torch's Muon, its steps bit for bit, with each matrix's iteration in one process of several only.
 
-    Processors without instructions for bfloat16 multiply matrices in it at a fiftieth of their rate, and a
-    step of a small U-Net takes ten times as long.
+    The processes of a run hold equal parameters, gradients and momenta, and iterating is most of a step's
+    time, so each process does its share and sends what it found. Where the processor has no instructions for
+    bfloat16, the iteration is in float32: such processors multiply bfloat16 at a fiftieth of their rate.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Step as torch's Muon does, with Nesterov's momentum and steps as long as AdamW's."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            stepped = [one for one in group["params"] if one.grad is not None]
+            updates = []
+            for parameter in stepped:
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter.grad)
                 mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(mean, group["momentum"])
-                update = _orthogonal(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                updates.append(parameter.grad.lerp(mean, group["momentum"]))
+            iteration = partial(
+                _orthogonal, coefficients=group["ns_coefficients"], steps=group["ns_steps"], eps=group["eps"]
+            )
+            for parameter, update in zip(stepped, _shared_out(iteration, updates), strict=True):
                 length = 0.2 * max(parameter.shape) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"] * length)
 
 
+def _shared_out(iteration: Callable[[Tensor], Tensor], matrices: list[Tensor]) -> list[Tensor]:
+    """The results of an iteration on matrices, each made by one process and sent to all others."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [iteration(matrix) for matrix in matrices]
+    work = [0] * dist.get_world_size()  # multiplications of each process, nearly equal at the end
+    owner = {}
+    for index in sorted(range(len(matrices)), key=lambda index: -_multiplications(matrices[index])):
+        owner[index] = work.index(min(work))
+        work[owner[index]] += _multiplications(matrices[index])
+    found = {index: iteration(matrices[index]) for index in owner if owner[index] == dist.get_rank()}
+    for sender in set(owner.values()):
+        own = [index for index in range(len(matrices)) if owner[index] == sender]
+        sizes = [matrices[index].numel() for index in own]
+        if sender == dist.get_rank():
+            sent = torch.cat([found[index].flatten() for index in own])
+        else:
+            sent = matrices[0].new_empty(sum(sizes), dtype=_iteration_dtype(matrices[0].device))
+        dist.broadcast(sent, src=sender)
+        for index, flat in zip(own, sent.split(sizes), strict=True):
+            found[index] = flat.view_as(matrices[index])
+    return [found[index] for index in range(len(matrices))]
+
+
+def _multiplications(matrix: Tensor) -> int:
+    """Multiplications of one round of `_orthogonal`, about."""
+    return min(matrix.shape) ** 2 * max(matrix.shape)
+
+
+def _iteration_dtype(device: torch.device) -> torch.dtype:
+    slow = device.type == "cpu" and auto_dtype("cpu") == "fp32"
+    return torch.float32 if slow else torch.bfloat16
+
+
 def _orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
     """The nearest matrix (M, N) with singular values near 1, by Newton and Schulz's iteration."""
     first, second, third = coefficients
-    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
-    found = wide / wide.norm().clamp(min=eps)
+    found = matrix.to(_iteration_dtype(matrix.device))
+    tall = len(matrix) > matrix.shape[1]
+    if tall:
+        found = found.T
+    found = found / found.norm().clamp(min=eps)
     for _ in range(steps):
         gram = found @ found.T
         found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=second, alpha=third), found, beta=first)
-    return found if wide is matrix else found.T
+    return found.T if tall else found
 
 
 def is_matrix(parameter: Tensor) -> bool:

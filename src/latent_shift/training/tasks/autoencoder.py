@@ -42,6 +42,10 @@ class AutoencoderRecipe(Recipe):
     crop: int | None = Field(None, ge=8, description="train on windows of so many pixels around the objects")
     init_from: Annotated[Path | None, Holds(("vae",))] = None
     freeze_encoder: bool = Field(False, description="train only the decoder: latents of init_from stay valid")
+    latent_noise: float = Field(
+        0.0, ge=0.0, le=1.0,
+        description="noise on latents, up to so many standard deviations: so the decoder repairs errors",
+    )  # fmt: skip
 
     def check(self) -> None:
         """See `Recipe.check`."""
@@ -59,6 +63,12 @@ class AutoencoderRecipe(Recipe):
             raise ValueError(
                 "freeze_encoder needs init_from: a new encoder has learned nothing worth keeping"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_is_for_a_decoder(self) -> AutoencoderRecipe:
+        if self.latent_noise and not self.freeze_encoder:
+            raise ValueError("latent_noise: only with freeze_encoder: an encoder would outgrow the noise")
         return self
 
     @model_validator(mode="after")
@@ -141,10 +151,22 @@ class AutoencoderTask(Task):
         generators = rng.item_generators(pixels.device)
         noise = torch.stack([torch.randn(shape, generator=one, device=one.device) for one in generators])
         latents = posterior.mean + posterior.std * noise.to(posterior.mean.dtype)
+        if self.recipe.latent_noise:
+            latents = latents + self._errors_of_a_unet(latents, generators)
         error = self.vae.decode(latents).sample.float() - pixels
         squared, kl = error.square().mean(), posterior.kl().mean() / latents[0].numel()
         loss = error.abs().mean() + squared + self.recipe.kl_weight * kl
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), "kl": kl.detach()}
+
+    def _errors_of_a_unet(self, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Noise like latents (B, C, H, W), of each image from 0 to `latent_noise` standard deviations."""
+        unit = self.recipe.latent_noise / self.vae.config.scaling_factor
+        parts = [
+            torch.rand((), generator=one, device=one.device)
+            * torch.randn(latents.shape[1:], generator=one, device=one.device)
+            for one in generators
+        ]
+        return unit * torch.stack(parts).to(latents.dtype)
 
     @torch.no_grad()
     def samples(self, folder: Path, step: int) -> None:

@@ -178,6 +178,22 @@ def test_latents_of_another_pack_are_other_latents(path, tmp_path):
     assert "clips" not in here.latent_settings()
 
 
+def test_pictures_have_the_sizes_that_are_set(path):
+    world = EmojiWorld(pack=path, clips=200, sizes=(0.85, 1.0), composed_sizes=(0.45, 0.5))
+    scenes = world.captioned_clips()
+    drawn = [scenes[number] for number in range(200)]
+    plain = [scene.size for scene in drawn if not scene.motion]
+    moving = [scene.size for scene in drawn if scene.motion]
+    assert 0.85 <= min(plain) < 0.87 < 0.98 < max(plain) <= 1.0
+    assert 0.45 <= min(moving) < 0.46 < 0.49 < max(moving) <= 0.5
+    usual = EmojiWorld(pack=path, clips=200)
+    assert "sizes" not in usual.latent_settings()  # latents that were made before stay valid
+    assert world.latent_settings() != usual.latent_settings()
+    for wrong in ((0.9, 0.5), (0.0, 0.5)):
+        with pytest.raises(ValueError, match="expected the least and the most part of the frame"):
+            EmojiWorld(pack=path, sizes=wrong)
+
+
 def test_canonical_captions():
     words = Words("rocket", style="fluent", motion="moving left", ground="navy")
     assert caption(words) == "a rocket in 3D style moving left on a navy background"

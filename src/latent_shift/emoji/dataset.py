@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import from_numpy
 from torch.utils.data import Dataset
 
@@ -65,6 +65,12 @@ class EmojiWorld(GeneratedSource):
     stills: Ratio = Field(
         0.0, description="share of stills, at another size and place in each frame; the others are animated"
     )
+    sizes: tuple[Ratio, Ratio] = Field(
+        constants.SIZE, description="least and most part of the frame that the picture fills"
+    )
+    composed_sizes: tuple[Ratio, Ratio] = Field(
+        constants.COMPOSED_SIZE, description="the same of clips that have a motion of their caption"
+    )
     tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
     paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
 
@@ -82,6 +88,13 @@ class EmojiWorld(GeneratedSource):
             if wanted[kind] and not pool:
                 raise ValueError(f"{self.pack} has no {kind} of the styles {', '.join(self.styles)}")
         return pools
+
+    @field_validator("sizes", "composed_sizes")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"{list(value)}: expected the least and the most part of the frame, above 0")
+        return value
 
     @property
     def shape(self) -> ClipShape:
@@ -135,6 +148,9 @@ class EmojiWorld(GeneratedSource):
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
         settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "pack"})
+        for name in ("sizes", "composed_sizes"):  # latents from before there were these settings stay valid
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del settings[name]
         return {**settings, "pack": self.opened.digest}
 
 
@@ -206,8 +222,8 @@ class Scenes:
         motions = [one for one in constants.MOTIONS if not self.pools.splits.pair_held_out(code, one)]
         if motions and rng.random() < world.composed:
             motion = choice(rng, motions)
-            return Scene(**fixed, motion=motion, **place_composed(motion, rng))
-        return Scene(**fixed, **place_plain(rng))
+            return Scene(**fixed, motion=motion, **place_composed(motion, rng, world.composed_sizes))
+        return Scene(**fixed, **place_plain(rng, world.sizes))
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """Draw the clips of these indices: uint8 (N, 16, S, S, 3)."""

@@ -21,6 +21,7 @@ from latent_shift.moving_shapes.constants import (
     SPIN_TURNS,
     SPINNING,
     STRAIGHT_TRAVEL,
+    Range,
 )
 from latent_shift.rng import choice, uniform
 
@@ -87,15 +88,17 @@ def draw_ground(rng: np.random.Generator) -> str:
     return constants.DEFAULT_GROUND if rng.random() < 0.5 else choice(rng, others)
 
 
-def place_plain(rng: np.random.Generator) -> dict[str, Any]:
-    """Size and centre of a clip without a motion."""
+def place_plain(rng: np.random.Generator, sizes: Range = constants.SIZE) -> dict[str, Any]:
+    """Size and centre of a clip without a motion; of the size, the least and the most."""
     x, y = (uniform(rng, -constants.OFF_CENTRE, constants.OFF_CENTRE) for _ in range(2))
-    return {"size": uniform(rng, *constants.SIZE), "x": x, "y": y}
+    return {"size": uniform(rng, *sizes), "x": x, "y": y}
 
 
-def place_composed(motion: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Size, centre and amplitude of a clip with a motion, inside the frame."""
-    size = uniform(rng, *constants.COMPOSED_SIZE)
+def place_composed(
+    motion: str, rng: np.random.Generator, sizes: Range = constants.COMPOSED_SIZE
+) -> dict[str, Any]:
+    """Size, centre and amplitude of a clip with a motion, inside the frame; sizes as in `place_plain`."""
+    size = uniform(rng, *sizes)
     room = 1 - size * constants.FILLED  # of the centre, on each side of the middle
     if motion in DIRECTIONS:
         direction = DIRECTIONS[motion]

@@ -111,7 +111,7 @@ class Recipe(Strict):
     optimizer: OptimizerConfig
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compile: bool = Field(False, description="torch.compile: slower to start, about a quarter faster after")
+    compile: bool = Field(False, description="torch.compile: slower to start, then faster; on CPUs no faster")
     num_workers: int = Field(0, ge=0, description="processes that load batches, or render clips to encode")
     log_every: Count = 20
     checkpoint_every: Count = 500

@@ -179,10 +179,11 @@ def test_latents_of_another_pack_are_other_latents(path, tmp_path):
 
 
 def test_pictures_have_the_sizes_that_are_set(path):
-    world = EmojiWorld(pack=path, clips=200, sizes=(0.85, 1.0), composed_sizes=(0.45, 0.5))
+    world = EmojiWorld(pack=path, clips=200, sizes=(0.85, 1.0), composed_sizes=(0.45, 0.5), off_centre=0.0)
     scenes = world.captioned_clips()
     drawn = [scenes[number] for number in range(200)]
     plain = [scene.size for scene in drawn if not scene.motion]
+    assert all(scene.x == scene.y == 0 for scene in drawn if not scene.motion)
     moving = [scene.size for scene in drawn if scene.motion]
     assert 0.85 <= min(plain) < 0.87 < 0.98 < max(plain) <= 1.0
     assert 0.45 <= min(moving) < 0.46 < 0.49 < max(moving) <= 0.5

@@ -34,5 +34,5 @@ MOTIONS = tuple(
 # Part of the frame that the picture fills, of plain and of composed clips (before growing or shrinking).
 SIZE: shapes.Range = (0.55, 1.0)
 COMPOSED_SIZE: shapes.Range = (0.3, 0.6)
-OFF_CENTRE = 0.1  # at most, of the centre of a plain clip's picture, on each axis
+OFF_CENTRE = 0.1  # at most, of the centre of a plain clip's picture, on each axis, of half the frame
 FILLED = 0.85  # of a picture's side, that its drawing fills at most in most emoji; the rest is margin

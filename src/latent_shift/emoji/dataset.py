@@ -71,6 +71,9 @@ class EmojiWorld(GeneratedSource):
     composed_sizes: tuple[Ratio, Ratio] = Field(
         constants.COMPOSED_SIZE, description="the same of clips that have a motion of their caption"
     )
+    off_centre: Ratio = Field(
+        constants.OFF_CENTRE, description="of a picture without a motion, at most, in halves of the frame"
+    )
     tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
     paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
 
@@ -148,7 +151,11 @@ class EmojiWorld(GeneratedSource):
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
         settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "pack"})
-        for name in ("sizes", "composed_sizes"):  # latents from before there were these settings stay valid
+        for name in (
+            "sizes",
+            "composed_sizes",
+            "off_centre",
+        ):  # latents that were made before stay valid
             if getattr(self, name) == type(self).model_fields[name].default:
                 del settings[name]
         return {**settings, "pack": self.opened.digest}
@@ -223,7 +230,7 @@ class Scenes:
         if motions and rng.random() < world.composed:
             motion = choice(rng, motions)
             return Scene(**fixed, motion=motion, **place_composed(motion, rng, world.composed_sizes))
-        return Scene(**fixed, **place_plain(rng, world.sizes))
+        return Scene(**fixed, **place_plain(rng, world.sizes, world.off_centre))
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """Draw the clips of these indices: uint8 (N, 16, S, S, 3)."""

@@ -88,9 +88,11 @@ def draw_ground(rng: np.random.Generator) -> str:
     return constants.DEFAULT_GROUND if rng.random() < 0.5 else choice(rng, others)
 
 
-def place_plain(rng: np.random.Generator, sizes: Range = constants.SIZE) -> dict[str, Any]:
+def place_plain(
+    rng: np.random.Generator, sizes: Range = constants.SIZE, off_centre: float = constants.OFF_CENTRE
+) -> dict[str, Any]:
     """Size and centre of a clip without a motion; of the size, the least and the most."""
-    x, y = (uniform(rng, -constants.OFF_CENTRE, constants.OFF_CENTRE) for _ in range(2))
+    x, y = (uniform(rng, -off_centre, off_centre) for _ in range(2))
     return {"size": uniform(rng, *sizes), "x": x, "y": y}
 
 

@@ -14,7 +14,7 @@ from latent_shift.emoji.dataset import EmojiWorld
 from latent_shift.emoji.eyes import border_colour, boxes, cover, name_ground
 from latent_shift.emoji.pack import Pack, animated_styles, write_pack
 from latent_shift.emoji.render import picture, render
-from latent_shift.emoji.scene import Scene, place_composed
+from latent_shift.emoji.scene import Scene, place_composed, placement
 from latent_shift.emoji.splits import Splits
 from latent_shift.moving_shapes.constants import MOTIONS as ALL_MOTIONS
 from latent_shift.rng import item_rng
@@ -168,6 +168,10 @@ def test_emoji_that_a_world_lacks_are_its_untrained_words(path):
     assert "unicorn" in smaller
     assert "rocket" not in smaller
     assert "llama" not in EmojiWorld(pack=path, styles=("twemoji",), stills=1.0).untrained_words()
+    assert not {"moving", "growing"} & {*words}
+    assert {"growing", "moving", "shrinking", "spinning"} < {
+        *EmojiWorld(pack=path, composed=0.0).untrained_words()
+    }
 
 
 def test_latents_of_another_pack_are_other_latents(path, tmp_path):
@@ -179,11 +183,14 @@ def test_latents_of_another_pack_are_other_latents(path, tmp_path):
 
 
 def test_pictures_have_the_sizes_that_are_set(path):
-    world = EmojiWorld(pack=path, clips=200, sizes=(0.85, 1.0), composed_sizes=(0.45, 0.5), off_centre=0.0)
+    world = EmojiWorld(pack=path, clips=200, sizes=(0.85, 1.0), composed_sizes=(0.45, 0.5), centred=True)
     scenes = world.captioned_clips()
     drawn = [scenes[number] for number in range(200)]
     plain = [scene.size for scene in drawn if not scene.motion]
     assert all(scene.x == scene.y == 0 for scene in drawn if not scene.motion)
+    for scene in drawn:  # the middle of the clip is the middle of the frame
+        where = placement(scene, np.array([0.5]))
+        assert abs(where.x[0]) < 1e-9 > abs(where.y[0])
     moving = [scene.size for scene in drawn if scene.motion]
     assert 0.85 <= min(plain) < 0.87 < 0.98 < max(plain) <= 1.0
     assert 0.45 <= min(moving) < 0.46 < 0.49 < max(moving) <= 0.5

@@ -48,6 +48,9 @@ _FIXED_WORDS = _words_of([
 ])  # fmt: skip
 
 
+_MOTION_WORDS = tuple(sorted({one.split()[0] for one in constants.MOTIONS if one != constants.STILL}))
+
+
 class EmojiWorld(GeneratedSource):
     """Settings of a series of clips of emoji."""
 
@@ -71,8 +74,8 @@ class EmojiWorld(GeneratedSource):
     composed_sizes: tuple[Ratio, Ratio] = Field(
         constants.COMPOSED_SIZE, description="the same of clips that have a motion of their caption"
     )
-    off_centre: Ratio = Field(
-        constants.OFF_CENTRE, description="of a picture without a motion, at most, in halves of the frame"
+    centred: bool = Field(
+        False, description="put pictures, and the ways that they move, into the middle of the frame"
     )
     tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
     paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
@@ -131,7 +134,7 @@ class EmojiWorld(GeneratedSource):
         return tuple(sorted({*_FIXED_WORDS, *_words_of(texts)}))
 
     def untrained_words(self) -> tuple[str, ...]:
-        """See `GeneratedSource.untrained_words`: names of one word of emoji that this series lacks."""
+        """See `GeneratedSource.untrained_words`: names of one word, and motions, that this series lacks."""
         shown = {
             self.opened.clips[number].emoji
             for pool in (self.pools.animations, self.pools.stills)
@@ -139,7 +142,8 @@ class EmojiWorld(GeneratedSource):
         }  # fmt: skip
         known = [clip for clip in self.opened.clips if clip.emoji in shown]
         words = {*_FIXED_WORDS, *_words_of(text for clip in known for text in (clip.name, *clip.keywords))}
-        return tuple(name for name in emoji_names() if name.isalpha() and name not in words)
+        names = (name for name in emoji_names() if name.isalpha() and name not in words)
+        return (*names, *(() if self.composed else _MOTION_WORDS))
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return canonical captions of scenes of another series."""
@@ -154,7 +158,7 @@ class EmojiWorld(GeneratedSource):
         for name in (
             "sizes",
             "composed_sizes",
-            "off_centre",
+            "centred",
         ):  # latents that were made before stay valid
             if getattr(self, name) == type(self).model_fields[name].default:
                 del settings[name]
@@ -229,8 +233,12 @@ class Scenes:
         motions = [one for one in constants.MOTIONS if not self.pools.splits.pair_held_out(code, one)]
         if motions and rng.random() < world.composed:
             motion = choice(rng, motions)
-            return Scene(**fixed, motion=motion, **place_composed(motion, rng, world.composed_sizes))
-        return Scene(**fixed, **place_plain(rng, world.sizes, world.off_centre))
+            return Scene(
+                **fixed,
+                motion=motion,
+                **place_composed(motion, rng, world.composed_sizes, centred=world.centred),
+            )
+        return Scene(**fixed, **place_plain(rng, world.sizes, centred=world.centred))
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:
         """Draw the clips of these indices: uint8 (N, 16, S, S, 3)."""

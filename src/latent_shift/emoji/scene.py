@@ -89,29 +89,42 @@ def draw_ground(rng: np.random.Generator) -> str:
 
 
 def place_plain(
-    rng: np.random.Generator, sizes: Range = constants.SIZE, off_centre: float = constants.OFF_CENTRE
+    rng: np.random.Generator, sizes: Range = constants.SIZE, *, centred: bool = False
 ) -> dict[str, Any]:
-    """Size and centre of a clip without a motion; of the size, the least and the most."""
-    x, y = (uniform(rng, -off_centre, off_centre) for _ in range(2))
+    """Size and centre of a clip without a motion.
+
+    Args:
+        rng: of the clip.
+        sizes: the least and the most part of the frame that the picture fills.
+        centred: put it into the middle of the frame.
+    """
+    x, y = (0.0 if centred else uniform(rng, -constants.OFF_CENTRE, constants.OFF_CENTRE) for _ in range(2))
     return {"size": uniform(rng, *sizes), "x": x, "y": y}
 
 
 def place_composed(
-    motion: str, rng: np.random.Generator, sizes: Range = constants.COMPOSED_SIZE
+    motion: str, rng: np.random.Generator, sizes: Range = constants.COMPOSED_SIZE, *, centred: bool = False
 ) -> dict[str, Any]:
-    """Size, centre and amplitude of a clip with a motion, inside the frame; sizes as in `place_plain`."""
+    """Size, centre and amplitude of a clip with a motion, inside the frame.
+
+    Arguments as of `place_plain`; centred: the middle of the way is the frame's, and its length the mean one.
+    """
     size = uniform(rng, *sizes)
     room = 1 - size * constants.FILLED  # of the centre, on each side of the middle
+
+    def drawn(between: Range) -> float:
+        return sum(between) / 2 if centred else uniform(rng, *between)
+
     if motion in DIRECTIONS:
         direction = DIRECTIONS[motion]
-        length = min(uniform(rng, *(DIAGONAL_TRAVEL if all(direction) else STRAIGHT_TRAVEL)), 2 * room)
+        length = min(drawn(DIAGONAL_TRAVEL if all(direction) else STRAIGHT_TRAVEL), 2 * room)
         x, y = (
-            uniform(rng, -room, room - length) * (sign or 1) if sign else uniform(rng, -room, room)
+            drawn((-room, room - length)) * (sign or 1) if sign else drawn((-room, room))
             for sign in direction
         )
         return {"size": size, "x": x, "y": y, "amplitude": length}
     if motion in ("growing", "shrinking"):
         room = max(1 - size * constants.FILLED * GROWTH[""][1], 0)
-    x, y = uniform(rng, -room, room), uniform(rng, -room, room)
-    amplitude = uniform(rng, *SPIN_TURNS) if motion in SPINNING else 0.0
+    x, y = drawn((-room, room)), drawn((-room, room))
+    amplitude = drawn(SPIN_TURNS) if motion in SPINNING else 0.0
     return {"size": size, "x": x, "y": y, "amplitude": amplitude}

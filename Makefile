@@ -1,5 +1,5 @@
 # make install   set up .venv with everything (quick when nothing changed)
-# make video     render the example prompt into out/
+# make video     render the example prompt and an emoji into out/
 # make test      lint, types, import rules, docstrings, all tests
 # make test-fast the same without the slow tests: two minutes on two quiet cores
 # make lint      the checks without the tests
@@ -12,6 +12,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROMPT ?= a large pink heart moving up and to the left on a teal background
+EMOJI ?= a rocket on a navy background
 
 .PHONY: install video test test-fast lint clean default-model emoji-model
 
@@ -26,6 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 video: install
 	$(BIN)/latent-shift generate "$(PROMPT)" --seed 5 --output out/example.mp4 --force
+	$(BIN)/latent-shift generate "$(EMOJI)" --model emoji --seed 1 --output out/emoji.gif --force
 
 lint: install
 	$(BIN)/ruff check .

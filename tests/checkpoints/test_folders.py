@@ -122,7 +122,10 @@ def test_an_unknown_scheduler_lists_the_known(model):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nosuch", "unknown model; known are 'moving-shapes', a folder in the Stable Diffusion layout"),
+        (
+            "nosuch",
+            "unknown model; known are 'moving-shapes', 'emoji', a folder in the",
+        ),
         ("", "unknown model"),
         ("/no/such/folder", "unknown model"),
         ("../nowhere", "unknown model"),

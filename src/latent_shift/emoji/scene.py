@@ -107,7 +107,11 @@ def place_composed(
 ) -> dict[str, Any]:
     """Size, centre and amplitude of a clip with a motion, inside the frame.
 
-    Arguments as of `place_plain`; centred: the middle of the way is the frame's, and its length the mean one.
+    Args:
+        motion: of `MOTIONS`.
+        rng: of the clip.
+        sizes: the least and the most part of the frame that the picture fills.
+        centred: put the middle of the way into the frame's, its length the mean one.
     """
     size = uniform(rng, *sizes)
     room = 1 - size * constants.FILLED  # of the centre, on each side of the middle

@@ -1,7 +1,7 @@
 """Muon steps matrices as torch's own does and all else as AdamW, and resumes where it stopped."""
 
-import multiprocessing
-from functools import partial
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -170,32 +170,38 @@ def test_a_closure_is_refused():
         Muon(parameters().values(), lr=0.01).step(lambda: 0.0)
 
 
-def stepped_by_one_of(processes, rank, folder):
-    """Three steps of Muon in one process of several."""
-    settings = {"init_method": f"file://{folder / 'meeting'}", "world_size": processes, "rank": rank}
-    torch.distributed.init_process_group("gloo", **settings)
-    trained = list(parameters().values())
-    optimizer = Muon(trained, lr=0.01)
-    for step in range(3):
-        give_gradients(trained, step)
-        optimizer.step()
-    torch.distributed.destroy_process_group()
-    tensors = {str(index): one.detach() for index, one in enumerate(trained)}
-    save_file(tensors, folder / f"{processes}-{rank}.safetensors")
+STEPS = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+from latent_shift.training.optim import Muon
+
+processes, rank, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+meeting = f"file://{folder}/meeting-{processes}"
+torch.distributed.init_process_group("gloo", init_method=meeting, world_size=processes, rank=rank)
+tensors = load_file(f"{folder}/start.safetensors")
+trained = {key: torch.nn.Parameter(tensors[key]) for key in sorted(tensors)}
+optimizer = Muon(trained.values(), lr=0.01)
+for step in range(3):
+    generator = torch.Generator().manual_seed(step)
+    for one in trained.values():
+        one.grad = torch.randn(one.shape, generator=generator)
+    optimizer.step()
+torch.distributed.destroy_process_group()
+save_file({key: one.detach() for key, one in trained.items()}, f"{folder}/{processes}-{rank}.safetensors")
+"""
 
 
 def test_processes_that_share_the_work_step_as_one_does(tmp_path):
     """Bit for bit; of three processes one has no matrix to work on."""
-    processes = 3
-    run = partial(multiprocessing.get_context("spawn").Process, target=stepped_by_one_of)
-    for number in (1, processes):
-        started = [run(args=(number, rank, tmp_path)) for rank in range(number)]
-        for one in started:
-            one.start()
-        for one in started:
-            one.join()
-        (tmp_path / "meeting").unlink(missing_ok=True)
+    save_file({name: one.detach() for name, one in parameters().items()}, tmp_path / "start.safetensors")
+    for processes in (1, 3):
+        started = [
+            subprocess.Popen([sys.executable, "-c", STEPS, str(processes), str(rank), str(tmp_path)])
+            for rank in range(processes)
+        ]
+        assert [one.wait(timeout=120) for one in started] == [0] * processes
     alone = load_file(tmp_path / "1-0.safetensors")
-    for rank in range(processes):
-        shared = load_file(tmp_path / f"{processes}-{rank}.safetensors")
+    for rank in range(3):
+        shared = load_file(tmp_path / f"3-{rank}.safetensors")
         assert all(torch.equal(shared[key], alone[key]) for key in alone)

@@ -1,6 +1,7 @@
 """The model of animated emoji in the package: stock parts, a real text encoder, and grounds as named."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from latent_shift import LatentShiftPipeline
 from latent_shift.checkpoints import resolve
 from latent_shift.emoji.constants import GROUNDS
+from latent_shift.prompts import warn_of_untrained
 
 WHEEL = 95e6  # bytes that a wheel with both models may have
 
@@ -65,6 +67,17 @@ def test_one_frame_is_the_stock_pipelines_image(folder, pipeline):
     expected = stock("a rocket", height=64, width=64, generator=seed(1), **options).images[0]
     ours = pipeline("a rocket", num_frames=1, generator=seed(1), **options).frames[0][0]
     assert np.array_equal(ours, expected)
+
+
+def test_its_examples_are_sentences_that_it_learned(folder, pipeline):
+    examples = (folder / "examples.txt").read_text().splitlines()
+    assert len(examples) >= 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for prompt in examples:
+            warn_of_untrained(prompt, pipeline.video_config.untrained_words)
+    with pytest.warns(UserWarning, match="'moving'"):
+        warn_of_untrained("a ghost moving left", pipeline.video_config.untrained_words)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ trap 'exit 130' INT TERM
 for stage in 2-autoencoder-crops 2-autoencoder 3-image 4-video-thirds 4-video 5-decoder; do
     "$bin/latent-shift" train "$here/$stage.yaml" "$@"
 done
-cat "$here/card.md" "$here/LICENSES.md" > "$runs/card.md"
+cat "$here/card-$world.md" "$here/LICENSES.md" > "$runs/card.md"
 "$bin/python" recipes/export_model.py "$runs/4-video/model" --autoencoder "$runs/5-decoder/model/vae" --card "$runs/card.md" \
     -o src/latent_shift/assets/emoji
 "$bin/latent-shift" evaluate emoji --model emoji --pack "$runs/pack.safetensors" --eyes "$runs/eyes.safetensors" \

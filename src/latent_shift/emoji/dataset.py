@@ -46,8 +46,6 @@ _FIXED_WORDS = _words_of([
     caption(Words("emoji", tone="light", style="fluent", motion="moving left")), *constants.GROUNDS,
     *constants.TONES, *constants.STYLES.values(), *constants.MOTIONS,
 ])  # fmt: skip
-
-
 _MOTION_WORDS = tuple(sorted({one.split()[0] for one in constants.MOTIONS if one != constants.STILL}))
 
 
@@ -155,11 +153,7 @@ class EmojiWorld(GeneratedSource):
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
         settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "pack"})
-        for name in (
-            "sizes",
-            "composed_sizes",
-            "centred",
-        ):  # latents that were made before stay valid
+        for name in ("sizes", "composed_sizes", "centred"):  # latents from before they existed stay valid
             if getattr(self, name) == type(self).model_fields[name].default:
                 del settings[name]
         return {**settings, "pack": self.opened.digest}
@@ -233,11 +227,8 @@ class Scenes:
         motions = [one for one in constants.MOTIONS if not self.pools.splits.pair_held_out(code, one)]
         if motions and rng.random() < world.composed:
             motion = choice(rng, motions)
-            return Scene(
-                **fixed,
-                motion=motion,
-                **place_composed(motion, rng, world.composed_sizes, centred=world.centred),
-            )
+            where = place_composed(motion, rng, world.composed_sizes, centred=world.centred)
+            return Scene(**fixed, motion=motion, **where)
         return Scene(**fixed, **place_plain(rng, world.sizes, centred=world.centred))
 
     def frames(self, indices: Iterable[int]) -> np.ndarray:

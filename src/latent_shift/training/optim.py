@@ -148,7 +148,7 @@ def _shared_out(iteration: Callable[[Tensor], Tensor], matrices: list[Tensor]) -
         owner[index] = work.index(min(work))
         work[owner[index]] += _multiplications(matrices[index])
     found = {index: iteration(matrices[index]) for index in owner if owner[index] == dist.get_rank()}
-    for sender in set(owner.values()):
+    for sender in sorted(set(owner.values())):
         own = [index for index in range(len(matrices)) if owner[index] == sender]
         sizes = [matrices[index].numel() for index in own]
         if sender == dist.get_rank():

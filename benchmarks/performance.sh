@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tables of docs/performance.md, measured and written into it: about a quarter of an hour on two quiet cores, 10 GiB.
+# The marked tables of docs/performance.md, measured and written into it, and the start: about a quarter of an hour on two quiet cores, 10 GiB.
 # What runs/benchmark holds already is not measured again.
 #   PATH=.venv/bin:$PATH bash benchmarks/performance.sh
 set -euo pipefail

@@ -1,7 +1,7 @@
 """From prompts to clips: requests, the files they go to, and running them in batches on any system.
 
-Used by the command, the server, evaluation and benchmark. Needs no torch: everything that can be wrong about
-a request is found before a model is loaded.
+Used by the command, the server, evaluation and benchmark. Everything that can be wrong about a request is
+found before a model is loaded.
 
     requests = [parse_request(prompt="a red circle", seed=1)]
     jobs = plan_jobs(requests, systems.inspect(name), count=2, output="out/")

@@ -1,7 +1,7 @@
-"""The initial noise of clips: a video's depends on its own seed only, whatever batch it is made in.
+"""The noise of clips: a video's depends on its own seed only, whatever batch it is made in.
 
-Training and sampling draw their noise here, from one generator a clip. Not the noise of schedulers that add
-some in every step (`repeat_generator_per_frame` serves those).
+Training and sampling draw their noise here, from one generator a clip: the initial one, and that of each step
+where a scheduler takes it from outside. Others draw theirs from `repeat_generator_per_frame`.
 Shapes: B videos, F frames, C latent channels, h x w latent pixels.
 """
 

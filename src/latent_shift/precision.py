@@ -1,4 +1,4 @@
-"""Precision "auto": one answer for sampling and for training, by what the device computes in.
+"""Precision "auto": one answer for sampling and for training (but on Apple's GPUs), by the device.
 
 Half precision on a GPU: bf16 where CUDA has it, else fp16. On a CPU bf16 where the processor has instructions
 for it, else fp32. Not by a measurement: one that fell out otherwise would give other clips, and end a resumed

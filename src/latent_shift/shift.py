@@ -6,7 +6,7 @@ a 1-D temporal convolution of width 3 would, with no parameter and no arithmetic
 pure functions on tensors: it knows no model (`unet.py` puts the shift into one) and needs only torch.
 
     shifted = temporal_shift(hidden, num_frames=16)   # the shift
-    out = shifted_add(skip, branch, num_frames=16)    # skip + shifted branch, at the cost of skip + branch
+    out = shifted_add(skip, branch, num_frames=16)    # skip + shifted branch, in one pass over memory
 
 Shapes: B videos, F frames, C channels, H x W latent pixels; activations are frame-minor, (B*F, C, H, W).
 Source: Latent-Shift (arXiv 2304.08477): zeros, both directions, fold 3. The other options are ours.

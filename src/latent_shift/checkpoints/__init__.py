@@ -2,7 +2,7 @@
 
 `resolve` turns a name into a checked path without importing torch, so that a wrong name or a damaged file is
 an error at once; `load` makes the pipeline of it. Not the room that knows what is inside a model (that is
-`pipeline`), and the only one that may reach the network, for hub ids only. Weights are read from safetensors,
+`pipeline`). It reaches the network for hub ids only. Weights are read from safetensors,
 never from pickles.
 
     pipeline = load("moving-shapes")

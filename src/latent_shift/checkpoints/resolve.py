@@ -1,4 +1,4 @@
-"""From a name to the path of a model, a checked folder or file; the only room that may reach the network.
+"""From a name to the path of a model, a checked folder or file; reaches the network for hub ids only.
 
 Resolving needs no torch. `loading` makes a pipeline of a path; settings for clips, pixels per latent pixel
 and the hash are read here, from small files and headers. Headers are read and weights hashed once while a

@@ -64,7 +64,7 @@ def folders(
     statistics_only: Annotated[
         bool,
         typer.Option(
-            "--statistics-only", help="Keep statistics instead of features: Fréchet distances only."
+            "--statistics-only", help="Keep statistics instead of features: no kernel distances, no CLIPSIM."
         ),
     ] = False,
     allow_unreadable: opt.AllowUnreadable = False,

@@ -36,7 +36,7 @@ def moving_shapes(
     ] = "",
     prompts: Annotated[int, typer.Option(help="Number of prompts of each subset, one clip each.")] = 300,
     frames: Annotated[
-        int | None, typer.Option(help="Number of frames of each clip; 1 evaluates images. [16]")
+        int | None, typer.Option(help="Number of frames of each clip: 16, 8 or 6; 1 evaluates images. [16]")
     ] = None,
     reference_only: Annotated[
         bool,

@@ -35,7 +35,9 @@ def generate(
     ] = None,
     prompt_file: Annotated[
         Path | None,
-        typer.Option("--prompts", metavar="FILE", help="Prompts, one a line: .txt, or .jsonl with objects."),
+        typer.Option(
+            "--prompts", metavar="FILE", help="Prompts, one a line: .txt, or .jsonl: docs/models.md."
+        ),
     ] = None,
     output: Annotated[
         str,

@@ -61,7 +61,7 @@ def serve(
         float, typer.Option(help="Size of all clips, from which the oldest expire.")
     ] = 10.0,
     min_free: Annotated[int, typer.Option(help="Megabytes of the disk to leave free.")] = 200,
-    job_timeout: Annotated[float, typer.Option(help="Seconds that the making of a clip may take.")] = 3600.0,
+    job_timeout: Annotated[float, typer.Option(help="Seconds that the making of a batch may take.")] = 3600.0,
     max_attempts: Annotated[int, typer.Option(help="Times that a job may lose its worker.")] = 3,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",

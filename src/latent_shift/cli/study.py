@@ -54,7 +54,7 @@ def create(
     ] = False,
     frames: Annotated[int | None, typer.Option(help="Take the first frames of each clip. [all]")] = None,
     fps: Annotated[
-        float | None, typer.Option(help="Frames a second that are taken of each clip. [its own]")
+        float | None, typer.Option(help="Frames a second that are taken; needs --frames. [the clip's own]")
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Side of the middle square that is taken. [the whole frame]")

@@ -28,6 +28,8 @@ from latent_shift.emoji.render import render
 from latent_shift.emoji.scene import Scene, draw_ground, place_composed, place_plain, placement
 from latent_shift.emoji.splits import Splits
 from latent_shift.emoji_names import emoji_names
+from latent_shift.moving_shapes.captions import motion_words
+from latent_shift.moving_shapes.constants import MOTIONS as ALL_MOTIONS
 from latent_shift.rng import choice, item_rng, uniform
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -46,7 +48,6 @@ _FIXED_WORDS = _words_of([
     caption(Words("emoji", tone="light", style="fluent", motion="moving left")), *constants.GROUNDS,
     *constants.TONES, *constants.STYLES.values(), *constants.MOTIONS,
 ])  # fmt: skip
-_MOTION_WORDS = tuple(sorted({one.split()[0] for one in constants.MOTIONS if one != constants.STILL}))
 
 
 class EmojiWorld(GeneratedSource):
@@ -141,7 +142,8 @@ class EmojiWorld(GeneratedSource):
         known = [clip for clip in self.opened.clips if clip.emoji in shown]
         words = {*_FIXED_WORDS, *_words_of(text for clip in known for text in (clip.name, *clip.keywords))}
         names = (name for name in emoji_names() if name.isalpha() and name not in words)
-        return (*names, *(() if self.composed else _MOTION_WORDS))
+        shown_motions = constants.MOTIONS if self.composed else (constants.STILL,)
+        return (*names, *sorted(motion_words(ALL_MOTIONS) - motion_words(shown_motions)))
 
     def sample_prompts(self, *, images: bool) -> list[str]:
         """Return canonical captions of scenes of another series."""

@@ -208,20 +208,32 @@ def _clause(obj: Object, finite: bool, rng: np.random.Generator) -> str:
 
 def _verb(motion: str, finite: bool, rng: np.random.Generator) -> tuple[str, str]:
     """Verb of a motion ("moving", "moves") and the words after it ("to the left", "clockwise")."""
-    if motion in constants.DIRECTIONS:
-        kind, rest = "travel", choice(rng, _DIRECTIONS[motion])
-    elif motion in constants.CIRCLING:
-        kind, rest = "circle", choice(rng, _TURNS[constants.CIRCLING[motion]])
-    elif motion in constants.SPINNING:
-        kind, rest = "spin", choice(rng, _TURNS[constants.SPINNING[motion]])
-    else:
-        kind, rest = _VERBS_BY_MOTION[motion], ""
+    kind, rest = _kind(motion), ""
+    if kind == "travel":
+        rest = choice(rng, _DIRECTIONS[motion])
+    elif kind in ("circle", "spin"):
+        rest = choice(rng, _TURNS[(constants.CIRCLING | constants.SPINNING)[motion]])
     return choice(rng, _VERBS[kind])[finite], rest
+
+
+def _kind(motion: str) -> str:
+    """The verbs of a motion, a key of `_VERBS`."""
+    if motion in constants.DIRECTIONS:
+        return "travel"
+    if motion in constants.CIRCLING:
+        return "circle"
+    return "spin" if motion in constants.SPINNING else _VERBS_BY_MOTION[motion]
 
 
 def motion_phrase(motion: str, rng: np.random.Generator) -> str:
     """Return a motion in words, as a participle: "going to the left", "turning clockwise"."""
     return _join(*_verb(motion, False, rng))
+
+
+def motion_words(motions: Iterable[str]) -> set[str]:
+    """First words of all verbs that say these motions: "moving", "goes"."""
+    kinds = {_kind(motion) for motion in motions}
+    return {form.split()[0] for kind in kinds for verb in _VERBS[kind] for form in verb}
 
 
 def _alternatives(words: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 `plan_study` draws everything by one seed: which clip of a pair stands on the left for which of its raters,
 the order in which pairs are given out, and each rater's session with catch pairs and repeats in it. Nothing
-is drawn later: a session's next pair is the first of `queue` that is still free and new to the rater.
+is drawn later: a session's next pair is the first of `queue` that is free and new to the rater, of a prompt
+that is new, too, where there is one.
 
 A pair is two clips of one prompt. A known pair is one with right answers, for training and to catch raters
 who do not look: a clip and a spoilt one of another prompt.

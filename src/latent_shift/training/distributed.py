@@ -115,7 +115,7 @@ def reshard(task: nn.Module) -> None:
 
 
 def resolve_precision(precision: str) -> str:
-    """Resolve "auto": the fastest precision of the machine, as in sampling; on Apple's GPUs fp32."""
+    """Resolve "auto": the precision of sampling on this machine, but fp32 on Apple's GPUs."""
     if precision != "auto":
         return precision
     device = choose_device("auto").type

@@ -1,5 +1,6 @@
 """Files that clips become: colours, rates, settings, whole or not at all; and broken files from strangers."""
 
+import os
 import random
 
 import av
@@ -156,6 +157,49 @@ def test_existing_files_are_kept_unless_told(tmp_path, frames):
     assert path.read_bytes() == before
     media.write_clip(path, frames[:3], overwrite=True)
     assert len(media.read_clip(path)[0]) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png"])
+@pytest.mark.parametrize("links", [True, False])  # of the file system
+def test_a_file_that_comes_while_the_parts_are_made_is_kept(tmp_path, frames, suffix, links, monkeypatch):
+    path = tmp_path / f"clip{suffix}"
+
+    def parts():
+        yield frames[:8]
+        path.write_text("mine")
+        path.with_stem("clip-2").write_text("mine, too")
+        yield frames[8:]
+
+    def refuse(*arguments):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.warns(
+        UserWarning, match=rf"clip\{suffix}: has come there .* the result is .*clip-3\{suffix}"
+    ):
+        written = media.write_clip(path, parts(), 8, SETTINGS)
+    assert written == path.with_stem("clip-3")
+    assert (path.read_text(), path.with_stem("clip-2").read_text()) == ("mine", "mine, too")
+    assert media.read_settings(written) == SETTINGS
+    assert leftovers(tmp_path) == [f"clip-2{suffix}", f"clip-3{suffix}", f"clip{suffix}"]
+    with pytest.raises(ValueError, match="exists already"):
+        media.write_clip(path, iter(lambda: pytest.fail("was made in vain"), None), 8)
+
+
+def test_a_name_that_is_taken_at_the_last_moment_is_kept(tmp_path, frames, monkeypatch):
+    path, link = tmp_path / "clip.webp", os.link
+
+    def late(source, target):
+        if target == path:
+            path.write_text("mine")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.warns(UserWarning, match="the result is .*clip-2.webp"):
+        assert media.write_clip(path, frames) == path.with_stem("clip-2")
+    assert path.read_text() == "mine"
+    assert leftovers(tmp_path) == ["clip-2.webp", "clip.webp"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png"])

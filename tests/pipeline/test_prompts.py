@@ -10,7 +10,8 @@ from diffusers import StableDiffusionPipeline
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.prompts import has_closed_vocabulary, keep_known_words
 from latent_shift.video_config import read_video_config
-from tiny import WORDS, tiny_pipeline_folder, tiny_tokenizer
+from tiny import WORDS, tiny_components, tiny_pipeline_folder, tiny_tokenizer, tiny_unet
+from tiny_xl import tiny_xl_folder
 
 ONE = {"num_frames": 1, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
 
@@ -99,6 +100,48 @@ def test_a_negative_prompt_may_lose_all_its_words(pipeline):
     with pytest.warns(UserWarning, match="does not know 'blurry' of 'blurry': ignored"):
         without = image(pipeline, "a circle", negative_prompt="blurry")
     assert (without == image(pipeline, "a circle", negative_prompt="")).all()
+
+
+@pytest.fixture(scope="module")
+def xl_pipeline(tmp_path_factory):
+    pipeline = LatentShiftPipeline.from_pretrained(tiny_xl_folder(tmp_path_factory.mktemp("xl") / "model"))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("layout", ["pipeline", "xl_pipeline"])
+@pytest.mark.parametrize("guidance", [0.5, 1.0])
+def test_a_negative_prompt_without_guidance_is_warned_of(request, layout, guidance):
+    pipeline, options = request.getfixturevalue(layout), {**ONE, "guidance_scale": guidance}
+    message = rf"negative prompt has no effect, for guidance_scale is {guidance:g}: pass more than 1 \(--guid"
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(UserWarning, match=message) as caught:
+        pipeline(["a circle", "a square"], negative_prompt=["", "green"], **options)
+    assert [(warning.filename, warning.lineno) for warning in caught if "negative" in str(warning)] == [
+        (__file__, line)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for negative in (None, "", " ", ["", " "]):
+            pipeline(["a circle", "a square"], negative_prompt=negative, **options)
+        pipeline("a circle", negative_prompt="green", **{**ONE, "guidance_scale": 1.1})
+
+
+def test_every_form_of_a_negative_prompt_without_guidance_is_warned_of(pipeline, xl_pipeline):
+    options = {**ONE, "guidance_scale": 1.0}
+    text, _ = pipeline.encode_prompt("a circle", "cpu", 1, False)
+    with pytest.warns(UserWarning, match="negative prompt has no effect"):
+        pipeline(prompt_embeds=text, negative_prompt_embeds=text, **options)
+    with pytest.warns(UserWarning, match="negative prompt has no effect"):
+        xl_pipeline("a circle", negative_prompt_2="green", **options)
+
+
+def test_a_distilled_network_reads_no_negative_prompt_at_any_guidance():
+    parts = {**tiny_components(), "unet": tiny_unet(time_cond_proj_dim=8)}
+    pipeline = LatentShiftPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    with pytest.warns(UserWarning, match="has no effect, for this U-Net is distilled"):
+        pipeline("a circle", negative_prompt="green", height=32, width=32, **ONE)
 
 
 def test_known_prompts_still_equal_the_stock_pipeline(pipeline, folder):

@@ -135,7 +135,7 @@ def test_the_presets_of_this_repository_fit_their_recipes(preset, with_pack):
         (
             "image",
             {**OWN_CLIPS, "experimental": {"oversample_words": ["a"], "oversample_ratio": 1}},
-            "experimental.oversample_words and oversample_motions are only for latents",
+            "experimental.oversample_words is .*: it is for latents",
         ),
         ("video", {"shift": {"strides": [3, 1]}}, "shift.strides is experimental: set experimental.shift_s"),
         (

@@ -1,7 +1,7 @@
 """`latent-shift generate PROMPT...`: clips from prompts, and `info FILE`: the settings in a clip's file.
 
 `generate` checks all options and files, loads the model, and prints a line for each clip as soon as it is
-written.
+written. A file that comes to a clip's name in the meantime is kept, and the clip gets a free name beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from latent_shift import generation, systems
 from latent_shift.checkpoints import DEFAULT_MODEL, DEVICES, DTYPES, PREDICTION_TYPES, SCHEDULERS
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
+from latent_shift.cli.output import free_place
 from latent_shift.cli.progress import progress_bar
 from latent_shift.generation import SUFFIXES, FileRequest, parse_request
 from latent_shift.io import at_home, check_no_address, printable, warn
@@ -165,9 +166,12 @@ def generate(
             parts: Iterable[NDArray[np.uint8]] = made.parts
             if background is not None and job.file.suffix.lower() in WITH_ALPHA:
                 parts, settings = _without_ground(job.file, made.parts, settings)
-            write_clip(job.file, parts, made.request.fps, settings, overwrite=force, loop=made.request.loop)
-            line = {"file": str(job.file), **settings, "seconds": made.seconds}
-            print(json.dumps(line) if as_json else job.file, flush=True)
+            file = free_place(job.file, force)  # clips before it took their time
+            file = write_clip(
+                file, parts, made.request.fps, settings, overwrite=force, loop=made.request.loop
+            )
+            line = {"file": str(file), **settings, "seconds": made.seconds}
+            print(json.dumps(line) if as_json else file, flush=True)
 
 
 def _without_ground(

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -21,7 +22,14 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from latent_shift.io import atomic_file, check_folder, check_no_address, check_replaceable
+from latent_shift.io import (
+    atomic_file,
+    check_folder,
+    check_no_address,
+    check_replaceable,
+    free_name,
+    warn,
+)
 from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media.decode import Frames, StrPath
 from latent_shift.media.pictures import CLOCK_KEY, EXIF_DESCRIPTION, SETTINGS_KEY
@@ -58,9 +66,8 @@ def check_output(
     if path.suffix.lower() not in suffixes:
         known = f"one of {' '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; the name must end in {known}")
-    if fps is not None and fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
-        mend = f"write .mp4 or .webp, or {most:g} frames a second"
-        raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
+    if fps is not None:
+        _check_rate(path, fps)
     _check_names(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
@@ -70,6 +77,12 @@ def check_output(
     if os.path.lexists(path):
         check_replaceable(path)
     return path
+
+
+def _check_rate(path: Path, fps: float) -> None:
+    if fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
+        mend = f"write .mp4 or .webp, or {most:g} frames a second"
+        raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
 
 
 def _check_names(path: Path) -> None:
@@ -104,18 +117,21 @@ def write_clip(
     `settings` (a JSON dictionary) is embedded; in a gif or webp, of which the clock is coarse, the rate, too.
     loop: whether all frames of a gif or webp are shown equally long, at the rate nearest to fps that its
     clock allows, so that it does not stutter where it begins again. The file appears whole or not at all. mp4
-    needs even sides: an odd side is padded by repeating its last row or column. Returns the path; raises
-    ValueError for a wrong array, rate or suffix, settings JSON cannot hold, an existing file (unless
-    `overwrite`), a folder that cannot be written.
+    needs even sides: an odd side is padded by repeating its last row or column. Raises ValueError for a wrong
+    array, rate or suffix, settings JSON cannot hold, an existing file (unless `overwrite`), a folder that
+    cannot be written. Returns the path, or that of a free name beside it, with a warning (UserWarning), where
+    without `overwrite` another file has come to it while the parts were made.
     """
+    path = check_output(path, overwrite=overwrite)
     parts = _in_parts(frames)
     first = next(parts, np.empty((0, 0, 0, 3), np.uint8))
-    if Path(path).suffix.lower() != ".mp4" and (others := list(parts)):
+    if path.suffix.lower() != ".mp4" and (others := list(parts)):
         first = np.concatenate([first, *others])
     _check_frames(first)
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
-    path = check_output(path, overwrite=overwrite, fps=fps if len(first) > 1 else None)
+    if len(first) > 1:
+        _check_rate(path, fps)
     if first.shape[-1] == 4 and path.suffix.lower() not in WITH_ALPHA:
         raise ValueError(f"{path}: holds no transparency; write one of {' '.join(WITH_ALPHA)}")
     told: dict[str, Any] = {} if settings is None else {SETTINGS_KEY: settings}
@@ -125,18 +141,45 @@ def write_clip(
         comment = json.dumps(told, allow_nan=False) if told else ""  # ASCII: survives every container
     except (TypeError, ValueError) as error:
         raise ValueError(f"settings cannot be written as JSON: {error}") from error
+    unnamed = path if overwrite else path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with atomic_file(path) as partial:
+        with atomic_file(unnamed) as partial:
             all_frames = (
                 chain([first], parts) if path.suffix.lower() == ".mp4" else np.ascontiguousarray(first)
             )
             WRITERS[path.suffix.lower()](partial, all_frames, fps, comment, loop)
+        return path if overwrite else _named(unnamed, path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
     except OverflowError as error:
         longest = "shows one picture for longer than the 655 s that a gif can say"
         raise ValueError(f"{path}: {longest}; write .mp4 or .webp") from error
-    return path
+
+
+def _named(unnamed: Path, path: Path) -> Path:
+    """Give a whole file its name; where another has come to that meanwhile, a free one beside it.
+
+    Returns the name. Warns (UserWarning) where it is another.
+    """
+    try:
+        place = _move_to_free_name(unnamed, path)
+    finally:
+        unnamed.unlink(missing_ok=True)
+    if place != path:
+        warn(f"{path}: has come there while this was made, and is kept; the result is {place}")
+    return place
+
+
+def _move_to_free_name(file: Path, path: Path) -> Path:
+    while True:
+        place = free_name(path)
+        try:
+            os.link(file, place)  # which replaces nothing, as a rename would
+        except FileExistsError:  # has come between the two
+            continue
+        except OSError:  # file systems without hard links
+            os.replace(file, place)
+        return place
 
 
 def write_image(

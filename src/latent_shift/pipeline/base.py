@@ -152,7 +152,8 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
 
         Args:
             prompt, negative_prompt: a text, or one per prompt. Warns (UserWarning) about text that the text
-                encoder truncates or does not know; words outside a closed vocabulary are left out.
+                encoder truncates or does not know; words outside a closed vocabulary are left out. Also about
+                a negative prompt where guidance_scale is 1 or less, which reads none.
             prompt_2, negative_prompt_2: the same for the second text encoder, in SDXL's layout.
             num_frames, fps, height, width, num_inference_steps, guidance_scale, guidance_rescale, eta: ranges
                 and units as in `VideoConfig`; None takes the model's own. fps matters only to models tuned
@@ -221,6 +222,7 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
         self._loop = loop
         self._block = self._choose_block(frames_per_block, frames, size)
         self._warn_of_differing_frames(frames)
+        self._warn_of_negatives_without_guidance(negative_prompt, negative_prompt_2, negative_prompt_embeds)
         # 2. Encode the text once per prompt; negative prompts come first in the batch of guidance
         appended_fps = call.fps if call.append_fps_to_caption and frames > 1 else None
         preprocess = partial(preprocess_prompts, vocabulary=call.closed_vocabulary, fps=appended_fps)
@@ -310,6 +312,15 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
         self._warned_of_frames = True
         warn(f"every frame will differ, for {reason}")
 
+    def _warn_of_negatives_without_guidance(self, *negatives: Texts | Tensor) -> None:
+        """Warn about negative prompts in a call without guidance, which reads none."""
+        if self.do_classifier_free_guidance or not any(map(_says_something, negatives)):
+            return
+        reason = f"guidance_scale is {self.guidance_scale:g}: pass more than 1 (--guidance) to make it count"
+        if self.unet.config.time_cond_proj_dim is not None:
+            reason = "this U-Net is distilled from guided steps, and reads none"
+        warn(f"the negative prompt has no effect, for {reason}")
+
     def _initial_latents(
         self, shape: tuple[int, ...], noise: Tensor | None, generator: Any, dtype: torch.dtype
     ) -> Tensor:
@@ -327,3 +338,10 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
         height, width = (side * self.vae_scale_factor for side in shape[3:])
         device = self._execution_device
         return self.prepare_latents(flat[0], flat[1], height, width, dtype, device, generator, noise)
+
+
+def _says_something(negative: Texts | Tensor) -> bool:
+    """Whether a negative prompt is more than the empty one, which stands where there is none."""
+    if negative is None or isinstance(negative, Tensor):
+        return negative is not None
+    return any(map(str.strip, [negative] if isinstance(negative, str) else negative))

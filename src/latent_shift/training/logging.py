@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -174,8 +175,17 @@ def show_samples(accelerator: Accelerator, folder: Path, step: int) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects in a JSONL file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    """The objects in a JSONL file, without damaged lines, as of a full disk; none where there is no file."""
+    text = path.read_text("utf-8-sig", errors="replace") if path.exists() else ""
+    return [found for line in text.splitlines() if (found := _object_of(line)) is not None]
+
+
+def _object_of(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def begin_logs_after(done: int, recipe: Recipe) -> None:
@@ -215,6 +225,9 @@ def _step_of(line: str) -> float:
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
+    """Append a line to a JSONL file, after one that was cut off, as by a full disk, as a line of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with path.open("a+b") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        begin = "" if file.read() in (b"", b"\n") else "\n"
+        file.write(f"{begin}{json.dumps(line)}\n".encode())

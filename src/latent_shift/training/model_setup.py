@@ -77,6 +77,35 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
 
 
+def check_same_network(loaded: Any, section: dict[str, Any], key: str, folder: Path) -> None:
+    """Raise ValueError where a recipe's section of a network is of another one than `init_from` has.
+
+    loaded: that network. section: keys of its configuration, by the recipe's key. folder: the value of
+    init_from.
+    """
+    differing = [
+        f"{key}.{name} is {value}, and that of init_from is {loaded.config.get(name)}"
+        for name, value in section.items()
+        if not _is_same(value, loaded.config.get(name))
+    ]
+    if differing:
+        raise ValueError(
+            f"{'; '.join(differing)}: it is the network of {folder} that is trained; set these keys to its"
+            " values, leave them out, or remove init_from for a new network"
+        )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values of a configuration are one: tuples are lists, and a number is one for each block."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, list | tuple) and one:
+        return all(_is_same(part, other) for part in one)
+    if isinstance(other, list | tuple) and other:
+        return all(_is_same(one, part) for part in other)
+    return bool(one == other)
+
+
 @torch.no_grad()
 def interpolate(unet: UNet2DConditionModel, model: Path, alpha: float) -> None:
     """Move weights on a straight line to another model's: WiSE-FT (arXiv 2109.01903), in place.

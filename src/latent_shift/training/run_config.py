@@ -15,17 +15,21 @@ from pydantic import ValidationError
 from latent_shift.documents import read_json_mapping
 from latent_shift.io import warn, write_text
 from latent_shift.training.checkpoint import checkpoints, damage, step_of
+from latent_shift.training.model_folder import MODEL, SET_ASIDE, holds_files
 from latent_shift.training.old_recipes import upgrade
 from latent_shift.training.recipe import Recipe
 
 FILE_NAME = "recipe.json"
-FREE = frozenset(
+_OF_THE_MODEL = frozenset(
     {
-        "output", "steps", "log_every", "sample_every", "checkpoint_every", "checkpoints_total_limit",
-        "num_workers", "compile", "optimizer.cooldown_steps", "sampling.guidance_scale",
-        "sampling.num_inference_steps", "sampling.eta",
+        "steps", "optimizer.cooldown_steps", "sampling.guidance_scale", "sampling.num_inference_steps",
+        "sampling.eta",
     }
 )  # fmt: skip
+FREE = _OF_THE_MODEL | {
+    "output", "log_every", "sample_every", "checkpoint_every", "checkpoints_total_limit", "num_workers",
+    "compile",
+}  # fmt: skip
 
 
 def is_finished(recipe: Recipe) -> bool:
@@ -36,14 +40,15 @@ def is_finished(recipe: Recipe) -> bool:
     Also where a model is there and no checkpoint, the model of another run or of none: to begin anew would
     replace it; and where a file is in its place. Warns (UserWarning) where the record is gone.
     """
-    path, model = recipe.output / FILE_NAME, recipe.output / "model"
+    path, model = recipe.output / FILE_NAME, recipe.output / MODEL
     begun = checkpoints(recipe.output)
     if model.exists() and not model.is_dir():
         raise ValueError(f"{model}: is a file, where the run's model is to be: move it away")
-    holds_model = model.is_dir() and any(model.iterdir())
-    if not begun and not model.is_symlink() and holds_model:
+    holds_model = holds_files(model)
+    earlier = model if holds_model else recipe.output / SET_ASIDE  # by a process that was killed
+    if not begun and not model.is_symlink() and holds_files(earlier):
         raise ValueError(
-            f"{model}: is there already, and no checkpoint to go on from: training would begin anew and"
+            f"{earlier}: is there already, and no checkpoint to go on from: training would begin anew and"
             " replace it; train into another output folder, or move this one away"
         )
     found = [one for one in begun if damage(one, contents=False) is None]
@@ -63,7 +68,23 @@ def is_finished(recipe: Recipe) -> bool:
             f"{recipe.output}: has taken {step_of(found[-1])} steps already, more than steps {recipe.steps};"
             f" set steps to {step_of(found[-1])} or more, or train into another output folder"
         )
-    return before == now and step_of(found[-1]) >= recipe.steps and holds_model
+    is_done = before == now and step_of(found[-1]) >= recipe.steps
+    return is_done and holds_model and not _is_of_earlier_settings(model / FILE_NAME, type(recipe), now)
+
+
+def _is_of_earlier_settings(path: Path, config: type[Recipe], now: dict[str, Any]) -> bool:
+    """Whether a model's own recipe has other values of keys that were free to change, or cannot be read.
+
+    path: of that recipe; without it, no. now: the run's recipe. So is the model of fewer steps, where the
+    run was ended before the export of the last.
+    """
+    if not path.exists():
+        return False
+    try:
+        made, wanted = _flat(_recorded(path, config)), _flat(now)
+    except ValueError:
+        return True
+    return any(made.get(key) != wanted.get(key) for key in _OF_THE_MODEL)
 
 
 def record_recipe(recipe: Recipe) -> None:

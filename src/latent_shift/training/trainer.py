@@ -7,21 +7,18 @@ stopped. SIGINT and SIGTERM: finish the current step, save a checkpoint, exit.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from latent_shift.io import is_out_of_memory, only_process_in, warn
+from latent_shift.io import is_out_of_memory, only_process_in
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.training.checkpoint import State, copy_into, full_tensor, load, save, trained_parameters
 from latent_shift.training.datasets import loader
@@ -34,7 +31,7 @@ from latent_shift.training.logging import (
     goes_on_without,
     show_samples,
 )
-from latent_shift.training.model_card import keep_edited_card, write_model_card
+from latent_shift.training.model_folder import MODEL, export_model, restore_model
 from latent_shift.training.optim import learning_rate, new_optimizer
 from latent_shift.training.recipe import Recipe
 from latent_shift.training.run_config import is_finished, record_recipe
@@ -56,7 +53,7 @@ def train(task: Task, report: Report) -> Path:
     run was begun with another recipe or has taken more steps, and where another process trains into it.
     """
     if is_finished(task.recipe):
-        return task.recipe.output / "model"
+        return task.recipe.output / MODEL
     accelerator = new_accelerator(task.recipe)
     holds = accelerator.is_main_process
     try:
@@ -84,6 +81,7 @@ class Trainer:
         recipe, main = self.recipe, self.accelerator.is_main_process
         done = load(self.state)
         if main:
+            restore_model(recipe.output)
             record_recipe(recipe)
             begin_logs_after(done, recipe)
         self.accelerator.wait_for_everyone()  # all read what was skipped
@@ -91,9 +89,9 @@ class Trainer:
             self._take_steps(done)
         with self._ema_task() as task:
             if main:
-                _export(task)
+                export_model(task)
         self.accelerator.wait_for_everyone()  # a process that ends while gloo frees its tensors may abort
-        return recipe.output / "model"
+        return recipe.output / MODEL
 
     def _take_steps(self, done: int) -> None:
         """Take the steps after `done`, with checkpoints, samples and the log."""
@@ -272,38 +270,3 @@ def _advice_on_memory() -> Iterator[None]:
             raise
         advice = "; ".join(_LESS_MEMORY)
         raise ValueError(f"out of memory in a training step; what takes less: {advice}") from error
-
-
-def _export(task: Task) -> None:
-    """Write the model's folder, whole or not at all. A link in its place is replaced, not followed.
-
-    Files of others in an earlier model's folder, such as notes, are kept beside the new one. Raises
-    ValueError where it cannot be written, as on a full disk.
-    """
-    folder, partial = task.recipe.output / "model", task.recipe.output / "model.unfinished"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        task.export(partial)
-        write_model_card(partial, task)
-        for file in partial.rglob("*.safetensors"):  # which its library lets the owner read only
-            with suppress(PermissionError):  # file systems without permissions of each file
-                shutil.copymode(partial / "README.md", file)
-        if folder.is_symlink():
-            warn(
-                f"{folder}: was a link to {os.readlink(folder)}, which stays as it is; the model is here now"
-            )
-            folder.unlink()
-        keep_edited_card(folder, partial)
-        for old in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
-            kept = partial / old.relative_to(folder)
-            if not kept.exists():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(old, kept, follow_symlinks=False)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ValueError(
-            f"{folder}: cannot be written: {error}; the checkpoint of its last step is whole: make room, and"
-            " give the same command again"
-        ) from error

@@ -24,7 +24,7 @@ from latent_shift.rng import StepRNG
 from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.datasets import Clips, data_summary
 from latent_shift.training.logging import Report
-from latent_shift.training.model_setup import load_autoencoder
+from latent_shift.training.model_setup import check_same_network, load_autoencoder
 from latent_shift.training.recipe import Holds, Recipe, exactly_one, known_to
 from latent_shift.training.task import Task
 
@@ -103,6 +103,9 @@ class AutoencoderTask(Task):
             self.vae = AutoencoderKL(**recipe.autoencoder)
         else:
             self.vae = load_autoencoder(recipe.init_from)
+            measured = set() if recipe.freeze_encoder else {"scaling_factor"}  # anew, by `export`
+            given = {key: value for key, value in recipe.autoencoder.items() if key not in measured}
+            check_same_network(self.vae, given, "autoencoder", recipe.init_from)
         if recipe.freeze_encoder:
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(not name.startswith(ENCODER_PREFIXES))

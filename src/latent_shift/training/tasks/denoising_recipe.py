@@ -5,6 +5,7 @@ Text-to-image (`image.py`) and text-to-video (`video.py`) add their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -15,8 +16,10 @@ from latent_shift.documents import validation_error
 from latent_shift.training.datasets import Clips, Latents, data_summary
 from latent_shift.training.recipe import Count, Holds, Ratio, Recipe, Strict, exactly_one
 
-# Options that are fields of a generated source.
+# Options that are fields of a generated source, those of `latents`, and those of the noise of clips.
 _OF_SOURCE = ("oversample_motions", "oversample_motions_ratio", "amplitude_range")
+_OF_LATENTS = ("oversample_words", "oversample_ratio", *_OF_SOURCE)
+_OF_NOISE = ("timestep_range", "noise_candidates", "progressive_noise_alpha")
 
 
 class Diffusion(Strict):
@@ -127,12 +130,25 @@ class DenoisingRecipe(Recipe):
     @model_validator(mode="after")
     def _consistent_data(self) -> DenoisingRecipe:
         exactly_one(self, "latents", "clips")
+        if self.latents is None:
+            reason = "it is for latents, of a generated source, and has no effect on clips"
+            _refuse_set(self.experimental, "experimental", _OF_LATENTS, reason)
+        if self.single_frames:
+            reason = f"it is for clips, and task {self.task} trains on single frames"
+            _refuse_set(self.experimental, "experimental", _OF_NOISE, reason)
+            _refuse_set(self.diffusion, "diffusion", ("shared_noise_ratio",), reason)
         tried, _ = self.experimental, self.source  # which raises where it cannot be changed
         if tried.noise_candidates > 1 and self.diffusion.shared_noise_ratio == 0:
             raise ValueError(
                 "experimental.noise_candidates selects shared noise: diffusion.shared_noise_ratio has to be"
                 " above 0"
             )
-        if self.latents is None and (tried.oversample_words or tried.oversample_motions):
-            raise ValueError("experimental.oversample_words and oversample_motions are only for latents")
         return self
+
+
+def _refuse_set(section: Strict, key: str, names: Sequence[str], reason: str) -> None:
+    """Raise ValueError where a section of a recipe, by its key, sets options that have no effect in it."""
+    defaults = type(section)()
+    for name in names:
+        if (value := getattr(section, name)) != getattr(defaults, name):
+            raise ValueError(f"{key}.{name} is {value}: {reason}; remove it")

@@ -12,6 +12,7 @@ from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.model_setup import (
     LOG_SNR_SHIFT,
     check_clip_size,
+    check_same_network,
     check_unet_fits,
     load_autoencoder,
     load_unet,
@@ -52,7 +53,11 @@ def image_pipeline(recipe: ImageRecipe) -> LatentShiftPipeline:
     tokenizer, text_encoder = load_text_encoder(recipe.text_encoder_from)
     vae = load_autoencoder(recipe.autoencoder)
     new = recipe.init_from is None
-    unet = UNet2DConditionModel(**recipe.unet) if recipe.init_from is None else load_unet(recipe.init_from)
+    if recipe.init_from is None:
+        unet = UNet2DConditionModel(**recipe.unet)
+    else:
+        unet = load_unet(recipe.init_from)
+        check_same_network(unet, recipe.unet, "unet", recipe.init_from)
     model = LatentShiftPipeline(
         vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
         scheduler=noise_scheduler(recipe.scheduler),

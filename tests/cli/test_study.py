@@ -157,6 +157,8 @@ MISTAKES = {
     "not a page": (["report", "{study}", "--html", "x.txt"], "unknown suffix '.txt'"),
     "the study itself": (["report", "{study}", "-o", "{study}/study.json", "--force"], "is the study itself"),
     "open to all, unnamed": (["serve", "{study}", "--host", "0.0.0.0"], "--allowed-host NAME"),
+    "a name with a port": (["serve", "{study}", "--allowed-host", "clips.example:80"],
+                           "give the name only, as clips.example"),
     "no such address": (["serve", "{study}", "--host", "203.0.113.7"], "--host 203.0.113.7 --port 8000"),
     "no links": (["serve", "{study}", "--links", "0"], "--links 0: give 1"),
     "there already": (["create", "{place}/ours", "{place}/theirs", "--prompts", "{place}/prompts.txt", "-o",

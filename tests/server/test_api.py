@@ -1,6 +1,7 @@
 """The routes of videos and models, without a worker: jobs are claimed and finished by the test itself."""
 
 import json
+import threading
 from dataclasses import replace
 from io import BytesIO
 
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 from latent_shift.generation import GeneratedClip
 from latent_shift.media import write_clip
+from latent_shift.server import uploads
 from latent_shift.server.app import create_app, security_of
 from latent_shift.server.config import Limits, ServerConfig
 from latent_shift.systems.base import SettledRequest
@@ -251,6 +253,27 @@ def test_keys_hold_for_remixes_and_for_sync(client, service):
     assert len(client.get("/v1/videos").json()["data"]) == 2
 
 
+def test_after_a_cancel_a_key_makes_a_new_video(client):
+    body, headers = {"prompt": PROMPT}, {"Idempotency-Key": "k4"}
+    first = client.post("/v1/videos", json=body, headers=headers).json()
+    client.post(f"/v1/videos/{first['id']}/cancel")
+    other = client.post("/v1/videos", json={"prompt": "another"}, headers=headers)
+    assert error_of(other)["code"] == "idempotency_mismatch"
+    second = client.post("/v1/videos", json=body, headers=headers).json()
+    assert (second["status"], second["id"] != first["id"]) == ("queued", True)
+
+
+def test_a_sync_that_takes_too_long_is_cancelled_or_with_a_key_kept(config):
+    client = client_of(replace(config, sync_timeout=0.0))
+    for headers, status in (({}, "failed"), ({"Idempotency-Key": "k5"}, "queued")):
+        for _ in range(2):
+            answer = client.post("/v1/videos/sync", json={"prompt": PROMPT}, headers=headers)
+            error = error_of(answer, 504)
+            assert ("repeat the request with its Idempotency-Key" in error["message"]) == bool(headers)
+        assert client.get("/v1/videos?limit=1").json()["data"][0]["status"] == status
+    assert client.app.state.service.store.counts() == {"failed": 2, "queued": 1}
+
+
 def test_a_loop_is_asked_for_shown_and_kept(client):
     assert client.get("/v1/models").json()["data"][0]["defaults"]["loops"]
     assert not create(client)["loop"]
@@ -324,6 +347,19 @@ def test_a_remix_keeps_all_but_the_prompt(client):
     assert {name: remix[name] for name in kept} == {name: video[name] for name in kept}
     assert (remix["prompt"], remix["remixed_from_video_id"]) == ("a green square", video["id"])
     assert error_of(client.post(f"/v1/videos/{video['id']}/remix", json={}))["param"] == "prompt"
+
+
+def test_a_remix_keeps_to_the_limits_of_texts(client, config, service):
+    video = create(client, negative_prompt="blue" * 20)
+    answer = client.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "x" * 101})
+    error = error_of(answer)
+    assert error["param"] == "prompt"
+    assert error["message"] == "prompt: 101 characters: this server takes at most 100"
+    service.store.close()
+    narrower = client_of(replace(config, limits=replace(config.limits, prompt_chars=70)))
+    error = error_of(narrower.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "x"}))
+    assert (error["param"], error["code"]) == ("negative_prompt", "limit_exceeded")
+    assert narrower.app.state.service.store.counts() == {"queued": 1}
 
 
 def test_what_these_models_cannot_do_is_said(client):
@@ -435,6 +471,22 @@ def test_a_file_without_settings_is_refused(client, content):
     assert error_of(answer)["code"] == "unreadable_file"
     assert error_of(client.post("/v1/videos/inspect", json={}), 415)
     assert error_of(client.post("/v1/videos/inspect", files={"other": ("a", b"b")}))["param"] == "file"
+
+
+def test_a_file_that_finds_no_place_is_refused_at_once(client):
+    def post():
+        return client.post("/v1/videos/inspect", files={"file": ("clip.mp4", b"not a clip")})
+
+    freeing = [threading.Timer(1.0, uploads._places.release) for _ in range(2)]
+    for one in freeing:
+        uploads._places.acquire()
+        one.start()
+    answer = post()  # a file that waited would be read after the second
+    for one in freeing:
+        one.join()
+    assert error_of(answer, 429)["code"] == "rate_limit_exceeded"
+    assert 1 <= int(answer.headers["retry-after"]) <= 120
+    assert error_of(post())["code"] == "unreadable_file"
 
 
 def test_a_file_to_read_settings_from_has_a_limit(config):

@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+import time
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from latent_shift import systems
 from latent_shift.cli import errors
 from latent_shift.cli.main import app
 from latent_shift.generation import GeneratedClip
@@ -15,7 +17,9 @@ from latent_shift.server.config import ServerConfig
 from latent_shift.server.files import ClipFiles
 from latent_shift.server.jobs import NewJob, StoreFullError
 from latent_shift.server.store import JobStore
-from latent_shift.systems.base import SettledRequest
+from latent_shift.server.supervisor import Supervisor
+from latent_shift.server.worker import Worker
+from latent_shift.systems.base import GenerationRequest, SettledRequest
 
 MANY = {"max_queued": 10**6, "max_queued_per_owner": 10**6}
 
@@ -34,6 +38,15 @@ def small_disk(tmp_path):
 def _fill(store, new):
     for _ in range(1000):
         store.add(new, **MANY)
+
+
+def _fill_disk(disk):
+    (disk / "filler").write_bytes(os.urandom(ClipFiles(disk).free_bytes()))
+
+
+def _new_job(model, steps=3):
+    settled = systems.inspect(model).settle(GenerationRequest(prompt="x", seed=1, frames=8, steps=steps))
+    return NewJob(model="tiny", request=settled.model_dump(), shape="s")
 
 
 def test_a_full_disk_breaks_nothing(small_disk):
@@ -108,3 +121,80 @@ def test_requests_to_a_full_disk_are_refused_and_a_removal_makes_room(small_disk
     assert client.delete(f"/v1/videos/{ids[0]}").json()["deleted"]
     assert client.post(f"/v1/videos/{ids[1]}/cancel").json()["status"] == "failed"
     store.close()
+
+
+@pytest.mark.parametrize("way", ["error", "timeout", "stop"])
+def test_a_batch_that_ends_on_a_full_disk_is_settled_when_there_is_room(small_disk, model, way):
+    told = []
+    config = ServerConfig(
+        data=small_disk, models={"tiny": str(model)}, job_timeout=0.0 if way == "timeout" else 3600.0
+    )
+    worker = Worker("w", config, told.append)
+    if way == "stop":
+        worker.orders.stop_at = time.monotonic()
+    job, _ = worker.store.add(_new_job(model), **MANY)
+    hook = worker.load("tiny").pipeline.unet.register_forward_hook(lambda *values: _fill_disk(small_disk))
+    assert worker._work(worker._next_batch())
+    hook.remove()
+    assert worker._next_batch() == []
+    assert worker.store.get(job.id).status == "in_progress"
+    assert told == [{"waits_for_room": True}]
+    (small_disk / "filler").unlink()
+    batch = worker._next_batch()
+    assert told == [{"waits_for_room": True}, {"waits_for_room": False}]
+    if way == "timeout":
+        assert batch == []
+        assert worker.store.get(job.id).error_code == "timeout"
+    else:
+        assert [(one.id, one.attempts) for one in batch] == [(job.id, 1)]
+        worker.orders.stop_at = None
+        assert worker._work(batch)
+        assert worker.store.get(job.id).status == "completed"
+    worker.store.close()
+
+
+def test_a_clip_that_cannot_be_noted_is_removed_and_its_job_says_why(small_disk, model):
+    worker = Worker("w", ServerConfig(data=small_disk, models={"tiny": str(model)}))
+    job, _ = worker.store.add(_new_job(model, steps=1), **MANY)
+    write = worker.files.write
+
+    def write_and_fill(clips):
+        made = write(clips)
+        _fill_disk(small_disk)
+        return made
+
+    worker.files.write = write_and_fill
+    assert worker._work(worker._next_batch())
+    assert list(worker.files.clips.iterdir()) == []
+    failed = worker.store.get(job.id)
+    assert (failed.error_code, failed.error_message) == ("storage_full", "database or disk is full")
+    worker.store.close()
+
+
+@pytest.mark.slow
+def test_a_worker_outlives_a_disk_that_is_full_for_longer_than_its_lease(small_disk, model):
+    config = ServerConfig(data=small_disk, models={"tiny": str(model)}, lease=4.0, dtype="fp32")
+    store = JobStore(small_disk)
+    supervisor = Supervisor(config, store, ClipFiles(small_disk))
+    job, _ = store.add(_new_job(model, steps=200), **MANY)
+
+    def wait_until(reached):
+        end = time.monotonic() + 300
+        while not reached(found := store.get(job.id)):
+            assert time.monotonic() < end, found
+            time.sleep(0.02)
+
+    supervisor.start()
+    try:
+        wait_until(lambda found: found.progress > 0)
+        pid = supervisor.pid
+        _fill_disk(small_disk)
+        time.sleep(config.lease + 2)
+        assert store.get(job.id).status == "in_progress"
+        (small_disk / "filler").unlink()
+        wait_until(lambda found: found.is_finished)
+        assert store.get(job.id).status == "completed"
+        assert (supervisor.pid, supervisor.restarts) == (pid, 0)
+    finally:
+        supervisor.stop()
+        store.close()

@@ -155,6 +155,22 @@ def test_sync_answers_with_the_clip_and_cancels_for_a_client_that_goes(server):
     assert (newest["seed"], newest["error"]["code"]) == (99, "cancelled")
 
 
+def test_sync_with_a_key_goes_on_for_the_repeat_of_a_client_that_went(server):
+    url, headers = f"{server.url}/v1/videos/sync", {"Idempotency-Key": "of-sync"}
+    body = {**LONG, "seed": 98}
+    with pytest.raises(requests.Timeout):
+        requests.post(url, json=body, headers=headers, timeout=0.5)
+    end = time.monotonic() + 60
+    newest = {"seed": None}
+    while newest["seed"] != 98:
+        assert time.monotonic() < end
+        newest = requests.get(f"{server.url}/v1/videos?limit=1", timeout=30).json()["data"][0]
+    time.sleep(0.5)  # in which the server sees that the client has gone
+    answer = requests.post(url, json=body, headers=headers, timeout=300)
+    assert answer.status_code == 200
+    assert answer.headers["x-video-id"] == newest["id"]
+
+
 def test_events_show_rising_progress_and_previews(server):
     video = server.create(**LONG)
     shown, previews = [], []

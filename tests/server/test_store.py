@@ -265,6 +265,20 @@ def test_an_idempotency_key_gives_the_same_job_to_its_owner(store):
     assert store.add(NewJob(**{**vars(new), "owner": "b"}), **MANY)[1]
 
 
+def test_a_repeat_of_a_cancelled_job_is_a_new_one_that_has_the_key(store):
+    new = NewJob(model="m", request={}, shape="s", owner="a", idempotency_key="k", body_hash="h")
+    first, _ = store.add(new, **MANY)
+    store.cancel(first.id, "a")
+    assert store.add(NewJob(**{**vars(new), "body_hash": "other"}), **MANY)[0].id == first.id
+    second, is_new = store.add(new, **MANY)
+    assert (is_new, second.status, second.id != first.id) == (True, "queued", True)
+    assert store.add(new, **MANY) == (second, False)
+    assert store.get(first.id, "a").error_code == "cancelled"
+    (claimed,) = claim(store)
+    store.fail(claimed, "timeout", "too long")
+    assert store.add(new, **MANY)[0].error_code == "timeout"
+
+
 def test_owners_see_their_own_jobs_only(store):
     job = add(store, owner="a")
     assert store.get(job.id, "b") is None
@@ -317,6 +331,28 @@ def test_a_file_of_another_version_is_refused(tmp_path):
         connection.execute("PRAGMA user_version = 9")
     with pytest.raises(ValueError, match=r"is of version 9, not 1; name another --data"):
         JobStore(tmp_path)
+
+
+def test_a_file_that_is_damaged_or_cannot_be_opened_is_refused(tmp_path):
+    places = {name: tmp_path / name for name in ("text", "folder", "cut", "holed")}
+    for folder in places.values():
+        store = JobStore(folder)
+        for _ in range(50):
+            store.add(NewJob(model="m", request={"prompt": "x" * 1000}, shape="s"), **MANY)
+        store.close()
+    files = {name: folder / FILE_NAME for name, folder in places.items()}
+    files["text"].write_text("no database")
+    files["folder"].unlink()
+    files["folder"].mkdir()
+    content = files["cut"].read_bytes()
+    files["cut"].write_bytes(content[: len(content) // 2])
+    files["holed"].write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    for file in files.values():
+        with pytest.raises(ValueError, match="is damaged, or cannot be used") as raised:
+            JobStore(file.parent)
+        assert str(raised.value).startswith(f"{file}: ")
+        assert "move it away, or name another --data" in str(raised.value)
+        assert len(str(raised.value).splitlines()) == 1
 
 
 def test_all_but_what_may_be_lost_waits_for_the_disk(store):

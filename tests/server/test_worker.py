@@ -74,6 +74,15 @@ def test_a_model_that_cannot_be_loaded_fails_its_job_and_no_other(worker):
     assert "cannot be loaded" in worker.store.get(batch[0].id).error_message
 
 
+def test_a_job_of_a_model_that_is_no_longer_served_fails_in_the_open(worker, capsys):
+    batch = claimed(worker, model="of-yesterday")
+    assert worker._work(batch)
+    assert states(worker, batch) == {("failed", "model_unavailable", False, 1)}
+    message = "'of-yesterday' is not served; known are tiny, none"
+    assert message in worker.store.get(batch[0].id).error_message
+    assert capsys.readouterr().err == ""
+
+
 def test_a_default_model_that_cannot_be_loaded_is_told_at_the_start(worker, capsys):
     worker.config = replace(worker.config, models={"none": worker.config.models["none"]})
     assert _begin(worker)["state"] == "no_model"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import socket
+from collections.abc import Iterable
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +21,9 @@ KEY_VARIABLE = "LATENT_SHIFT_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CLOSE_WITHIN = 1  # seconds that open answers have to end when the server stops
 _DAY, _MEGABYTE, _GIGABYTE = 86_400.0, 10**6, 10**9
+_HOST = re.compile(  # a name or an IPv6 address, with what a Host header or an address may have around it
+    r"(?:[a-z]+://)?(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?:/.*)?", re.IGNORECASE | re.ASCII
+)
 
 
 def serve(
@@ -75,6 +81,7 @@ def serve(
     opt.check_range(0, 10**6, keep_gigabytes=keep_gigabytes, min_free=min_free)
     opt.check_range(1, 10**7, job_timeout=job_timeout)
     keys = _api_keys(key_file)
+    names = host_names(allowed_hosts or ())
     if host not in _LOOPBACK and not keys and not no_auth:
         raise ValueError(
             f"--host {host}: others could use this server; set ${KEY_VARIABLE}, --api-key-file or --no-auth"
@@ -110,10 +117,10 @@ def serve(
     )  # fmt: skip
     quiet_libraries()
     shown = f"[{host}]" if ":" in host else host
-    hosts = (*LOOPBACK, shown, *(allowed_hosts or ()))
+    hosts = (*LOOPBACK, shown.lower(), *names)
     with only_process_in(data, "serves"), listening(host, port) as listener:
         try:
-            app = create_app(config, security_of(config, hosts=tuple(map(str.lower, hosts)), api_keys=keys))
+            app = create_app(config, security_of(config, hosts=hosts, api_keys=keys))
         except StoreFullError as error:
             raise ValueError(f"--data {data}: {error}; make room, or name another folder") from error
         settings = uvicorn.Config(
@@ -142,14 +149,46 @@ def _named(models: list[str]) -> dict[str, str]:
 def _api_keys(file: Path | None) -> tuple[str, ...]:
     if file is None:
         key = os.environ.get(KEY_VARIABLE, "").strip()
-        return (key,) if key else ()
+        return (_checked(key, f"${KEY_VARIABLE}"),) if key else ()
     try:
-        keys = tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())
+        lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--api-key-file {file}: cannot be read: {error}") from error
+    keys = tuple(
+        _checked(line.strip(), f"--api-key-file {file}: line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    )
     if not keys:
         raise ValueError(f"--api-key-file {file}: holds no key")
     return keys
+
+
+def _checked(key: str, where: str) -> str:
+    """A key that a header can hold. Raises ValueError, without the key, for another. where: it was given."""
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"{where}: a key is sent in a header: give one of ASCII letters, digits and signs")
+    return key
+
+
+def host_names(given: Iterable[str]) -> tuple[str, ...]:
+    """Names of --allowed-host as the guard compares them.
+
+    Raises ValueError for one with a scheme, port or path, which would match no request, and for no name.
+    """
+    return tuple(_host_name(text) for text in given)
+
+
+def _host_name(text: str) -> str:
+    try:
+        return f"[{IPv6Address(text)}]"
+    except ValueError:
+        found = _HOST.fullmatch(text)
+    if found is None:
+        raise ValueError(f"--allowed-host {text}: is no name of a host; give one as clips.example")
+    if found["name"] != text:
+        raise ValueError(f"--allowed-host {text}: give the name only, as {found['name']}")
+    return text.lower()
 
 
 def listening(host: str, port: int) -> socket.socket:

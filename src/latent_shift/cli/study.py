@@ -13,7 +13,7 @@ from latent_shift.checkpoints import DEVICES, DTYPES
 from latent_shift.cli import options as opt
 from latent_shift.cli.output import free_place, print_json
 from latent_shift.cli.progress import progress_bar, progress_of_sets
-from latent_shift.cli.serve import listening
+from latent_shift.cli.serve import host_names, listening
 from latent_shift.io import write_text
 from latent_shift.limits import MAX_FPS, MAX_FRAMES, MAX_SEED, MAX_SIDE, MIN_FPS
 
@@ -166,8 +166,8 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     if host in _EVERYWHERE and not allowed_hosts:
         raise ValueError(f"--host {host}: say by which name raters call this machine: --allowed-host NAME")
-    names = [*(allowed_hosts or []), *([] if host in _EVERYWHERE else [shown])]
-    hosts = tuple({name.lower() for name in (*LOOPBACK, *names)})
+    names = [*host_names(allowed_hosts or ()), *([] if host in _EVERYWHERE else [shown.lower()])]
+    hosts = tuple({*LOOPBACK, *names})
     application = create_app(folder, Security(hosts=hosts, body_bytes=10_000), open_to_all=links is None)
     with only_process_in(folder, "serves"), listening(host, port) as listener:
         store = application.state.store

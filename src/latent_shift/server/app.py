@@ -86,7 +86,7 @@ def create_app(config: ServerConfig, security: Security | None = None) -> FastAP
     """An application that serves `config`; its lifespan starts and stops the worker.
 
     security: hosts, keys and sizes; by default those of a server on loopback. Raises ValueError for models
-    that cannot be read and a store of another version.
+    that cannot be read, and for a store that is damaged, cannot be used or is of another version.
     """
     service = Service(config)
     guarded = security or security_of(config)

@@ -10,10 +10,14 @@ The file must not lie on a network file system, because of SQLite's write-ahead 
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
 
 BUSY_SECONDS = 30  # that a transaction waits for another
 
@@ -24,6 +28,25 @@ def connect(file: Path, **pool: Any) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+@contextmanager
+def opening(file: Path, mend: str) -> Iterator[None]:
+    """Raise ValueError where what is done within says that the file is damaged or cannot be used.
+
+    file: of the database. mend: end of the message.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        raise ValueError(f"{file}: is damaged, or cannot be used ({error.orig}); {mend}") from error
+
+
+def check_whole(connection: Connection) -> None:
+    """Raise DatabaseError for a file of which a part is missing or damaged."""
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found != "ok":
+        raise DatabaseError(None, None, sqlite3.DatabaseError(" ".join(found.split())))
 
 
 def reading(engine: Engine) -> Connection:

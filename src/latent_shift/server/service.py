@@ -117,7 +117,7 @@ class Service:
                 param = "size"
             raise ApiError(400, "invalid_request", one_line(error), param=param) from error
         self._check_limits(settled, wanted)
-        return facts, settled, _warnings(settled.prompt, facts.defaults)
+        return facts, settled, _warnings(settled, facts.defaults)
 
     def _check_limits(self, settled: SettledRequest, wanted: VideoRequest) -> None:
         limits = self.config.limits
@@ -125,13 +125,15 @@ class Service:
         size = "width" if wanted.size is None else "size"
         frames = "num_frames" if wanted.num_frames is not None or wanted.seconds is None else "seconds"
         for param, value, most, what in (
+            ("prompt", len(settled.prompt), limits.prompt_chars, "characters"),
+            ("negative_prompt", len(wanted.negative_prompt or ""), limits.prompt_chars, "characters"),
             (frames, settled.frames, limits.frames, "frames"),
             (size, pixels, limits.pixels, "pixels a frame"),
             ("num_inference_steps", settled.steps, limits.steps, "steps"),
             (frames, pixels * settled.frames * settled.steps, limits.work, "pixels x frames x steps"),
         ):
             if value > most:
-                message = f"{value} {what}: this server makes at most {most}"
+                message = f"{param}: {value} {what}: this server takes at most {most}"
                 raise ApiError(400, "limit_exceeded", message, param=param)
 
     def submit(
@@ -201,14 +203,19 @@ def body_hash(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _warnings(prompt: str, defaults: RequestDefaults) -> list[str]:
-    """Words of a prompt that leave no trace in the clip, or were never trained on."""
+def _warnings(settled: SettledRequest, defaults: RequestDefaults) -> list[str]:
+    """Parts of a request that leave no trace in the clip, and words that were never trained on."""
     found = []
+    if (settled.negative or "").strip() and settled.guidance <= 1:
+        reason = f"guidance_scale is {settled.guidance:g}: ask for more than 1 to make it count"
+        found.append(f"the negative prompt has no effect, for {reason}")
     if defaults.vocabulary:
-        _, unknown = keep_known_words(prompt, defaults.vocabulary)
+        _, unknown = keep_known_words(settled.prompt, defaults.vocabulary)
         if unknown:
             found.append(f"the model does not know {', '.join(map(repr, unknown))}; it is left out")
-    words = [word for word in dict.fromkeys(prompt.lower().split()) if word in defaults.untrained_words]
+    words = [
+        word for word in dict.fromkeys(settled.prompt.lower().split()) if word in defaults.untrained_words
+    ]
     if words:
         found.append(f"the model was trained on no clip with {', '.join(map(repr, words))} in its caption")
     return found

@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy import Connection
 
-from latent_shift.server.database import connect, passing, reading
+from latent_shift.server.database import check_whole, connect, opening, passing, reading
 from latent_shift.server.faults import fault
 from latent_shift.server.jobs import (
     UNOBSERVED,
@@ -50,7 +50,8 @@ _unobserved: sql.ColumnElement[bool] = sql.literal_column(UNOBSERVED)
 class JobStore:
     """The jobs of one folder. Safe to use from threads, and from several processes at once.
 
-    Raises ValueError for a file of another version. max_attempts: times that a job may lose its worker.
+    Raises ValueError for a file that is damaged, cannot be used, or is of another version. max_attempts:
+    times that a job may lose its worker.
     """
 
     def __init__(self, folder: Path, *, max_attempts: int = 3) -> None:
@@ -58,13 +59,13 @@ class JobStore:
         self._max_attempts = max_attempts
         # One writer of this process at a time: SQLite's own waiting is by sleeping, and is not fair.
         self._lock = threading.Lock()
-        self._engine = connect(folder / FILE_NAME, pool_size=8, max_overflow=64)
-        with self._write() as connection:
+        file = folder / FILE_NAME
+        self._engine = connect(file, pool_size=8, max_overflow=64)
+        with opening(file, "move it away, or name another --data"), self._write() as connection:
+            check_whole(connection)
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if version not in (0, VERSION):
-                raise ValueError(
-                    f"{folder / FILE_NAME}: is of version {version}, not {VERSION}; name another --data"
-                )
+                raise ValueError(f"{file}: is of version {version}, not {VERSION}; name another --data")
             metadata.create_all(connection)
             for index in videos.indexes:  # of a table that an older release made
                 index.create(connection, checkfirst=True)
@@ -95,6 +96,8 @@ class JobStore:
     def add(self, new: NewJob, *, max_queued: int, max_queued_per_owner: int) -> tuple[Job, bool]:
         """Add a job; the one that already has the idempotency key is returned in its place.
 
+        A repeat of a cancelled job takes its key over and is a new one.
+
         Args:
             new: the job.
             max_queued: jobs that may wait in all.
@@ -112,7 +115,10 @@ class JobStore:
                 same = videos.c.idempotency_key == new.idempotency_key
                 found = _one(connection, same & (videos.c.owner == new.owner))
                 if found is not None:
-                    return found, False
+                    if found.error_code != CANCELLED or found.body_hash != new.body_hash:
+                        return found, False
+                    freed = videos.update().where(videos.c.seq == found.seq)
+                    connection.execute(freed.values(idempotency_key=None))
             waiting = _count(connection, _queued)
             own = _count(connection, _queued & (videos.c.owner == new.owner))
             if waiting >= max_queued or own >= max_queued_per_owner:

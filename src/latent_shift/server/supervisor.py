@@ -47,6 +47,7 @@ class Supervisor:
         self._config, self._store, self._files, self._on_finished = config, store, files, on_finished
         self._process: subprocess.Popen[str] | None = None
         self._name = ""
+        self._waits_for_room = False  # the worker, which makes nothing meanwhile
         self._born = self._start_at = self._care_at = self._clear_at = 0.0
         self._young_deaths = self._number = 0
         self._ending = threading.Event()
@@ -118,14 +119,16 @@ class Supervisor:
     def _care(self) -> None:
         """Settle jobs that hang, and note those that are finished."""
         if self._store.needs_care(self._config.job_timeout + _TIMEOUT_GRACE):
-            if self._store.requeue_lost(expired=True) and self._process is not None:
-                self._process.kill()  # it hangs, or was paused: what it still does is refused
+            lost = self._store.requeue_lost(expired=True)
+            if any(job.worker == self._name for job in lost):
+                self._kill()  # it hangs, or was paused: what it still does is refused
             self._end_overdue()
             self._observe()
 
     def _spawn(self) -> None:
         self._number += 1
         self._name, self._born, self.state = f"{time.time_ns()}-{self._number}", time.monotonic(), "starting"
+        self._waits_for_room = False
         given = json.dumps({"name": self._name, "config": self._config.to_json()})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "latent_shift.server.worker", given],
@@ -137,7 +140,11 @@ class Supervisor:
     def _listen(self, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():
             answer = json.loads(line)
-            if process is self._process:
+            if process is not self._process:
+                return
+            if "waits_for_room" in answer:
+                self._waits_for_room = answer["waits_for_room"]
+            else:
                 self.state, self.message = answer["state"], answer.get("message", "")
 
     def _bury(self, now: float) -> None:
@@ -157,7 +164,12 @@ class Supervisor:
         overdue = self._store.overdue(self._config.job_timeout + _TIMEOUT_GRACE)
         for job in overdue:
             self._store.fail(job, "timeout", f"it took longer than {self._config.job_timeout:g} s")
-        if overdue and self._process is not None:
+        if any(job.worker == self._name for job in overdue):
+            self._kill()
+
+    def _kill(self) -> None:
+        """End the worker for its jobs, unless it has given them up and only waits to say so."""
+        if self._process is not None and not self._waits_for_room:
             self._process.kill()
 
     def _observe(self) -> None:

@@ -26,17 +26,28 @@ class UnreadableError(ValueError):
     """A file without settings of this package, or none that can be read within the bounds."""
 
 
+class BusyError(Exception):
+    """As many files are being read as may be at once."""
+
+
 def settings_of(content: bytes) -> dict[str, Any]:
-    """The settings inside a clip or image. Raises UnreadableError where there are none."""
+    """The settings inside a clip or image.
+
+    Raises UnreadableError where there are none, and BusyError at once where no place is free: who waited here
+    would hold a thread that other requests need.
+    """
+    if not _places.acquire(blocking=False):
+        raise BusyError
     try:
-        with _places:
-            done = subprocess.run(
-                [sys.executable, "-m", "latent_shift.server.uploads"],
-                input=content, capture_output=True, timeout=SECONDS, check=False,
-            )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "latent_shift.server.uploads"],
+            input=content, capture_output=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
         answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise UnreadableError(f"{_NAME} cannot be read within {SECONDS} s and {_MEMORY >> 30} GiB") from error
+    finally:
+        _places.release()
     if "error" in answer:
         raise UnreadableError(answer["error"])
     settings: dict[str, Any] = answer["settings"]

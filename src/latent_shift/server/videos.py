@@ -26,10 +26,11 @@ from latent_shift.server.document import FILE, media, request_body
 from latent_shift.server.errors import ERRORS, ApiError
 from latent_shift.server.jobs import Job, StoreFullError
 from latent_shift.server.service import Service, body_hash, not_found
-from latent_shift.server.uploads import UnreadableError, settings_of
+from latent_shift.server.uploads import BusyError, UnreadableError, settings_of
 from latent_shift.server.variants import Format, Variant, content
 from latent_shift.server.views import LOOK_EVERY, events_of, show, video
 
+_RETRY_UPLOAD = 2.0  # seconds after which a file to read may find a place
 Id = Annotated[str, Path(pattern="^video_[0-9a-f]{32}$", description="id of a video")]
 # Not in the document: it makes the same body valid or not.
 Strict = Annotated[bool, Query(include_in_schema=False)]
@@ -76,9 +77,9 @@ def _add_making(router: APIRouter, service: Service) -> None:
     async def create_and_wait(
         request: Request, strict: Strict = False, idempotency_key: IdempotencyKey = None
     ) -> Response:
-        """Make a clip and answer with its file; a client that goes cancels it."""
+        """Make a clip and answer with its file; a client that goes, having sent no key, cancels it."""
         job, _ = await _submitted(service, request, strict, idempotency_key)
-        job = await _finished(service, request, job)
+        job = await _finished(service, request, job, is_kept=idempotency_key is not None)
         answer = await run_in_threadpool(content, service.files, job, "video", None)
         answer.headers["X-Video-Id"] = job.id
         answer.headers["X-Model"] = job.model.encode("ascii", "replace").decode()
@@ -134,11 +135,16 @@ async def _submitted(
     return await run_in_threadpool(add), wanted.ignored
 
 
-async def _finished(service: Service, request: Request, job: Job) -> Job:
-    """A job when it is finished; cancelled where the client goes, or it takes too long."""
+async def _finished(service: Service, request: Request, job: Job, *, is_kept: bool) -> Job:
+    """A job when it is finished. is_kept: whether it goes on where the client goes, or it takes too long."""
     waited = 0.0
     while not job.is_finished:
         if await request.is_disconnected() or waited > service.config.sync_timeout:
+            if is_kept:
+                message = (
+                    f"{job.id} goes on after {waited:.0f} s; repeat the request with its Idempotency-Key"
+                )
+                raise ApiError(504, "timeout", message)
             await run_in_threadpool(service.store.cancel, job.id, job.owner)
             raise ApiError(504, "timeout", f"{job.id} was cancelled after {waited:.0f} s")
         if service.is_stopping:
@@ -172,6 +178,9 @@ def _add_inspecting(router: APIRouter, most: int) -> None:
             held = await file.read()
         try:
             return Settings(settings=await run_in_threadpool(settings_of, held))
+        except BusyError as error:
+            message = "other files are being read; try again later"
+            raise ApiError(429, "rate_limit_exceeded", message, retry_after=_RETRY_UPLOAD) from error
         except UnreadableError as error:
             raise ApiError(400, "unreadable_file", str(error), param="file") from error
 

@@ -4,8 +4,10 @@
 
 It knows the server by the store, and by two pipes: its standard input (a line "wake": there may be work; a
 line "stop SECONDS": finish or return the batch within that time; the end: the server is gone, stop at the
-next step) and its standard output (a line of JSON when the first model is loaded). A crash, or the system's
-out-of-memory killer, ends this process only; the supervisor returns its jobs to the queue.
+next step) and its standard output (a line of JSON when the first model is loaded, and when it begins or ends
+to wait for room on the disk). A crash, or the system's out-of-memory killer, ends this process only; the
+supervisor returns its jobs to the queue. On a full disk it gives its batch up, and makes no other until the
+store has taken that.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO
+from functools import partial
+from typing import IO, Any
 
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
@@ -36,6 +39,7 @@ _IDLE = 1.0  # seconds after which the queue is looked at without being woken
 _REPORT_EVERY = 0.25  # seconds between two reports of progress
 _PREVIEW_SHARE = 0.05  # of a batch's time that previews may take
 _PREVIEW_SIDE = 256  # pixels at most
+_EXPECTED = (ValueError, StoreFullError)  # errors with a message for the job's owner, and no fault of ours
 
 
 class _Stopped(Exception):
@@ -69,25 +73,28 @@ class _Orders:
 
 
 class Worker:
-    """A maker of the jobs of a store, one batch after the other, until it is stopped."""
+    """A maker of the jobs of a store, one batch after the other, until it is stopped.
 
-    def __init__(self, name: str, config: ServerConfig) -> None:
-        self.name, self.config = name, config
+    name: of its claims. config: of the server. tell: takes an answer to the supervisor.
+    """
+
+    def __init__(
+        self, name: str, config: ServerConfig, tell: Callable[[dict[str, Any]], None] = lambda answer: None
+    ) -> None:
+        self.name, self.config, self._tell = name, config, tell
         self.store = JobStore(config.data, max_attempts=config.max_attempts)
         self.files = ClipFiles(config.data)
         self.orders = _Orders(threading.Event())
         self._systems: dict[str, TextToVideoSystem] = {}
         self._lease_until = 0.0
+        self._unsettled: Callable[[], object] | None = None  # the end of a batch, when the disk has room
 
     def run(self) -> int:
         """Work until stopped; the exit status."""
         threading.Thread(target=self._keep_leases, daemon=True).start()
         while self.orders.stop_at is None:
             self.orders.wake.clear()
-            try:
-                batch = self.store.claim(self.name, self.config.lease, self._batch_size)
-            except StoreFullError:
-                batch = []
+            batch = self._next_batch()
             if not batch:
                 self.orders.wake.wait(_IDLE)
             elif not self._work(batch):
@@ -97,9 +104,22 @@ class Worker:
     def load(self, model: str) -> TextToVideoSystem:
         """The system of a model's id, loaded once."""
         if model not in self._systems:
-            name = self.config.models[model]
+            name = self.config.models.get(model)
+            if name is None:  # the job is of an earlier server
+                raise ValueError(f"{model!r} is not served; known are {', '.join(self.config.models)}")
             self._systems[model] = systems.load(name, device=self.config.device, dtype=self.config.dtype)
         return self._systems[model]
+
+    def _next_batch(self) -> list[Job]:
+        """Claimed jobs, when the last batch is settled; none where none waits, or the disk is full."""
+        try:
+            if self._unsettled is not None:
+                self._unsettled()
+                self._unsettled = None
+                self._tell({"waits_for_room": False})
+            return self.store.claim(self.name, self.config.lease, self._batch_size)
+        except StoreFullError:
+            return []
 
     def _batch_size(self, job: Job) -> int:
         """Clips made together, so many that each is the same, bit for bit, as made by itself on a CPU."""
@@ -124,32 +144,42 @@ class Worker:
         try:
             self._make(batch, left)
         except _Stopped:
-            self.store.give_back(left.values())
+            self._settle(partial(self.store.give_back, list(left.values())))
         except _Lost:
             pass
         except _TimedOut:
-            for job in left.values():
-                self.store.fail(job, "timeout", f"it took longer than {self.config.job_timeout:g} s")
+            message = f"it took longer than {self.config.job_timeout:g} s"
+            self._settle(partial(self._fail, list(left.values()), "timeout", message))
         except Exception as error:
-            if not isinstance(error, ValueError):
+            if not isinstance(error, _EXPECTED):
                 traceback.print_exc()
             out_of_memory = _is_memory(error)
             self._settle_failure(list(left.values()), error, out_of_memory)
-            return not out_of_memory
+            return not out_of_memory or self._unsettled is not None
         return True
 
     def _settle_failure(self, jobs: Sequence[Job], error: Exception, out_of_memory: bool) -> None:
         """Fail the one job that raised an error; of several, which may be innocent, try each by itself."""
+        again = partial(self.store.give_back, jobs, solo=len(jobs) > 1)
+        if len(jobs) > 1:
+            self._settle(again)
+            return
+        code = "out_of_memory" if out_of_memory else _code(error)
+        message = one_line(error) if isinstance(error, _EXPECTED) else "the program failed; see its log"
+        self._settle(partial(self._fail, jobs, code, message or type(error).__name__), otherwise=again)
+
+    def _fail(self, jobs: Sequence[Job], code: str, message: str) -> None:
+        for job in jobs:
+            self.store.fail(job, code, message)
+
+    def _settle(self, act: Callable[[], object], otherwise: Callable[[], object] | None = None) -> None:
+        """Settle a batch by an act; on a full disk later, by `otherwise` where that is given."""
         try:
-            if len(jobs) > 1:
-                self.store.give_back(jobs, solo=True)
-                return
-            code = "out_of_memory" if out_of_memory else _code(error)
-            message = one_line(error) if isinstance(error, ValueError) else "the program failed; see its log"
-            for job in jobs:
-                self.store.fail(job, code, message or type(error).__name__)
-        except StoreFullError:  # the lease runs out, and the job is made again when there is room
+            act()
+        except StoreFullError:
             traceback.print_exc()
+            self._unsettled = otherwise or act
+            self._tell({"waits_for_room": True})
 
     def _make(self, batch: list[Job], left: dict[str, Job]) -> None:
         """Generate a batch and write its clips; `left` loses the jobs that are done with."""
@@ -169,10 +199,13 @@ class Worker:
             for job, clip in zip(batch, clips, strict=True)
             if job.id in left
         )
-        done = self.store.finish(made, peak_memory_mb=_peak_memory(), keep=self.config.keep)
-        for one in made:
-            if one.job.id not in done:  # cancelled or deleted meanwhile, or the lease ran out
-                self.files.path(one.name).unlink(missing_ok=True)
+        done: set[str] = set()
+        try:
+            done = self.store.finish(made, peak_memory_mb=_peak_memory(), keep=self.config.keep)
+        finally:
+            for one in made:
+                if one.job.id not in done:  # cancelled or deleted meanwhile, the lease ran out, no room
+                    self.files.path(one.name).unlink(missing_ok=True)
 
     def _check_lease(self) -> None:
         if time.monotonic() > self._lease_until:
@@ -234,7 +267,7 @@ def _code(error: Exception) -> str:
         return "model_unavailable"
     if isinstance(error, NonFiniteError):
         return "invalid_output"
-    if is_disk_full(error):
+    if isinstance(error, StoreFullError) or is_disk_full(error):
         return "storage_full"
     return "generation_failed" if isinstance(error, ValueError) else "internal_error"
 
@@ -259,10 +292,14 @@ def main(text: str) -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print does not get among the answers
     given = json.loads(text)
-    worker = Worker(given["name"], ServerConfig.from_json(given["config"]))
+
+    def tell(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    worker = Worker(given["name"], ServerConfig.from_json(given["config"]), tell)
     threading.Thread(target=worker.orders.listen, args=(orders,), daemon=True).start()
     quiet_libraries()
-    print(json.dumps(_begin(worker)), file=answers, flush=True)
+    tell(_begin(worker))
     return worker.run()
 
 

@@ -36,7 +36,7 @@ def figure(number: int, style: str, frames: int = 12, size: int = 32, tone: int 
     return loop.round().astype(np.uint8)
 
 
-def tiny_clips(count: int = len(NAMES)) -> list[tuple[EmojiClip, RGBA]]:
+def tiny_clips(count: int = len(NAMES), size: int = 32) -> list[tuple[EmojiClip, RGBA]]:
     """The clips of `tiny_pack`, and their frames."""
     found = []
     for number, name in enumerate(NAMES[:count]):
@@ -46,20 +46,20 @@ def tiny_clips(count: int = len(NAMES)) -> list[tuple[EmojiClip, RGBA]]:
         )
         for style in ("fluent", "noto")[: 1 + (number < BOTH)]:
             clip = EmojiClip(style, code, name, "", "Objects", words, "MIT", still=False)
-            found.append((clip, figure(number, style)))
+            found.append((clip, figure(number, style, size=size)))
         if number == 7:
             toned = EmojiClip(
                 "fluent", f"{code}-1f3fd", name, "medium", "People & Body", words, "MIT", still=False
             )
-            found.append((toned, figure(number, "fluent", tone=3)))
+            found.append((toned, figure(number, "fluent", size=size, tone=3)))
         for style in ("fluent", "noto", "twemoji"):
             still = EmojiClip(style, code, name, "", "Objects", words, "MIT", still=True)
-            found.append((still, figure(number, style, frames=1)))
+            found.append((still, figure(number, style, frames=1, size=size)))
     still = EmojiClip("twemoji", "1f999", "llama", "", "", (), "CC BY 4.0", still=True)
-    return [*found, (still, figure(30, "twemoji", frames=1))]
+    return [*found, (still, figure(30, "twemoji", frames=1, size=size))]
 
 
-def tiny_pack(path: Path, count: int = len(NAMES)) -> Path:
+def tiny_pack(path: Path, count: int = len(NAMES), *, size: int = 32, digest: str = "tiny") -> Path:
     """Write the pack."""
-    write_pack(path, tiny_clips(count), fps=8.0, digest="tiny")
+    write_pack(path, tiny_clips(count, size), fps=8.0, digest=digest)
     return path

@@ -1,6 +1,7 @@
 """Runs and stages: folders, resolved recipes, and what stops a comparison before any work."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -9,8 +10,10 @@ from latent_shift.compare.budget import parse_budget
 from latent_shift.compare.plan import StageRun
 from latent_shift.compare.schedule import plan_table
 from latent_shift.compare.scoring import made_by
+from latent_shift.compare.training import assemble
 from latent_shift.data.samplers import ShuffledSampler
 from latent_shift.systems.latent_shift import LatentShift
+from latent_shift.video_config import FILE_NAME, VideoConfig, write_video_config
 
 
 def stages(run):
@@ -174,6 +177,41 @@ def test_a_model_of_another_system(compared):
     (run.model / "system.json").write_text(json.dumps({"system": "motion_module"}))
     with pytest.raises(ValueError, match="is a model of motion_module, not of latent_vdm; remove it"):
         comparison.check()
+
+
+@pytest.mark.parametrize(("row", "steps"), [("latent_shift-5-steps", 5), ("latent_shift", None)])
+def test_other_denoising_steps_than_those_of_a_model_that_is_there(compared, row, steps):
+    """Of a row of another's models, and of one whose steps are its recipe's."""
+    comparison = compared("smoke", row)
+    (run,) = comparison.runs
+    trained = run.stages[-1].model
+    trained.mkdir(parents=True)
+    write_video_config(trained / FILE_NAME, VideoConfig(num_inference_steps=2))
+    assemble(run, {one.stage.name: one.model for one in run.stages}, run.model)
+    comparison.check()
+
+    def check_with(steps):
+        config = comparison.rows[row].model_copy(update={"steps": steps})
+        replace(comparison, rows={row: config}).check()
+
+    check_with(steps)
+    with pytest.raises(
+        ValueError, match=rf"{row}/seed-0/model: makes clips in {steps or 2} denoising steps, not in 7; set"
+    ):
+        check_with(7)
+    write_video_config(run.model / FILE_NAME, VideoConfig(num_inference_steps=7))
+    check_with(7)
+    with pytest.raises(ValueError, match=f"7 denoising steps, not in 2; set the steps of row {row} back"):
+        check_with(None)
+
+
+def test_denoising_steps_of_a_model_that_has_none(compared):
+    (run,) = compared("smoke", "make_a_video").runs
+    run.model.mkdir(parents=True)
+    (run.model / "system.json").write_text(json.dumps({"system": "make_a_video"}))
+    run.check_model()
+    with pytest.raises(ValueError, match="makes clips in no denoising steps, not in 7"):
+        replace(run, steps=7).check_model()
 
 
 def test_a_system_that_cannot_be_trained(compared):

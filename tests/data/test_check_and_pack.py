@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -148,6 +149,89 @@ def test_a_clip_that_was_replaced_since_it_was_packed_is_noticed(clips, tmp_path
     file.write_bytes(data)
     os.chmod(folder / "a.mkv", 0o600)  # another time of the inode, the same content
     assert list(pack(manifest, tmp_path / "shards")) == [first]
+
+
+class Measured:
+    """An encoder that writes a file's size, of all but one suffix."""
+
+    settings_record: ClassVar = {"measured": 1}
+
+    def __init__(self, refused=None):
+        self.refused = refused
+
+    def files(self, record):
+        file = Path(record.file.path)
+        if file.suffix == self.refused:
+            raise ValueError("cannot be measured")
+        return {"size.txt": str(file.stat().st_size).encode()}
+
+
+def test_a_clip_that_was_left_out_is_packed_when_it_is_repaired(clips, tmp_path):
+    """By one of the same size, so that the source is the same to all appearance."""
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    whole, file = (folder / "a.mkv").read_bytes(), folder / "text.mp4"
+    file.write_bytes(bytes(len(whole)))
+    manifest = detect_source(str(folder)).read()
+    first, second = pack(manifest, tmp_path / "shards", per_shard=4)
+    assert set(second.left_out) == {"text.mp4"}
+    kept = packed_bytes(tmp_path / "shards"), second.path.stat().st_mtime_ns
+    os.chmod(file, 0o600)  # another time of the inode, the same content
+    assert list(pack(manifest, tmp_path / "shards", per_shard=4)) == [first, second]
+    assert kept == (packed_bytes(tmp_path / "shards"), second.path.stat().st_mtime_ns)
+    file.write_bytes(whole)
+    again = list(pack(manifest, tmp_path / "shards", per_shard=4))
+    assert [shard.left_out for shard in again] == [{}, {}]
+    assert again[0] == first
+    list(pack(manifest, tmp_path / "anew", per_shard=4))
+    assert packed_bytes(tmp_path / "shards") == packed_bytes(tmp_path / "anew")
+    assert list(pack(manifest, tmp_path / "shards", per_shard=4)) == again
+
+
+def test_repairing_a_clip_does_not_hide_that_another_was_replaced(clips, tmp_path):
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    whole = (folder / "a.mkv").read_bytes()
+    (folder / "text.mp4").write_bytes(bytes(len(whole)))
+    manifest = detect_source(str(folder)).read()
+    list(pack(manifest, tmp_path / "shards"))
+    (folder / "text.mp4").write_bytes(whole)
+    change_a_byte(folder / "b.avi")
+    with pytest.raises(ValueError, match=r"b\.avi was another file when it was packed"):
+        list(pack(manifest, tmp_path / "shards"))
+
+
+def test_what_could_not_be_computed_is_tried_again_only_for_a_touched_file(clips, tmp_path):
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    manifest = detect_source(str(folder)).read()
+    (first,) = pack(manifest, tmp_path / "shards", encoder=Measured(".avi"))
+    assert first.left_out["b.avi"] == "cannot be measured"
+    assert list(pack(manifest, tmp_path / "shards", encoder=Measured())) == [first]
+    os.utime(folder / "b.avi")
+    assert list(pack(manifest, tmp_path / "shards", encoder=Measured(".avi"))) == [first]
+    (again,) = pack(manifest, tmp_path / "shards", encoder=Measured())
+    assert set(again.left_out) == {"text.mp4"}
+
+
+def test_a_shard_is_never_beside_the_notes_of_another(clips, tmp_path, monkeypatch):
+    """Stopped between its notes and the shard itself, a repaired one is written when the command goes on."""
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    whole = (folder / "a.mkv").read_bytes()
+    (folder / "text.mp4").write_bytes(bytes(len(whole)))
+    manifest = detect_source(str(folder)).read()
+    list(pack(manifest, tmp_path / "shards"))
+    (folder / "text.mp4").write_bytes(whole)
+    replace = io.os.replace
+
+    def stop(source, target):
+        if Path(target).suffix == ".tar":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            list(pack(manifest, tmp_path / "shards"))
+    (shard,) = pack(manifest, tmp_path / "shards")
+    assert shard.samples == len(detect_source(str(shard.path)).read().records) == len(manifest.records)
 
 
 def test_what_was_packed_from_tars_and_before_times_were_noted_is_compared(clips, tmp_path):

@@ -255,6 +255,15 @@ def test_patterns_and_names():
         expand("x-{0..1}.tar")
 
 
+def test_brackets_in_a_pattern_stand_for_themselves(tmp_path):
+    folder = tmp_path / "set [1]"
+    folder.mkdir()
+    for name in ("t-0.tar", "t-[1].tar", "t-10.tar"):
+        (folder / name).touch()
+    assert expand(f"{folder}/t-*.tar") == [f"{folder}/t-{one}.tar" for one in ("0", "10", "[1]")]
+    assert expand(f"{folder}/t-[?].tar") == [f"{folder}/t-[1].tar"]
+
+
 def test_shards_on_the_web_are_fetched_once_and_only_into_a_folder(tmp_path):
     (tmp_path / "site").mkdir()
     tar_of("site/s.tar", {"0.mp4": b"clip", "0.txt": b"x"})

@@ -9,7 +9,7 @@ import pytest
 from latent_shift.emoji.constants import GROUNDS, MOTIONS
 from latent_shift.emoji.eyes import Eyes, border_colour, name_ground
 from latent_shift.emoji.motion import FROZEN, mean_change, motion_features, name_motion, seam
-from latent_shift.emoji.pack import Pack, write_pack
+from latent_shift.emoji.pack import Pack, animated_styles, write_pack
 from latent_shift.emoji.protocol import CELLS, EmojiTruth, choose_cells
 from latent_shift.emoji.render import render
 from latent_shift.emoji.scene import Scene, place_composed
@@ -70,6 +70,23 @@ def test_prompts_are_fixed_and_of_their_cells(truth):
     assert len({truth.prompt("names", index).emoji for index in range(12)}) == 12
     with pytest.raises(ValueError, match="choose from names"):
         choose_cells(["name"])
+
+
+@pytest.mark.parametrize("style", ["fluent", "noto"])
+def test_a_pack_of_one_style_has_prompts_of_what_is_there(tmp_path, style):
+    """Emoji of which only the style that is left out is there have no prompts but those of that style."""
+    whole = tiny_clips()
+    path = tmp_path / "one.safetensors"
+    listed = animated_styles(clip for clip, _ in whole)
+    write_pack(path, [one for one in whole if one[0].style == style], fps=8, digest="", listed=listed)
+    truth = EmojiTruth(Pack.open(path))
+    alone = {code for code, one in truth.splits.emoji.items() if one.left_out == style}
+    assert alone
+    for cell in CELLS:
+        prompts = [truth.prompt(cell, index) for index in range(60)]
+        assert {truth.pack.clips[prompt.scene.clip].style for prompt in prompts} == {style}
+        found = {prompt.emoji for prompt in prompts}
+        assert found == alone if cell == "styles" else not found & alone
 
 
 def test_movement_is_recognised_whatever_the_window_and_size(truth):

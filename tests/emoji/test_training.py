@@ -145,6 +145,21 @@ def test_all_cells_are_scored(trained, pack, eyes, tmp_path, capsys):
     assert capsys.readouterr().out.split("In brackets")[0] == table.split("In brackets")[0]
 
 
+def test_clips_of_another_packs_prompts_are_refused(trained, pack, eyes, tmp_path, capsys):
+    command = [
+        "evaluate", "emoji", "--model", str(trained / "video" / "model"), "--eyes", str(eyes),
+        "--cells", "names", "--prompts", "2", "--steps", "1", "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    other = tiny_pack(tmp_path / "other.safetensors", count=12, digest="other")
+    assert errors.run(app, [*command, "--pack", str(other)]) == 0
+    capsys.readouterr()
+    assert errors.run(app, [*command, "--pack", str(pack)]) == 2
+    assert "holds clips of other pack; name another folder" in capsys.readouterr().err
+    larger = tiny_pack(tmp_path / "larger.safetensors", count=12, digest="other", size=64)
+    assert errors.run(app, [*command, "--pack", str(larger)]) == 2
+    assert "holds clips of other side; name another folder" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(pack, eyes, tmp_path, capsys):
     mistakes = {
         "--model is missing": [],

@@ -235,17 +235,20 @@ def run(place, monkeypatch, capsys):
     return partial(run_program, capsys, "evaluate")
 
 
-TINY = ("--model", "tiny", "--steps", 1, "--frames", 2, "--resolution", 32, "--batch", 2, "--resamples", 2)
+MADE = ("--model", "tiny", "--steps", 1, "--frames", 2, "--resolution", 32, "--batch", 2)
+TINY = (*MADE, "--resamples", 2)
 OWN = ("--extractor", "moving-shapes-eyes")
+SHARD = ("--captions-file", "captions.json", "--shard", "1/2", "--cache-dir", "never")
 
 
 def test_msr_vtt_is_generated_in_parts_then_measured(run, tmp_path):
-    order = ("msr-vtt", "--captions-file", "captions.json", *TINY, *OWN, "--cache-dir", tmp_path / "w")
+    order = ("msr-vtt", "--captions-file", "captions.json", *MADE, *OWN, "--cache-dir", tmp_path / "w")
     for part in ("1/2", "2/2"):
         status, out, err = run(*order, "--shard", part)
         assert status == 0, err
         assert f"clips are in {tmp_path / 'w'}" in out
     assert len(list((tmp_path / "w").glob("*.safetensors"))) == 2
+    order = (*order, "--resamples", 2)
     measure = (*order, "--real", "real", "--save-features", tmp_path / "k", "-o", tmp_path / "r.json")
     status, out, err = run(*measure, "--html", tmp_path / "r.html")
     assert status == 0, err
@@ -279,6 +282,13 @@ def test_ucf_101_gives_its_figures(run, tmp_path):
         (("msr-vtt", "--captions-file", "none.json"), "no such file"),
         (("msr-vtt", "--captions-file", "captions.json", "--captions", "some"), "--captions some"),
         (("msr-vtt", "--captions-file", "captions.json", "--shard", "1/2"), "with --cache-dir"),
+        (("msr-vtt", *SHARD, "--real", "real"), "--real real: --shard 1/2 makes clips and measures nothing"),
+        (("msr-vtt", *SHARD, "--metrics", "fvd"), "--metrics fvd: --shard 1/2 makes"),
+        (("msr-vtt", *SHARD, "--save-features", "k"), "--save-features k: --shard 1/2 makes"),
+        (("msr-vtt", *SHARD, "-o", "r.json"), "-o r.json: --shard 1/2 makes"),
+        (("ucf-101", *SHARD[2:], "--html", "r.html"), "--html r.html: --shard 1/2 makes"),
+        (("ucf-101", *SHARD[2:]), "--resamples 2: --shard 1/2 makes"),
+        (("ucf-101", "--save-features", "k"), "--save-features k: only features of real clips are saved"),
         (("ucf-101", "--samples", 0), "samples is 0"),
         (("ucf-101", "--extractor", "i3d"), "i3d needs a weights file"),
         (("ucf-101", "--batch", 0), "--batch 0"),

@@ -75,7 +75,8 @@ def emoji(
     evaluated = None
     if model is not None:
         evaluated = sampling.load(model, truth.pack.size)
-        evaluated = evaluated.with_cache(sampling.cache_dir, {"batch": sampling.batch}, seed=protocol.SEED)
+        settings = {"pack": truth.pack.digest, "side": truth.pack.size, "batch": sampling.batch}
+        evaluated = evaluated.with_cache(sampling.cache_dir, settings, seed=protocol.SEED)
     with progress_of_sets() as on_progress:
         report = emoji_report(
             evaluated, truth, seen_by, chosen,

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from latent_shift.evaluation.prompt_sets import PromptSet
 
 _EXAMPLES = 8  # on the page
+_OF_MEASURING = {  # options that a shard has no use for, as they are typed
+    "real": "--real", "metrics": "--metrics", "save_features": "--save-features", "output": "-o",
+    "html": "--html", "resamples": "--resamples",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,28 @@ class PromptSetOptions(opt.Sampling):
         super().__post_init__()
         opt.check_range(1, inf, batch=self.batch, frames=self.frames, resolution=self.resolution)
         opt.check_files({".json": self.output, ".html": self.html}, overwrite=self.force)
-        if self.shard is not None and self.cache_dir is None:
+        if self.shard is not None:
+            self._check_shard()
+        if self.save_features is not None and self.real is None:
+            raise ValueError(
+                f"--save-features {self.save_features}: only features of real clips are saved; name their"
+                " folder with --real, or leave it out"
+            )
+        opt.metric_names(self.metrics)
+
+    def _check_shard(self) -> None:
+        """Raise ValueError for a shard without a cache, or with an option that it has no use for."""
+        if self.cache_dir is None:
             raise ValueError(
                 f"--shard {self.shard}: name the folder that all shards keep their clips in, with --cache-dir"
             )
-        opt.metric_names(self.metrics)
+        for name, typed in _OF_MEASURING.items():
+            value = getattr(self, name)
+            if value != getattr(PromptSetOptions, name):
+                raise ValueError(
+                    f"{typed} {value}: --shard {self.shard} makes clips and measures nothing; leave {typed}"
+                    " to the command without --shard"
+                )
 
 
 @opt.with_fields

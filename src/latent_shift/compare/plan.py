@@ -31,6 +31,7 @@ from latent_shift.systems import SYSTEMS
 from latent_shift.systems.base import Stage, TextToVideoSystem, TrainingPlan
 from latent_shift.training.recipe import Recipe, load_recipe
 from latent_shift.training.run_config import changes as changed_keys
+from latent_shift.video_config import FILE_NAME, read_video_config
 
 ROOT, ASSETS = "runs/compare", "src/latent_shift/assets"  # in recipes, replaced by folders of this machine
 _PACKAGED = "latent_shift/assets"  # how the folder of the package's parts ends, wherever it is installed
@@ -124,14 +125,23 @@ class Run:
         return tuple(one for one in self.stages if not one.on_clips)
 
     def check_model(self) -> None:
-        """Raise ValueError where another system's model lies in the folder of this one's."""
+        """Raise ValueError where another system's model, or one of other steps, lies in this one's folder."""
         from latent_shift import systems
 
-        if self.model.is_dir() and systems.find(self.model) is not self.system:
+        if not self.model.is_dir():
+            return
+        if systems.find(self.model) is not self.system:
             found = systems.find(self.model).name
             raise ValueError(
                 f"{self.model}: is a model of {found}, not of {self.system.name}; remove it, or name another"
                 " folder with -o"
+            )
+        own, trained = _steps_of(self.model), _steps_of(self.stages[-1].model)
+        wanted = self.steps or (own and trained)
+        if wanted and own != wanted:
+            raise ValueError(
+                f"{self.model}: makes clips in {own or 'no'} denoising steps, not in {wanted}; set the steps"
+                f" of row {self.row} back, or give the row another name"
             )
 
 
@@ -246,7 +256,8 @@ class Comparison:
         """Check everything that is begun, before any work.
 
         Raises ValueError for a folder that holds another comparison, or pages of somebody else, stages that
-        were begun with other settings, models of other systems, and stills that are to be there and are not.
+        were begun with other settings, models of other systems or steps, and stills that are to be there and
+        are not.
         """
         wanted = json.loads(json.dumps(self._settings()))
         file = self.folder / _SETTINGS
@@ -283,6 +294,12 @@ class Comparison:
             "budget of stills": preset.stills,
             **{name: getattr(preset, name) for name in names},
         }
+
+
+def _steps_of(model: Path) -> int | None:
+    """The denoising steps that a model's settings name, None where there are no such settings."""
+    file = model / FILE_NAME
+    return read_video_config(file).num_inference_steps if file.is_file() else None
 
 
 def _output(stage: Stage) -> str:

@@ -104,11 +104,14 @@ class Preset(Strict):
             return rows
         kept = {name: row for name, row in rows.items() if row is not None}
         for name, row in kept.items():
-            other = row.get("of")
-            if other and (other not in kept or kept[other].get("of")):
+            if not isinstance(row, dict):
+                raise ValueError(f"row {name}: {row!r}: expected a mapping, such as {{steps: 20}}, or null")
+        for name, row in kept.items():
+            other = row.get("of", "")
+            if not isinstance(other, str) or (other and (other not in kept or kept[other].get("of"))):
                 raise ValueError(f"row {name}: of: {other}: expected a row that is trained here")
         return {
-            name: {"system": kept.get(row.get("of"), {}).get("system", row.get("of", name)), **row}
+            name: {"system": kept.get(row.get("of"), {}).get("system", row.get("of") or name), **row}
             for name, row in kept.items()
         }
 

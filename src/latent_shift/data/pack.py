@@ -16,6 +16,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
@@ -102,15 +103,17 @@ def write_shard(folder: Path, shard: Shard, *, encoder: RecordEncoder | None = N
 
     Of one that exists, each file has to be that which was packed. It is read for that only where its size
     (`fingerprint`) is the same and a time of it is not, so that a stopped pack of terabytes goes on at once;
-    a file that was replaced has another time of its inode, whatever time its content claims. Raises
-    ValueError naming the shard and the key of another file.
+    a file that was replaced has another time of its inode, whatever time its content claims. Where one that
+    was left out can be packed now, the shard is written again. Raises ValueError naming the shard and the key
+    of another file.
     """
     path = folder / f"train-{shard.number:06d}.tar"
     notes = path.with_suffix(".json")
     if path.exists() and notes.exists():
         packed = _read_notes(path, notes)
         _refuse_other_files(shard, packed)
-        return packed
+        if not _repaired(shard, packed, encoder):
+            return packed
     left_out: dict[str, str] = {}
     times: dict[str, list[int]] = {}
     try:
@@ -118,17 +121,18 @@ def write_shard(folder: Path, shard: Shard, *, encoder: RecordEncoder | None = N
             with tarfile.open(partial_path, "w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, record in enumerate(shard.records, shard.first):
                     before = _times(record)
+                    if before is not None:
+                        times[record.key] = before
                     try:
-                        files = _sample(record) | ({} if encoder is None else encoder.files(record))
+                        files = _sample(record, encoder)
                     except ValueError as error:
                         left_out[record.key] = printable(str(error))
                         continue
-                    if before is not None:
-                        times[record.key] = before
                     for suffix, data in files.items():
                         _add(tar, f"{number:08d}.{suffix}", data)
             samples = len(shard.records) - len(left_out)
             content = {"samples": samples, "left_out": left_out, "times": times}
+            path.unlink(missing_ok=True)  # new notes beside an old shard would pass for its own
             write_json(notes, content, ensure_ascii=False, indent=1)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -148,8 +152,7 @@ def _refuse_other_files(shard: Shard, packed: PackedShard) -> None:
     doubtful = {
         f"{number:08d}": record
         for number, record in enumerate(shard.records, shard.first)
-        if record.key not in packed.left_out
-        and ((times := _times(record)) is None or times != packed.times.get(record.key))
+        if record.key not in packed.left_out and _touched(record, packed)
     }
     if not doubtful:
         return
@@ -172,6 +175,22 @@ def _refuse_other_files(shard: Shard, packed: PackedShard) -> None:
         raise ValueError(f"{packed.path}: lacks {key}, which its notes count; {again}")
 
 
+def _repaired(shard: Shard, packed: PackedShard, encoder: RecordEncoder | None) -> bool:
+    """Whether a record that was left out can be packed now."""
+    for record in shard.records:
+        if record.key in packed.left_out and _touched(record, packed):
+            with suppress(ValueError, OSError):
+                _sample(record, encoder)
+                return True
+    return False
+
+
+def _touched(record: ClipRecord, packed: PackedShard) -> bool:
+    """Whether a record's file may be another than when its shard was written."""
+    times = _times(record)
+    return times is None or times != packed.times.get(record.key)
+
+
 def _times(record: ClipRecord) -> list[int] | None:
     """Nanoseconds when the content and the inode of a record's file changed last; None where it has none."""
     if isinstance(record.file, TarMember):
@@ -187,8 +206,11 @@ def _times(record: ClipRecord) -> list[int] | None:
     return [stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _sample(record: ClipRecord) -> dict[str, bytes]:
-    """A record's file, unchanged, and its words, by suffix. Raises ValueError where it cannot be opened."""
+def _sample(record: ClipRecord, encoder: RecordEncoder | None) -> dict[str, bytes]:
+    """A record's file, unchanged, its words, and what is computed of it, by suffix.
+
+    Raises ValueError where it cannot be opened, or computed with.
+    """
     file = record.file.open()
     with open_clip(file) as clip:
         if clip.facts.kind != record.kind:
@@ -197,7 +219,8 @@ def _sample(record: ClipRecord) -> dict[str, bytes]:
     words: dict[str, Any] = {"caption": list(record.captions), "key": record.key}
     times = {"start": record.start, "end": record.end}
     words |= {name: seconds for name, seconds in times.items() if seconds is not None}
-    return {suffix[1:].lower(): data, "json": json.dumps(words, ensure_ascii=False).encode()}
+    files = {suffix[1:].lower(): data, "json": json.dumps(words, ensure_ascii=False).encode()}
+    return files | ({} if encoder is None else encoder.files(record))
 
 
 def _read(record: ClipRecord) -> tuple[str, bytes]:

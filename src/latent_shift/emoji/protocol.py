@@ -122,14 +122,15 @@ class EmojiTruth:
 
     @cached_property
     def _pools(self) -> dict[str, list[Emoji]]:
-        every = list(self.splits.emoji.values())
+        there = list(self.splits.emoji.values())
+        every = [one for one in there if self.numbers[one.code].keys() - {one.left_out}]
         pools = {cell: every for cell in CELLS}
         pools["composed-held-out"] = [
             one for one in every if any(self.splits.pair_held_out(one.code, motion) for motion in MOTIONS)
         ]
         pools["words-seen"] = [one for one in every if one.keywords]
         pools["words-held-out"] = [one for one in every if one.held_out_word is not None]
-        pools["styles"] = [one for one in every if one.left_out is not None]
+        pools["styles"] = [one for one in there if one.left_out in self.numbers[one.code]]
         return pools
 
     def missing(self, cell: str) -> bool:

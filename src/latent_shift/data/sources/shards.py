@@ -182,12 +182,15 @@ def expand(pattern: str) -> list[str]:
     names = ["".join(chosen) for chosen in product(*choices)]
     if is_url(pattern):
         return names
-    files = [
-        file for name in names for file in (sorted(glob.glob(name)) if set("*?") & set(name) else [name])
-    ]
+    files = [file for name in names for file in (_matching(name) if set("*?") & set(name) else [name])]
     if not any(os.path.exists(file) for file in files):
         raise ValueError(f"shards {pattern}: no such file")
     return files
+
+
+def _matching(pattern: str) -> list[str]:
+    """The local files that fit a pattern of * and ?, in which brackets stand for themselves."""
+    return sorted(glob.glob(pattern.replace("[", "[[]")))
 
 
 def _choices(inside: str) -> Sequence[str]:

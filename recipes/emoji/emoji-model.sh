@@ -1,7 +1,7 @@
 #!/bin/sh
 # The emoji model from nothing: pictures, text encoder, eyes, autoencoder, images, clips, scores. Every stage resumes: stopped
 # at any moment, the same command goes on.
-#   recipes/emoji/emoji-model.sh popular [--set key=value ...]      sixteen emoji in 3D style
+#   recipes/emoji/emoji-model.sh popular [--set key=value ...]      forty-eight emoji in 3D style
 #   recipes/emoji/emoji-model.sh all [--preset FILE] [--set key=value ...]      all 889 emoji in both styles
 #   DATA=FOLDER names the folder with emoji.csv and noto-lottie.tar.xz (docs/emoji.md)
 # Writes runs/emoji-popular/ or runs/emoji/, then src/latent_shift/assets/emoji/, and says how long that took, all calls together.

@@ -236,7 +236,7 @@ def test_the_popular_names_are_drawn_in_a_style_that_may_be_trained_on():
             listed.setdefault(row["code"], []).append(row["style"])
     known = {one.name: one for one in Splits(clips, listed).emoji.values()}
     names = (RECIPES / "popular.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 48
     assert all(known[name].left_out != "fluent" and "fluent" in listed[known[name].code] for name in names)
 
 

@@ -123,7 +123,9 @@ class Video(BaseModel):
     inference_time_s: float | None
     peak_memory_mb: float | None
     expired: bool = Field(description="whether the clip has been removed for its age or the disk's space")
-    warnings: list[str] = Field(description="words of the prompt that the model does not know")
+    warnings: list[str] = Field(
+        description="words that the model does not know, and a negative prompt without guidance"
+    )
     ignored: list[str] = Field(default=[], description="fields of the request that are not known")
     url: None = None
 

@@ -11,7 +11,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# --no-compile: Python compiles what is imported when it is, a third of the time of an installation less
 PROMPT ?= a large pink heart moving up and to the left on a teal background
 EMOJI ?= a rocket on a navy background
 
@@ -22,8 +21,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --no-compile $$(grep '^torch==' constraints.txt)
-	$(PIP) install --no-compile --editable '.[dev]' --constraint constraints.txt
+	$(PIP) install $$(grep '^torch==' constraints.txt)
+	$(PIP) install --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
 video: install

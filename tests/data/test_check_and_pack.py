@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -96,21 +97,27 @@ def members(record):
                 yield tar.extractfile(member).read().decode()
 
 
-def test_stopped_at_any_shard_the_same_command_goes_on_to_the_same_bytes(clips, tmp_path, monkeypatch):
-    manifest = detect_source(str(clips)).read()
-    list(pack(manifest, tmp_path / "whole", per_shard=2))
-    assert len(packed_bytes(tmp_path / "whole")) == 7  # three shards, their notes, pack.json
+@contextmanager
+def stopped_before(name, monkeypatch):
+    """Ctrl-C at the moment when the file of that name would appear."""
     replace = io.os.replace
 
     def stop(source, target):
-        if Path(target).name == "train-000001.tar":
+        if Path(target).name == name:
             raise KeyboardInterrupt
         replace(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(io.os, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            list(pack(manifest, tmp_path / "stopped", per_shard=2))
+        yield
+
+
+def test_stopped_at_any_shard_the_same_command_goes_on_to_the_same_bytes(clips, tmp_path, monkeypatch):
+    manifest = detect_source(str(clips)).read()
+    list(pack(manifest, tmp_path / "whole", per_shard=2))
+    assert len(packed_bytes(tmp_path / "whole")) == 7  # three shards, their notes, pack.json
+    with pytest.raises(KeyboardInterrupt), stopped_before("train-000001.tar", monkeypatch):
+        list(pack(manifest, tmp_path / "stopped", per_shard=2))
     kept = (tmp_path / "stopped" / "train-000000.tar").stat().st_mtime_ns
     list(pack(manifest, tmp_path / "stopped", per_shard=2))
     assert packed_bytes(tmp_path / "stopped") == packed_bytes(tmp_path / "whole")
@@ -219,17 +226,8 @@ def test_a_shard_is_never_beside_the_notes_of_another(clips, tmp_path, monkeypat
     manifest = detect_source(str(folder)).read()
     list(pack(manifest, tmp_path / "shards"))
     (folder / "text.mp4").write_bytes(whole)
-    replace = io.os.replace
-
-    def stop(source, target):
-        if Path(target).suffix == ".tar":
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(io.os, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            list(pack(manifest, tmp_path / "shards"))
+    with pytest.raises(KeyboardInterrupt), stopped_before("train-000000.tar", monkeypatch):
+        list(pack(manifest, tmp_path / "shards"))
     (shard,) = pack(manifest, tmp_path / "shards")
     assert shard.samples == len(detect_source(str(shard.path)).read().records) == len(manifest.records)
 

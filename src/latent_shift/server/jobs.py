@@ -1,4 +1,4 @@
-"""A job: its row in the database, and what the store takes and raises.
+"""A job: its row in the database, how rows are read, and what the store takes and raises.
 
 States: queued -> in_progress -> completed | failed; in_progress -> queued where a worker is lost or stops.
 """
@@ -6,9 +6,10 @@ States: queued -> in_progress -> completed | failed; in_progress -> queued where
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import sqlalchemy as sql
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, text
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
@@ -134,3 +135,24 @@ class QueueFullError(Exception):
 
 class StoreFullError(Exception):
     """The disk has no room for another transaction."""
+
+
+COLUMNS = [videos.c[field.name] for field in fields(Job)]
+SELECT = sql.select(*COLUMNS)  # built once: naming the columns takes longer than reading a row
+
+
+def one_job(connection: sql.Connection, where: sql.ColumnElement[bool]) -> Job | None:
+    """The job of which a condition holds."""
+    row = connection.execute(SELECT.where(where)).mappings().one_or_none()
+    return None if row is None else Job(**row)
+
+
+def all_jobs(connection: sql.Connection, where: sql.ColumnElement[bool]) -> list[Job]:
+    """The jobs of which a condition holds, in the order of their submission."""
+    query = SELECT.where(where).order_by(videos.c.seq)
+    return [Job(**row) for row in connection.execute(query).mappings()]
+
+
+def count_jobs(connection: sql.Connection, where: sql.ColumnElement[bool]) -> int:
+    """The number of jobs of which a condition holds."""
+    return int(connection.execute(sql.select(sql.func.count()).select_from(videos).where(where)).scalar_one())

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,18 @@ from sqlalchemy import Connection
 from latent_shift.server.database import check_whole, connect, opening, passing, reading
 from latent_shift.server.faults import fault
 from latent_shift.server.jobs import (
+    COLUMNS,
+    SELECT,
     UNOBSERVED,
     Job,
     MadeFile,
     NewJob,
     QueueFullError,
     StoreFullError,
+    all_jobs,
+    count_jobs,
     metadata,
+    one_job,
     videos,
 )
 
@@ -40,8 +44,6 @@ VERSION = 1  # of the table, kept in the file
 FILE_NAME = "jobs.sqlite"
 WORKER_DIED, CANCELLED = "worker_died", "cancelled"
 MAX_PROGRESS = 99  # percent, until the file is durable
-_COLUMNS = [videos.c[field.name] for field in fields(Job)]
-_SELECT = sql.select(*_COLUMNS)  # built once: naming the columns takes longer than reading a row
 _queued = videos.c.status == "queued"
 _running = videos.c.status == "in_progress"
 _unobserved: sql.ColumnElement[bool] = sql.literal_column(UNOBSERVED)
@@ -113,18 +115,18 @@ class JobStore:
         with self._write() as connection:
             if new.idempotency_key is not None:
                 same = videos.c.idempotency_key == new.idempotency_key
-                found = _one(connection, same & (videos.c.owner == new.owner))
+                found = one_job(connection, same & (videos.c.owner == new.owner))
                 if found is not None:
                     if found.error_code != CANCELLED or found.body_hash != new.body_hash:
                         return found, False
                     freed = videos.update().where(videos.c.seq == found.seq)
                     connection.execute(freed.values(idempotency_key=None))
-            waiting = _count(connection, _queued)
-            own = _count(connection, _queued & (videos.c.owner == new.owner))
+            waiting = count_jobs(connection, _queued)
+            own = count_jobs(connection, _queued & (videos.c.owner == new.owner))
             if waiting >= max_queued or own >= max_queued_per_owner:
                 raise QueueFullError
             id = f"video_{secrets.token_hex(16)}"
-            insert = videos.insert().values(id=id, created_at=time.time(), **values).returning(*_COLUMNS)
+            insert = videos.insert().values(id=id, created_at=time.time(), **values).returning(*COLUMNS)
             job = Job(**connection.execute(insert).mappings().one())
         fault("inserted")
         return job, True
@@ -132,7 +134,7 @@ class JobStore:
     def get(self, id: str, owner: str = "") -> Job | None:
         """The job of that id and owner."""
         with reading(self._engine) as connection:
-            return _one(connection, (videos.c.id == id) & (videos.c.owner == owner))
+            return one_job(connection, (videos.c.id == id) & (videos.c.owner == owner))
 
     def page(
         self, owner: str, *, after: Job | None, limit: int, newest_first: bool
@@ -141,7 +143,7 @@ class JobStore:
 
         owner: of the jobs. after: the job before the first. limit: jobs at most. newest_first: order.
         """
-        query = _SELECT.where(videos.c.owner == owner).limit(limit + 1)
+        query = SELECT.where(videos.c.owner == owner).limit(limit + 1)
         seq = videos.c.seq
         query = query.order_by(seq.desc() if newest_first else seq.asc())
         if after is not None:
@@ -161,7 +163,7 @@ class JobStore:
         if job.status != "queued":
             return None
         with reading(self._engine) as connection:
-            return _count(connection, _queued & (videos.c.seq < job.seq)) + 1
+            return count_jobs(connection, _queued & (videos.c.seq < job.seq)) + 1
 
     def cancel(self, id: str, owner: str = "") -> Job | None:
         """Fail a job that waits or runs as cancelled; others are left. None: there is no such job."""
@@ -169,7 +171,7 @@ class JobStore:
         with self._write() as connection:
             open_ = where & (_queued | _running)
             connection.execute(_failure(CANCELLED, "the job was cancelled").where(open_))
-            return _one(connection, where)
+            return one_job(connection, where)
 
     def delete(self, id: str, owner: str = "") -> bool:
         """Remove a job in any state; a worker that has it stops at its next step."""
@@ -185,10 +187,10 @@ class JobStore:
         worker: name of the claimant. lease: seconds. size: how many jobs of that one's shape a batch takes.
         """
         with reading(self._engine) as connection:  # most calls find nothing, and need no lock
-            if _count(connection, _queued) == 0:
+            if count_jobs(connection, _queued) == 0:
                 return []
         with self._write() as connection:
-            waiting = _SELECT.where(_queued).order_by(videos.c.seq).limit(1)
+            waiting = SELECT.where(_queued).order_by(videos.c.seq).limit(1)
             row = connection.execute(waiting).mappings().one_or_none()
             if row is None:
                 return []
@@ -204,7 +206,7 @@ class JobStore:
                 "attempts": videos.c.attempts + 1, "fence": videos.c.fence + 1, "started_at": time.time(),
             }  # fmt: skip
             connection.execute(videos.update().where(where).values(**values))
-            claimed = _all(connection, where)
+            claimed = all_jobs(connection, where)
             connection.execute(videos.update().where(where).values(batch=len(claimed)))
         fault("claimed")
         return claimed
@@ -271,7 +273,7 @@ class JobStore:
         now = time.monotonic()
         late = (videos.c.lease_until < now) | (videos.c.running_since < now - seconds)
         with reading(self._engine) as connection:
-            return any(_count(connection, where) for where in (_running & late, _unobserved))
+            return any(count_jobs(connection, where) for where in (_running & late, _unobserved))
 
     def requeue_lost(
         self, *, worker: str | None = None, expired: bool = False, counted: bool = True
@@ -289,7 +291,7 @@ class JobStore:
         if expired:
             where &= videos.c.lease_until < time.monotonic()
         with self._write() as connection:
-            lost = _all(connection, where)
+            lost = all_jobs(connection, where)
             for job in lost:
                 this = videos.c.seq == job.seq
                 if not counted:
@@ -308,15 +310,15 @@ class JobStore:
     def overdue(self, seconds: float) -> list[Job]:
         """Jobs that have been in progress for longer."""
         with reading(self._engine) as connection:
-            return _all(connection, _running & (videos.c.running_since < time.monotonic() - seconds))
+            return all_jobs(connection, _running & (videos.c.running_since < time.monotonic() - seconds))
 
     def unobserved(self) -> list[Job]:
         """Finished jobs that were not returned here before, so that each is counted once."""
         with reading(self._engine) as connection:  # most calls find nothing, and need no lock
-            if _count(connection, _unobserved) == 0:
+            if count_jobs(connection, _unobserved) == 0:
                 return []
         with self._write(lasts=False) as connection:
-            finished = _all(connection, _unobserved)
+            finished = all_jobs(connection, _unobserved)
             connection.execute(videos.update().where(_unobserved).values(observed=True))
         return finished
 
@@ -332,8 +334,8 @@ class JobStore:
         with self._write() as connection:
             removed = finished & videos.c.expired & (videos.c.completed_at < now - 2 * keep)
             connection.execute(videos.delete().where(removed))
-            old = _all(connection, finished & ~videos.c.expired & (videos.c.completed_at < now - keep))
-            kept = _all(
+            old = all_jobs(connection, finished & ~videos.c.expired & (videos.c.completed_at < now - keep))
+            kept = all_jobs(
                 connection, (videos.c.bytes > 0) & ~videos.c.expired & (videos.c.completed_at >= now - keep)
             )
             taken = {job.id: (sizes or {}).get(job.id, job.bytes) for job in kept}
@@ -389,17 +391,3 @@ def _is_held(job: Job) -> sql.ColumnElement[bool]:
 
 def _held(job: Job) -> sql.Update:
     return videos.update().where(_is_held(job))
-
-
-def _one(connection: Connection, where: sql.ColumnElement[bool]) -> Job | None:
-    row = connection.execute(_SELECT.where(where)).mappings().one_or_none()
-    return None if row is None else Job(**row)
-
-
-def _all(connection: Connection, where: sql.ColumnElement[bool]) -> list[Job]:
-    query = _SELECT.where(where).order_by(videos.c.seq)
-    return [Job(**row) for row in connection.execute(query).mappings()]
-
-
-def _count(connection: Connection, where: sql.ColumnElement[bool]) -> int:
-    return int(connection.execute(sql.select(sql.func.count()).select_from(videos).where(where)).scalar_one())

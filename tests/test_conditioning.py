@@ -88,3 +88,14 @@ def test_the_dtype_of_the_text_stays():
 
 def test_sinusoids_are_no_larger_than_a_normed_text_state():
     assert waves(16).abs().max() <= 1
+
+
+@pytest.mark.parametrize("frames", [2, 9, 16, 40])
+def test_a_loop_stands_where_clips_of_sixteen_frames_and_of_every_third_do(frames):
+    """At a position that was trained; the middle of a clip lies between two frames."""
+    text = torch.randn(1, TOKENS, 33)
+    loop = add_frame_positions(text.expand(frames, -1, -1), frames, loop=True)
+    for trained, number in ((16, 6), (6, 2)):
+        clip = add_frame_positions(text.expand(trained, -1, -1), trained)
+        torch.testing.assert_close(loop, clip[number].expand_as(loop), atol=1e-5, rtol=0)
+    assert torch.equal(loop, loop[:1].expand_as(loop))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from latent_shift.io import warn
 
+LOOP_POSITION = 0.4  # of all frames of a loop, on the way through a clip: that of frame 6 of 0 to 15
 NUM_FREQS = 5  # turns of the fastest sinusoid over a clip: a star that turns once looks the same five times
 MAX_PERIOD = 64.0  # of the slowest sinusoid, over the fastest's
 _TEXT_PARTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
@@ -154,14 +155,15 @@ def add_frame_positions(
     The first half is sinusoidal, the second rotary. The first frame of a clip is at 0, the last at 1,
     whatever lies between: a clip of fewer or more frames has the same positions in coarser or finer
     steps. Text of clips of one frame is returned unchanged, (B, L, D). frames: the numbers of those that the
-    text is of, where it is not of all `num_frames` of each clip. loop: all frames are in the middle, as
-    a loop has no ends, and the number of a frame must not matter.
+    text is of, where it is not of all `num_frames` of each clip. loop: all frames are at one
+    position, as a loop has no ends, and the number of a frame must not matter: one that clips of sixteen
+    frames have, and of every third of them, since no model was trained halfway between two frames.
     """
     if num_frames == 1:
         return text
     positions = torch.linspace(0, 2 * math.pi, num_frames, device=text.device)
     if loop:
-        positions = torch.full_like(positions, math.pi)
+        positions = torch.full_like(positions, LOOP_POSITION * 2 * math.pi)
     if frames is not None:
         positions = positions[list(frames)]
     clips = text.unflatten(0, (-1, len(positions)))

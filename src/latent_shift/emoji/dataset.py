@@ -237,23 +237,23 @@ class Scenes:
         """Draw the clips of these indices: uint8 (N, 16, S, S, 3)."""
         return np.stack([render(self.pack, self[index]) for index in indices])
 
-    def words(self, scene: Scene, *, image: bool = False) -> Words:
-        """Contents of the captions of a scene; of a single frame for `image`."""
+    def words(self, scene: Scene) -> Words:
+        """Contents of the captions of a scene, and of its frames: a motion tells a picture's size."""
         clip: EmojiClip = self.pack.clips[scene.clip]
         one = self.pools.splits.emoji.get(clip.emoji)
         return Words(
             clip.name, () if one is None else one.keywords, clip.tone, clip.style if scene.says_style else "",
-            "" if image else scene.motion, scene.ground,
+            scene.motion, scene.ground,
         )  # fmt: skip
 
     def caption(self, index: int, *, image: bool = False) -> str:
-        """Return the canonical caption of an item; of a single frame for `image`."""
-        return caption(self.words(self[index % len(self)], image=image))
+        """Return the canonical caption of an item, of a single frame (`image`) the same."""
+        return caption(self.words(self[index % len(self)]))
 
     def paraphrase(self, index: int, *, image: bool = False) -> str:
-        """Return the caption of an item, in the configured share of items a paraphrase."""
+        """Return the caption of an item, or frame, in the configured share of items a paraphrase."""
         rng = item_rng(self.world.seed, index, _PARAPHRASE_STREAM)
-        words = self.words(self[index % len(self)], image=image)
+        words = self.words(self[index % len(self)])
         return paraphrase(words, rng) if rng.random() < self.world.paraphrases else caption(words)
 
 

@@ -81,9 +81,7 @@ def test_stages_on_clips_leave_everything_else_as_it_was(trained):
     image, keys, last = (
         tensors(trained / stage / "model") for stage in ("image", "key_frames", "interpolation")
     )
-    assert (
-        image.items() <= keys.items() if False else all(torch.equal(keys[key], image[key]) for key in image)
-    )
+    assert all(torch.equal(keys[key], image[key]) for key in image)
     assert all(torch.equal(last[key], keys[key]) for key in keys)
     assert {file for file, _ in keys.keys() - image.keys()} == {"key_frames.safetensors"}
     assert {file for file, _ in last.keys() - keys.keys()} == {"interpolation.safetensors"}
@@ -246,6 +244,19 @@ def test_recipes_that_cannot_be_trained(recipe, stage, changes, message):
 def test_the_stage_before_is_missing(recipe, tmp_path):
     with pytest.raises(ValueError, match="has no frame_tokenizer/: train the stage before it first"):
         build_task(recipe("key_frames", pretrained_model=str(tmp_path)))
+
+
+def test_a_tokenizer_that_goes_on_keeps_its_network(trained, recipe):
+    start = {"init_from": str(trained / "tokenizer" / "model")}
+    same = recipe("tokenizer", **start)
+    build_task(same)
+    for changes, message in (
+        ({"quantizer": {"codebook_size": 64}}, "codebook_size=64.*that of init_from is.*codebook_size=32"),
+        ({"quantizer": "fsq"}, "it is the tokenizer of .* that is trained"),
+        ({"autoencoder": {**same.autoencoder, "norm_num_groups": 8}}, "autoencoder.norm_num_groups is 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_task(recipe("tokenizer", **start, **changes))
 
 
 def test_the_recipes_of_the_comparison_follow_one_another():

@@ -24,6 +24,7 @@ from latent_shift.systems.cogvideo.tokenizer import FOLDER, FrameTokenizer, Quan
 from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report
+from latent_shift.training.model_setup import check_same_network
 from latent_shift.training.recipe import Holds, Recipe, known_to
 from latent_shift.training.task import Task
 
@@ -94,6 +95,7 @@ class TokenizerTask(Task):
             self.tokenizer = FrameTokenizer(recipe.autoencoder, recipe.quantizer)
         else:
             self.tokenizer = FrameTokenizer.load(recipe.init_from / FOLDER)
+            _check_same_tokenizer(self.tokenizer, recipe, recipe.init_from)
         if recipe.compile:
             ready_to_compile(self.tokenizer.vq.encoder).compile()
             ready_to_compile(self.tokenizer.vq.decoder).compile()
@@ -145,3 +147,14 @@ def perplexity(tokens: Tensor, codes: int) -> Tensor:
     """Exponential of the entropy of the tokens' distribution over `codes`, a scalar."""
     shares = torch.bincount(tokens.flatten(), minlength=codes) / tokens.numel()
     return torch.special.entr(shares).sum().exp()
+
+
+def _check_same_tokenizer(loaded: FrameTokenizer, recipe: TokenizerRecipe, folder: Path) -> None:
+    """Raise ValueError where a recipe's keys are of another tokenizer than `init_from` (`folder`) has."""
+    check_same_network(loaded.vq, recipe.autoencoder, "autoencoder", folder)
+    if "quantizer" in recipe.model_fields_set and recipe.quantizer != loaded.config:
+        raise ValueError(
+            f"quantizer is {recipe.quantizer!r}, and that of init_from is {loaded.config!r}: it is the"
+            f" tokenizer of {folder} that is trained; set quantizer to its values, leave it out, or remove"
+            " init_from"
+        )

@@ -21,8 +21,10 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install $$(grep '^torch==' constraints.txt)
-	$(PIP) install --editable '.[dev]' --constraint constraints.txt
+	$(PIP) install --no-compile $$(grep '^torch==' constraints.txt)
+	$(PIP) install --no-compile --editable '.[dev]' --constraint constraints.txt
+# by all cores, where pip takes one; of a template of another language in some package no bytecode is made
+	-$(BIN)/python -m compileall -qq -j 0 .venv/lib
 	@touch $@
 
 video: install

@@ -1,6 +1,7 @@
 # make install   set up .venv with everything (quick when nothing changed)
 # make video     render the example prompt and an emoji into out/
-# make test      lint, types, import rules, docstrings, all tests
+# make test      lint, types, import rules, docstrings, tests
+# make test-all  the same with those that take longest: compiled code, waiting
 # make test-fast the same without the slow tests: two minutes on two quiet cores
 # make lint      the checks without the tests
 # make default-model   train the default model again from nothing: hours, resumable; PRESET=gpu on a GPU
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROMPT ?= a large pink heart moving up and to the left on a teal background
 EMOJI ?= a rocket on a navy background
 
-.PHONY: install video test test-fast lint clean default-model emoji-model
+.PHONY: install video test test-all test-fast lint clean default-model emoji-model
 
 install: $(STAMP)
 
@@ -24,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --no-compile $$(grep '^torch==' constraints.txt)
 	$(PIP) install --no-compile --editable '.[dev]' --constraint constraints.txt
 # by all cores, where pip takes one; of a template of another language in some package no bytecode is made
-	-$(BIN)/python -m compileall -qq -j 0 .venv/lib
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
 video: install
@@ -38,11 +39,16 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/python tools/docstrings.py src
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=15
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=15
+	$(PYTEST) -m 'not long'
+
+test-all: lint
+	$(PYTEST)
 
 test-fast: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 default-model: install
 	recipes/moving-shapes/default-model.sh $(if $(PRESET),--preset recipes/moving-shapes/presets/$(PRESET).yaml)

@@ -195,6 +195,7 @@ def test_compiled_without_a_break(options):
     assert torch.equal(gradient, expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @torch._inductor.config.patch(force_disable_caches=True)  # a kernel of an earlier run shows no code
 def test_compiled_by_inductor():

@@ -461,6 +461,7 @@ def test_autocast():
     torch.testing.assert_close(result.detach().float(), predict(unet, **arguments), rtol=0, atol=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compiled_whole():
     """One graph without a break, another as the frames change; the compiled model can be asked and set."""

@@ -171,6 +171,7 @@ def test_a_clip_that_cannot_be_noted_is_removed_and_its_job_says_why(small_disk,
     worker.store.close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_worker_outlives_a_disk_that_is_full_for_longer_than_its_lease(small_disk, model):
     config = ServerConfig(data=small_disk, models={"tiny": str(model)}, lease=4.0, dtype="fp32")

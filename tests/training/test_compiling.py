@@ -10,6 +10,7 @@ from torch.nn.functional import cosine_similarity
 from latent_shift.training.compiling import ready_to_compile
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compiled_gradients_are_those_of_the_plain_form():
     """In bfloat16, below upsampling layers too, where torch's compiled backward pass for CPUs gives zero."""

@@ -232,7 +232,7 @@ def test_a_killed_command_goes_on_when_it_is_given_again(recipe, recipe_file, ca
 @pytest.mark.slow
 def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
     """A checkpoint every step, so that many of the moments lie within the writing of one."""
-    settings = {"steps": 80, "checkpoint_every": 1}
+    settings = {"steps": 40, "checkpoint_every": 1}
     whole = recipe("autoencoder", **settings)
     train(build_task(whole), ignore)
     parted, moments = whole.output.with_name("killed"), random.Random(0)
@@ -251,10 +251,10 @@ def test_sigkill_at_any_moment_loses_no_more_than_a_step(recipe, recipe_file):
         assert running.wait() == -signal.SIGKILL
         running.stderr.close()
         kept = [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(parted)]
-        assert reached <= kept[-1] < 80
+        assert reached <= kept[-1] < 40
         reached = kept[-1]
     train(build_task(recipe("autoencoder", **settings, output=str(parted))), ignore)
-    assert same(read_checkpoint(parted, 80), read_checkpoint(whole.output, 80))
+    assert same(read_checkpoint(parted, 40), read_checkpoint(whole.output, 40))
     assert losses(parted) == losses(whole.output)
 
 

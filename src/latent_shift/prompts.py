@@ -115,8 +115,8 @@ def check_known(prompts: Iterable[str], vocabulary: Collection[str], added: Coll
             )
 
 
-def warn_of_untrained(prompt: str, words: Collection[str]) -> None:
-    """Warn (UserWarning) about words of a prompt that no caption of the model's clips had in training.
+def untrained_parts(prompt: str, words: Collection[str]) -> list[str]:
+    """Parts of a prompt, quoted, that no caption of the model's clips had in training; [] for none.
 
     words: entries of `VideoConfig.untrained_words`.
     """
@@ -128,9 +128,14 @@ def warn_of_untrained(prompt: str, words: Collection[str]) -> None:
         phrases = _find_apart(parts, groups)
         if phrases:
             named.append(" and ".join(map(repr, phrases)) + (" together" if len(phrases) > 1 else ""))
-    if named:
+    return list(dict.fromkeys(named))
+
+
+def warn_of_untrained(prompt: str, words: Collection[str]) -> None:
+    """Warn (UserWarning) about `untrained_parts` of a prompt."""
+    if named := untrained_parts(prompt, words):
         warn(
-            f"the model was trained on no clip with {', '.join(dict.fromkeys(named))} in its caption;"
+            f"the model was trained on no clip with {', '.join(named)} in its caption;"
             f" it may not show all of {prompt!r}"
         )
 

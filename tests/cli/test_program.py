@@ -200,6 +200,7 @@ def test_force_alone_overwrites(run, tmp_path):
         (["x", "-o", "/proc/a.mp4"], "cannot write into /proc"),
         (["x", "y", "-o", "a.mp4"], "several clips"),
         (["x", "--prompts", "none.txt"], "none.txt: No such file"),
+        (["x", "--frames", "4000", "--height", "512", "--width", "512", "-o", "a.png"], "or write .mp4"),
         (["--prompts", "bad.jsonl"], "bad.jsonl line 2: unknown key 'sed'"),
         (["x", "--nosuch"], "No such option: --nosuch"),
     ],

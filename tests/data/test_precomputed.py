@@ -90,6 +90,14 @@ def test_files_that_do_not_fit_are_an_error_before_any_work(clips, model, tmp_pa
         PrecomputedLatentDataset(detect_source(str(clips)).read(), SETTINGS, hashes, seed=0)
 
 
+def test_one_short_clip_in_front_does_not_end_a_run(clips, model, tmp_path):
+    manifest = packed(clips, model, tmp_path / "shards")
+    hashes = model_hashes(load(str(model), device="cpu", dtype="fp32"))
+    longer = SETTINGS.model_copy(update={"num_frames": 6, "max_bad_share": 0.5})
+    ahead = PrecomputedLatentDataset(manifest, longer, hashes, seed=0)
+    assert {len(ahead[index]["latents"]) for index in range(len(ahead))} == {6}
+
+
 def test_a_clip_too_slow_for_the_rate_is_left_out_and_named(clips, model, tmp_path):
     write_video(clips / "2.mp4", count=8, fps=4)
     encoder = LatentEncoder(PrecomputeOptions(model=str(model), **SEEN))

@@ -1,17 +1,19 @@
 """The routes of videos and models, without a worker: jobs are claimed and finished by the test itself."""
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, PngImagePlugin
 from starlette.testclient import TestClient
 
 from latent_shift.generation import GeneratedClip
 from latent_shift.media import write_clip
+from latent_shift.media.pictures import SETTINGS_KEY
 from latent_shift.server import uploads
 from latent_shift.server.app import create_app, security_of
 from latent_shift.server.config import Limits, ServerConfig
@@ -129,6 +131,8 @@ def test_unknown_fields_are_named_or_refused(client):
         ({"seconds": "60"}, "seconds"),
         ({"seconds": "long"}, "seconds"),
         ({"seconds": "0"}, "seconds"),
+        ({"seconds": 3000}, "seconds"),
+        ({"size": "8192x64"}, "size"),
         ({"size": "64"}, "size"),
         ({"size": "33x32"}, "size"),
         ({"size": "256x256"}, "size"),
@@ -191,6 +195,7 @@ def test_models_tell_their_defaults_limits_and_examples(client):
     (model,) = client.get("/v1/models").json()["data"]
     assert client.get("/v1/models/tiny").json() == model
     assert (model["id"], model["object"]) == ("tiny", "model")
+    assert (model["device"], model["dtype"]) == ("auto", "auto")
     assert model["defaults"]["num_frames"] == 4
     assert model["limits"]["frames"] == 64
     assert len(model["examples"]) > 1
@@ -202,6 +207,20 @@ def test_names_of_models_on_the_machine_are_told_to_its_own_user_only(config, mo
     answer = others.get("/v1/models/tiny", headers={"authorization": "Bearer k"})
     assert answer.json()["source"] is None
     assert str(model) not in answer.text
+
+
+def test_words_that_were_not_trained_on_are_told_as_the_command_does(config, model, tmp_path):
+    config_file = model / "latent_shift.json"
+    own = tmp_path / "own"
+    shutil.copytree(model, own)
+    facts = json.loads((own / config_file.name).read_text())
+    facts["untrained_words"] = ["fast", "red+blue", "and then"]
+    (own / config_file.name).write_text(json.dumps(facts))
+    client = client_of(replace(config, models={"own": str(own)}))
+    found = create(client, prompt="a red circle and then a blue one, moving fast, slowly")["warnings"]
+    assert found == [
+        "the model was trained on no clip with 'fast', 'red' and 'blue' together, 'and then' in its caption"
+    ]
 
 
 # ---- jobs --------------------------------------------------------------------------------------------
@@ -424,7 +443,12 @@ def test_ranges_of_a_clip(client, service):
     assert part.headers["content-range"] == f"bytes 10-19/{len(whole)}"
     beyond = client.get(url, headers={"range": f"bytes={len(whole)}-"})
     assert error_of(beyond, 416)["code"] == "invalid_range"
-    assert client.get(url, headers={"range": "pages=1"}).content == whole
+    nothing = client.get(url, headers={"range": "bytes=-0"})
+    assert error_of(nothing, 416)["code"] == "invalid_range"
+    for passed_over in ("pages=1", "bytes=5-3", f"bytes=0-{'9' * 5000}"):
+        answer = client.get(url, headers={"range": passed_over})
+        assert (answer.status_code, answer.content) == (200, whole), passed_over[:20]
+    assert client.get(url, headers={"range": "bytes=-5"}).content == whole[-5:]
 
 
 def test_an_expired_clip_is_not_found_and_its_job_still_is(client, service):
@@ -461,6 +485,43 @@ def test_settings_of_a_file_are_read_in_another_process(client, tmp_path):
         made = write_clip(tmp_path / f"clip{suffix}", clip, settings={"prompt": "é", "seed": 2**60})
         answer = client.post("/v1/videos/inspect", files={"file": ("../x", made.read_bytes())})
         assert answer.json() == {"settings": {"prompt": "é", "seed": 2**60}}, suffix
+
+
+def test_settings_of_a_strange_file_are_told_or_refused(client, tmp_path):
+    picture = np.zeros((1, 16, 16, 3), np.uint8)
+    deep = nested = {}
+    for _ in range(300):
+        nested["in"] = nested = {}
+    for settings, status in (({"prompt": "\ud800 x", "\udc00": [1]}, 200), (deep, 400)):
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Comment", json.dumps({SETTINGS_KEY: settings}))
+        Image.fromarray(picture[0]).save(tmp_path / "strange.png", pnginfo=text)
+        content = (tmp_path / "strange.png").read_bytes()
+        answer = client.post("/v1/videos/inspect", files={"file": ("a.png", content)})
+        assert answer.status_code == status, answer.text
+        if status == 200:
+            assert answer.json() == {"settings": {"prompt": "\\ud800 x", "\\udc00": [1]}}
+        else:
+            assert error_of(answer)["code"] == "unreadable_file"
+
+
+def test_a_file_in_place_of_a_text_is_refused(client, service):
+    for name in ("prompt", "seed"):
+        fields = {"prompt": "a blue square"} if name == "seed" else {}
+        answer = client.post("/v1/videos", data=fields, files={name: ("a red circle.txt", b"a blue square")})
+        error = error_of(answer)
+        assert (error["param"], error["message"]) == (name, f"{name}: send a text, not a file")
+    assert service.store.counts() == {}
+
+
+def test_a_long_clip_has_a_sheet_that_a_jpeg_can_hold(client, service):
+    video = create(client)
+    (job,) = service.store.claim("test", 60, lambda job: 1)
+    clip = np.zeros((128, 2048, 16, 3), np.uint8)  # 65,602 pixels long in four columns
+    made = service.files.write([(job, GeneratedClip(clip, SettledRequest(**job.request), 0.5), {})])
+    service.store.finish(made, peak_memory_mb=1.0, keep=100)
+    answer = client.get(f"/v1/videos/{video['id']}/content", params={"variant": "spritesheet"})
+    assert Image.open(BytesIO(answer.content)).size == (5 * 18 + 2, 26 * 2050 + 2)
 
 
 @pytest.mark.parametrize(

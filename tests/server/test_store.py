@@ -8,6 +8,7 @@ import time
 import pytest
 from sqlalchemy import event
 
+from latent_shift.server.files import ClipFiles
 from latent_shift.server.jobs import UNOBSERVED, MadeFile, NewJob, QueueFullError
 from latent_shift.server.metrics import Metrics
 from latent_shift.server.store import FILE_NAME, JobStore
@@ -383,3 +384,19 @@ def test_every_transaction_is_durable_and_readers_do_not_block_writers(store, tm
     rows = connection.execute("SELECT request FROM videos WHERE id = ?", (job.id,)).fetchall()
     assert [json.loads(row[0])["prompt"] for row in rows] == ["x"]
     connection.close()
+
+
+def test_files_that_the_server_did_not_write_stay(tmp_path):
+    files = ClipFiles(tmp_path)
+    own = f"video_{'a' * 32}.1.mp4", f".1-2-video_{'a' * 32}.1.copy.gif", f".{'b' * 32}.tmp"
+    others = "jump.mp4", "jump.txt", "video_1.mp4", f"video_{'a' * 32}"
+    (files.clips / "more").mkdir()
+    for name in (*own, *others):
+        (files.clips / name).write_text("x")
+    (tmp_path / "previews" / "cover.png").write_text("x")
+    kept = f"video_{'c' * 32}.2"
+    (files.clips / f"{kept}.thumbnail.webp").write_text("x")
+    files.sweep([f"{kept}.mp4"], age=-60)
+    left = {path.name for path in files.clips.iterdir()}
+    assert left == {*others, "more", f"{kept}.thumbnail.webp"}
+    assert [path.name for path in (tmp_path / "previews").iterdir()] == ["cover.png"]

@@ -89,7 +89,7 @@ def test_clips_belong_to_prompts_by_settings_captions_outputs_and_names(tmp_path
     (folder / "y.txt").write_text(f"{TEXTS[1]}\n")
     write_clip(folder / "deep" / "0003.mp4", make_clip(90, 2), FPS)
     write_clip(
-        folder / "four-gray-hills-sleep-77.mp4", make_clip(90, 3), FPS
+        folder / "Four-Gray-Hills-sleep-77.mp4", make_clip(90, 3), FPS
     )  # with a seed, as generate names
     prompts = [*PROMPTS[:2], {"prompt": TEXTS[2], "output": "deep/0003.mp4"}, *PROMPTS[3:]]
     with pytest.warns(UserWarning, match="4 of 8 prompts are left out"):

@@ -38,6 +38,10 @@ def test_the_processes_share_each_batch():
     assert [sorted(flat(share)) for share in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
     with pytest.raises(ValueError, match="batch_size 6 cannot be shared evenly by 4 processes"):
         loader(Echo(), 6, 0, 0, workers=0, rank=0, world_size=4)
+    loader(Echo(), 16, 0, 0, workers=0, rank=0, world_size=2, parts=4)
+    message = "batch_size 12 .* by 2 processes with gradient_accumulation_steps 4; take a multiple of 8"
+    with pytest.raises(ValueError, match=message):
+        loader(Echo(), 12, 0, 0, workers=0, rank=0, world_size=2, parts=4)
 
 
 def test_another_seed_is_another_order():

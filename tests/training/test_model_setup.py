@@ -5,7 +5,12 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
-from latent_shift.training.model_setup import AttentionByLength, cosine_betas, noise_scheduler
+from latent_shift.training.model_setup import (
+    AttentionByLength,
+    changed_scheduler,
+    cosine_betas,
+    noise_scheduler,
+)
 
 STOCK = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
@@ -41,6 +46,35 @@ def test_betas_are_those_of_a_falling_signal():
 def test_without_a_centre_the_scheduler_is_the_stock_one():
     plain = {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.01}
     assert torch.equal(noise_scheduler(plain).alphas_cumprod, DDIMScheduler(**plain).alphas_cumprod)
+
+
+def test_changes_of_a_schedule_count_on_a_base_that_has_betas_of_its_own():
+    base = noise_scheduler({"log_snr_shift": -3.5, **STOCK})
+    other = changed_scheduler(base, {"log_snr_shift": -1.0})
+    assert torch.equal(other.alphas_cumprod, noise_scheduler({"log_snr_shift": -1.0, **STOCK}).alphas_cumprod)
+    linear = changed_scheduler(base, {"beta_start": 0.001, "beta_end": 0.01, "rescale_betas_zero_snr": False})
+    assert linear.betas[0] == pytest.approx(0.001)
+    assert len(changed_scheduler(base, {"num_train_timesteps": 500}).alphas_cumprod) == 500
+    kept = changed_scheduler(base, {"timestep_spacing": "leading"})
+    assert torch.equal(kept.alphas_cumprod, base.alphas_cumprod)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beta_schedule": "nope"}, "scheduler: gives no noise schedule: nope"),
+        ({"beta_start": "a"}, "scheduler: gives no noise schedule"),
+        ({"timestep_spacing": "nope"}, "scheduler: gives no noise schedule: nope is not supported"),
+        ({"num_train_timesteps": 0}, "scheduler: gives no noise schedule"),
+        (
+            {"prediction_type": "epsilon", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+            "scheduler: its first step begins at pure noise",
+        ),
+    ],
+)
+def test_a_schedule_that_no_model_can_be_sampled_by_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        noise_scheduler(changes)
 
 
 @pytest.mark.parametrize("side", [4, 16, 20])

@@ -237,6 +237,42 @@ def test_what_cannot_be_trained_is_told_before_any_work(recipe, own, changes, er
     assert not wanted.output.exists()
 
 
+def test_keys_that_would_do_nothing_are_refused(recipe, own):
+    for task, changes, message in (
+        ("autoencoder", {"frames": {"buckets": {"pixels": 4096}}}, "clips.frames.buckets: an autoencoder"),
+        ("autoencoder", {"images": own["source"]}, "clips.images: an autoencoder's frames do not have it"),
+        ("autoencoder", {"precomputed_latents": True}, "clips.precomputed_latents: an autoencoder"),
+        ("autoencoder", {"frames": {**FRAMES, "width": 44}}, "width is 44; this model takes multiples of 8"),
+        ("image", {"append_fps_to_caption": True}, "clips.append_fps_to_caption: single frames do not have"),
+    ):
+        data = {"source": None, "crop": None} if task == "autoencoder" else {"latents": None}
+        with pytest.raises(ValueError, match=message):
+            recipe(task, **data, clips={**own, **changes})
+    with pytest.raises(ValueError, match="clips.images: with image_batch_ratio 0 no batch has images"):
+        recipe("video", latents=None, clips={**own, "images": own["source"]}, image_batch_ratio=0.0)
+    for key, value in (("guidance_scale", 200), ("num_inference_steps", 5000)):
+        with pytest.raises(ValueError, match=f"sampling.{key}"):
+            recipe("video", sampling={key: value})
+    with pytest.raises(ValueError, match=r"experimental.shift_strides"):
+        recipe("video", experimental={"shift_strides": [70_000]})
+
+
+def test_an_autoencoder_keeps_clips_out_of_a_folder_with_images(recipe, own, tmp_path):
+    for number in range(12):
+        Image.new("RGB", (48, 32)).save(tmp_path / "own" / f"image-{number}.png")
+        (tmp_path / "own" / f"image-{number}.txt").write_text("a red circle\n")
+    data = {"source": None, "crop": None, "clips": own, "validation": {"items": 2, "every": 3}}
+    for seed in range(4):
+        wanted = recipe("autoencoder", seed=seed, **data)
+        task = build_task(wanted)
+        assert (len(task.dataset(ignore)), len(task.validation(ignore))) == (4, 2)
+
+
+def test_images_in_buckets_are_as_large_as_their_middle_one(recipe, own):
+    frames = {"num_frames": 1, "buckets": {"pixels": 4096, "multiple": 8}}
+    build_task(recipe("image", latents=None, clips={**own, "frames": frames}))
+
+
 def test_captions_that_say_the_frame_rate_make_prompts_that_say_it(recipe, own, tmp_path):
     StableDiffusionPipeline(**open_components()).save_pretrained(tmp_path / "open")
     own["append_fps_to_caption"] = True

@@ -104,7 +104,11 @@ def test_the_validation_is_on_other_clips_and_fixed_noise(recipe):
     assert {kept[n]["key"] for n in range(3)} == {"clip 4", "clip 5", "clip 6"}
     assert not any(torch.equal(kept[0]["latents"], trained[n]["latents"]) for n in range(4))
     assert kept[1]["caption"] == kept.captions.caption(5)
-    train(build_task(tiny), ignore)
+    frozen = build_task(tiny)
+    train(frozen, ignore)
+    assert frozen.unet.training  # after a validation, as before it
+    parts = (frozen.vae, *frozen.text_encoders)
+    assert not any(module.training for part in parts for module in part.modules())
     values = {line["step"]: line["validation_loss"] for line in log(tiny.output) if "validation_loss" in line}
     assert sorted(values) == [2, 4, 6]
     module.eval()

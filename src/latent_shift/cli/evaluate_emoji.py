@@ -85,6 +85,8 @@ def emoji(
         )  # fmt: skip
     block = f"emoji: {evaluated.name if evaluated else 'real clips'}"
     block = sampling.block_name(block, cells, prompts)
+    if evaluated and reference_only:
+        block += ", real clips only"
     write_scores(
         report, emoji_table(report), block, output=output, markdown=markdown, sheet=sheet, force=force
     )

@@ -153,7 +153,9 @@ def generate(
         clip_suffix=".webp" if background else ".mp4",
     )
     for job in jobs:
-        check_output(job.file, overwrite=force, fps=job.request.fps if job.request.frames > 1 else None)
+        shape = (job.request.frames, job.request.height, job.request.width)
+        fps = job.request.fps if job.request.frames > 1 else None
+        check_output(job.file, overwrite=force, fps=fps, shape=shape)
         if background is not None and job.file.suffix.lower() not in WITH_ALPHA:
             warn(f"{job.file}: holds no transparency: it keeps its ground; write {' or '.join(WITH_ALPHA)}")
     system = systems.load(model, device=device, dtype=dtype, **files, **shortcuts)
@@ -195,7 +197,9 @@ def _requests(arguments: list[str], file: Path | None, shared: dict[str, Any]) -
     requests = [parse_request(prompt=prompt, **shared) for prompt in arguments]
     if file is not None:
         parse_request(prompt="-", **shared)
-        requests += [FileRequest(**{**shared, **values}) for values in generation.read_prompts(file)]
+        for values in generation.read_prompts(file):
+            given = {key: value for key, value in values.items() if value is not None}  # an empty cell
+            requests.append(FileRequest(**{**shared, **given}))
     if not requests:
         raise ValueError("nothing to make: give a PROMPT, or a file of them with --prompts")
     return requests

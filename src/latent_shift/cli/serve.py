@@ -139,7 +139,7 @@ def _named(models: list[str]) -> dict[str, str]:
     """Names of models by their ids. Raises ValueError for an id that is given twice."""
     named: dict[str, str] = {}
     for text in models:
-        id, equals, name = text.partition("=")
+        id, equals, name = (text, "", "") if Path(text).exists() else text.partition("=")
         if id in named:
             raise ValueError(f"--model {text}: the id {id!r} is taken; give another: ID=NAME")
         named[id] = name if equals else id

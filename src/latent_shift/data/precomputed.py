@@ -28,6 +28,7 @@ from latent_shift.data.video_dataset import DEFAULT_FPS, ClipSettings, VideoData
 from latent_shift.media import open_clip
 from latent_shift.rng import choice
 
+_TRIED = 4  # files that are opened before any work
 LATENTS, TEXT = "latents.safetensors", "text.safetensors"  # suffixes
 
 
@@ -82,7 +83,21 @@ class PrecomputedLatentDataset(VideoDataset):
         size = {"height": settings.height, "width": settings.width}
         self.expected: dict[str, Any] = {"fps": settings.fps or DEFAULT_FPS, **size, **models}
         super().__init__(manifest, settings, **options)
-        self._window(self.records[0], np.random.default_rng(0))  # raises before any work
+        self._check_first()
+
+    def _check_first(self) -> None:
+        """Raise ValueError before any work where no window can be taken from the first files.
+
+        One damaged file, or one short clip, is not reason enough.
+        """
+        problems = []
+        for record in self.records[:_TRIED]:
+            try:
+                self._window(record, np.random.default_rng(0))
+                return
+            except ValueError as error:
+                problems.append(error)
+        raise problems[0]
 
     def _item(self, record: ClipRecord, rng: np.random.Generator, size: Size | None) -> dict[str, Any]:
         latents = self._window(record, rng)

@@ -31,12 +31,12 @@ from latent_shift.media.decode import (
 from latent_shift.media.matting import remove_ground
 from latent_shift.media.pictures import kind_of, kind_of_file
 from latent_shift.media.read import open_clip, probe, read_clip, read_settings
+from latent_shift.media.sheet import GAP, contact_sheet
 from latent_shift.media.write import (
     MAX_RATES,
     WITH_ALPHA,
     WRITERS,
     check_output,
-    contact_sheet,
     encode_image,
     write_clip,
     write_image,
@@ -44,6 +44,7 @@ from latent_shift.media.write import (
 
 __all__ = [
     "CLIP_SUFFIXES",
+    "GAP",
     "IMAGE_SUFFIXES",
     "MAX_RATES",
     "WITH_ALPHA",

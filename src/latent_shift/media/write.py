@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from latent_shift.io import (
     atomic_file,
@@ -34,13 +33,12 @@ from latent_shift.limits import MAX_FPS, MIN_FPS
 from latent_shift.media.decode import Frames, StrPath
 from latent_shift.media.pictures import CLOCK_KEY, EXIF_DESCRIPTION, SETTINGS_KEY
 from latent_shift.media.pixels import Picture
+from latent_shift.media.sheet import check_frames, check_sheet, contact_sheet, square_columns
 
 Settings = dict[str, Any]  # that JSON can hold
-GAP = 2  # pixels between the frames of a contact sheet
 WITH_ALPHA = (".gif", ".webp", ".png")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; the system's 4,095, less a temporary name
 _TRANSPARENT = 255  # number of the see-through colour in a gif
-MAX_SHEET = 150_000_000  # pixels of a contact sheet, captions apart; Pillow reads 179 million of a picture
 _TICKS = {".gif": 10, ".webp": 1}  # milliseconds in which a format counts
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
@@ -51,12 +49,14 @@ def check_output(
     overwrite: bool = False,
     suffixes: Sequence[str] | None = None,
     fps: float | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> Path:
     """Check that a file could be written to `path`, leaving no trace; called before anything heavy starts.
 
-    suffixes: those it may have; None for a clip's. fps: rate of a clip of several frames. Raises ValueError
-    for an address, a suffix that is none of them, a rate that its format does not hold, a file that exists
-    (unless `overwrite`) or cannot be replaced, and a folder that cannot be made or written into.
+    suffixes: those it may have; None for a clip's. fps: rate of a clip of several frames. shape: frames,
+    height and width of the clip. Raises ValueError for an address, a suffix that is none of them, a rate or a
+    number of frames that its format does not hold, a file that exists (unless `overwrite`) or cannot be
+    replaced, and a folder that cannot be made or written into.
     """
     check_no_address(path)
     path = Path(path)
@@ -68,6 +68,11 @@ def check_output(
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; the name must end in {known}")
     if fps is not None:
         _check_rate(path, fps)
+    if shape is not None and path.suffix.lower() == ".png":
+        try:
+            check_sheet([shape[0]], *shape[1:], square_columns(shape[0]))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; or write .mp4, .webp or .gif") from error
     _check_names(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: is {'a folder' if path.is_dir() else 'a device or pipe'}; name a file")
@@ -127,7 +132,7 @@ def write_clip(
     first = next(parts, np.empty((0, 0, 0, 3), np.uint8))
     if path.suffix.lower() != ".mp4" and (others := list(parts)):
         first = np.concatenate([first, *others])
-    _check_frames(first)
+    check_frames(first)
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
     if len(first) > 1:
@@ -194,7 +199,7 @@ def encode_image(image: Picture, kind: Literal["webp", "jpeg"], *, max_side: int
 
     kind: format. max_side: pixels that neither side exceeds afterwards, None: as it is.
     """
-    _check_frames(image[None])
+    check_frames(image[None])
     picture = Image.fromarray(image)
     if max_side is not None:
         picture.thumbnail((max_side, max_side))
@@ -231,7 +236,7 @@ def _write_mp4(path: Path, parts: Iterator[Frames], fps: float, comment: str, lo
 def _padded(parts: Iterable[Frames], shape: tuple[int, ...]) -> Iterator[Picture]:
     """Images of all parts, each of `shape` (H, W, 3), with even sides: the last line is repeated."""
     for part in parts:
-        _check_frames(part)
+        check_frames(part)
         if part.shape[1:] != shape:
             raise ValueError(f"frames of a clip must be of one size, not {shape} and {part.shape[1:]}")
         even = np.pad(part, ((0, 0), (0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
@@ -294,8 +299,7 @@ def _write_png(path: Path, frames: Frames, fps: float, comment: str, loop: bool)
     text = PngImagePlugin.PngInfo()
     if comment:
         text.add_text("Comment", comment)
-    columns = int(np.ceil(np.sqrt(len(frames))))
-    image = frames[0] if len(frames) == 1 else contact_sheet([frames], columns=columns)
+    image = frames[0] if len(frames) == 1 else contact_sheet([frames], columns=square_columns(len(frames)))
     Image.fromarray(image).save(path, format="PNG", pnginfo=text)
 
 
@@ -305,68 +309,6 @@ WRITERS: dict[str, Callable[[Path, Any, float, str, bool], None]] = {
     ".webp": _write_webp,
     ".png": _write_png,
 }
-
-
-def contact_sheet(
-    clips: Sequence[Frames], captions: Sequence[str] | None = None, *, columns: int | None = None
-) -> Picture:
-    """All frames of all clips on one image (H', W', 3) uint8, time running along each line.
-
-    Every clip (F, H, W, 3), or (F, H, W, 4) without captions, all of one frame size, starts a new line
-    and takes as many lines as it needs at `columns` frames each (all its frames on one line where None),
-    GAP gray pixels apart. `captions`, one a clip, are drawn above. Raises ValueError for no clips, other
-    sizes, another number of captions, and a sheet of more pixels than readers of images take.
-    """
-    if not clips or len({clip.shape[1:] for clip in clips}) != 1:
-        raise ValueError("a contact sheet needs at least one clip, all of one frame size")
-    if captions is not None and len(captions) != len(clips):
-        raise ValueError(f"{len(captions)} captions for {len(clips)} clips; give one each")
-    for clip in clips:
-        _check_frames(clip)
-    columns = columns or max(len(clip) for clip in clips)
-    height, width = clips[0].shape[1:3]
-    total = columns * (width + GAP) + GAP
-    pixels = total * sum(-(-len(clip) // columns) * (height + GAP) for clip in clips)
-    if pixels > MAX_SHEET:
-        raise ValueError(
-            f"a sheet of {pixels / 1e6:.0f} million pixels is larger than the {MAX_SHEET / 1e6:.0f} million"
-            " that readers of images take; give fewer clips, or smaller frames"
-        )
-    gray = (128, 128, 128, 0)[: clips[0].shape[-1]]  # see-through between frames that are
-    strips: list[Picture] = [np.full((GAP, total, len(gray)), gray, np.uint8)]
-    for index, clip in enumerate(clips):
-        if captions is not None:
-            strips.append(_caption_strip(captions[index], total))
-        for first in range(0, len(clip), columns):
-            strip = np.full((height + GAP, total, len(gray)), gray, np.uint8)
-            for column, frame in enumerate(clip[first : first + columns]):
-                left = GAP + column * (width + GAP)
-                strip[:height, left : left + width] = frame
-            strips.append(strip)
-    return np.concatenate(strips)
-
-
-def _caption_strip(caption: str, width: int, line_height: int = 14) -> Picture:
-    """A caption on as many lines as it takes, (H, width, 3); of a letter that the font lacks its number."""
-    import matplotlib  # has a font of more letters than Latin ones
-
-    file = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
-    font = ImageFont.truetype(file, size=11, layout_engine=ImageFont.Layout.BASIC)
-    missing = bytes(font.getmask("\U0010ffff"))
-    escaped = {letter: letter.encode("ascii", "backslashreplace").decode() for letter in set(caption)}
-    known = {letter for letter in escaped if bytes(font.getmask(letter)) != missing}
-    lines = [""]
-    for word in re.findall(" ?[^ ]+", " ".join(caption.split())):
-        shown = "".join(letter if letter in known else escaped[letter] for letter in word)
-        if font.getlength(lines[-1] + shown) > width - 6:
-            lines += [""] if lines[-1] else []
-            shown = shown.lstrip()
-        for letter in shown:  # a word longer than a line is broken
-            lines += [""] if font.getlength(lines[-1] + letter) > width - 6 and lines[-1] else []
-            lines[-1] += letter
-    image = Image.new("RGB", (width, line_height * len(lines) + 2), (32, 32, 32))
-    ImageDraw.Draw(image).multiline_text((3, 1), "\n".join(lines), fill=(235, 235, 235), font=font, spacing=1)
-    return np.array(image)
 
 
 def _in_parts(frames: Frames | Iterable[Frames] | Sequence[Image.Image]) -> Iterator[Frames]:
@@ -383,9 +325,3 @@ def _in_parts(frames: Frames | Iterable[Frames] | Sequence[Image.Image]) -> Iter
     mode = "RGBA" if any(image.has_transparency_data for image in images) else "RGB"
     for frame in frames:
         yield np.asarray(frame.convert(mode))[None] if isinstance(frame, Image.Image) else frame
-
-
-def _check_frames(frames: Frames) -> None:
-    """Raise ValueError unless frames are uint8 (F, H, W, 3) or (F, H, W, 4), no side 0."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or 0 in frames.shape:
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected uint8 (F, H, W, 3), no side 0")

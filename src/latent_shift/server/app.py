@@ -61,6 +61,8 @@ class Model(BaseModel):
     source: str | None = Field(
         description="name for `latent-shift generate` on the server's machine; null where a key is needed"
     )
+    device: str = Field(description="that the server was started with, as dtype")
+    dtype: str
     defaults: ModelDefaults
     limits: RequestLimits
     examples: list[str]
@@ -137,8 +139,9 @@ def _service_routes(service: Service, *, shows_sources: bool) -> APIRouter:
         most = RequestLimits(**{name: getattr(limits, name) for name in RequestLimits.model_fields})
         source = facts.name if shows_sources else None
         return Model(
-            id=facts.id, source=source, defaults=defaults, limits=most, examples=list(facts.examples)
-        )
+            id=facts.id, source=source, device=service.config.device, dtype=service.config.dtype,
+            defaults=defaults, limits=most, examples=list(facts.examples),
+        )  # fmt: skip
 
     @router.get("/v1/models", operation_id="list_models")
     async def models() -> ModelList:

@@ -164,6 +164,8 @@ async def read_fields(request: Request) -> tuple[Mapping[str, Any], bool]:
         fields: dict[str, Any] = {}
         async with request.form(max_files=4, max_fields=100) as form:
             for name, value in form.multi_items():
+                if isinstance(value, UploadFile) and name in VideoRequest.model_fields:
+                    raise ApiError(400, "invalid_request", f"{name}: send a text, not a file", param=name)
                 text = value.filename if isinstance(value, UploadFile) else value
                 fields[name] = (
                     [fields[name], text] if name in fields else text

@@ -8,6 +8,7 @@ of running jobs lie in a folder of their own and may vanish at any time.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _WATCHED = 5.0  # seconds that a preview counts as watched after its last look
 _ORPHAN = 600.0  # seconds; a file of no job is younger only while it is being written
+# Names of this server's files, whole and partial; any other file in its folders is somebody's own.
+_OWN = re.compile(r"(\.\d+-\d+-)?video_[0-9a-f]{32}\.[0-9a-z.]+|\.[0-9a-f]{32}\.tmp")
 
 
 class ClipFiles:
@@ -93,10 +96,14 @@ class ClipFiles:
             path.unlink(missing_ok=True)
 
     def sweep(self, known: Collection[str], age: float = _ORPHAN) -> None:
-        """Remove files of no job that are older than `age` seconds. known: names of the clips of all jobs."""
+        """Remove the server's files of no job that are older than `age` seconds; others' files stay.
+
+        known: names of the clips of all jobs.
+        """
         claims = {Path(name).stem for name in known}  # <id>.<fence>
         oldest = time.time() - age
-        for path in [*self.clips.iterdir(), *self._previews.iterdir()]:
+        paths = (path for folder in (self.clips, self._previews) for path in folder.iterdir())
+        for path in [path for path in paths if _OWN.fullmatch(path.name)]:
             claim = ".".join(path.name.split(".")[:2])
             try:
                 if claim not in claims and path.stat().st_mtime < oldest:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from latent_shift import systems
 from latent_shift.checkpoints import BUILT_IN
 from latent_shift.io import one_line
-from latent_shift.prompts import keep_known_words
+from latent_shift.prompts import keep_known_words, untrained_parts
 from latent_shift.server.bodies import VideoRequest, video_request
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.errors import ApiError, storage_full, validation_message
@@ -34,7 +34,10 @@ _EXAMPLES = (
 )
 _POLL_MS = (100, 1000)  # least and most that a client is advised to wait between two looks
 _POLLS = 8  # looks during the making of a clip
-_FIELDS = {"height": "height", "width": "width", "steps": "num_inference_steps", "loop": "loop"}
+_FIELDS = {  # of a request, by what the package calls them
+    "height": "height", "width": "width", "steps": "num_inference_steps", "loop": "loop", "fps": "fps",
+    "seed": "seed", "guidance": "guidance_scale", "negative": "negative_prompt", "frames": "num_frames",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,9 @@ class Service:
             settled = facts.defaults.settle(request)
         except ValidationError as error:
             param, message = validation_message(error)
-            raise ApiError(400, "invalid_request", message, param=param) from error
+            raise ApiError(400, "invalid_request", message, param=_field(param, wanted)) from error
         except ValueError as error:
-            param = _FIELDS.get(str(error).partition(" ")[0].rstrip(":"), "prompt")
-            if param in ("height", "width") and wanted.size is not None:
-                param = "size"
+            param = _field(str(error).partition(" ")[0].rstrip(":"), wanted)
             raise ApiError(400, "invalid_request", one_line(error), param=param) from error
         self._check_limits(settled, wanted)
         return facts, settled, _warnings(settled, facts.defaults)
@@ -203,6 +204,15 @@ def body_hash(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _field(name: str, wanted: VideoRequest) -> str:
+    """The field of a request that gave a value of `GenerationRequest`; the prompt, where it is none."""
+    if name in ("height", "width") and wanted.size is not None:
+        return "size"
+    if name == "frames" and wanted.num_frames is None and wanted.seconds is not None:
+        return "seconds"
+    return _FIELDS.get(name, "prompt")
+
+
 def _warnings(settled: SettledRequest, defaults: RequestDefaults) -> list[str]:
     """Parts of a request that leave no trace in the clip, and words that were never trained on."""
     found = []
@@ -213,11 +223,8 @@ def _warnings(settled: SettledRequest, defaults: RequestDefaults) -> list[str]:
         _, unknown = keep_known_words(settled.prompt, defaults.vocabulary)
         if unknown:
             found.append(f"the model does not know {', '.join(map(repr, unknown))}; it is left out")
-    words = [
-        word for word in dict.fromkeys(settled.prompt.lower().split()) if word in defaults.untrained_words
-    ]
-    if words:
-        found.append(f"the model was trained on no clip with {', '.join(map(repr, words))} in its caption")
+    if named := untrained_parts(settled.prompt, defaults.untrained_words):
+        found.append(f"the model was trained on no clip with {', '.join(named)} in its caption")
     return found
 
 

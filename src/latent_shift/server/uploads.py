@@ -19,6 +19,7 @@ SECONDS = 20  # of the wall clock, for starting and reading
 _CPU_SECONDS = 10
 _MEMORY = 2 * 2**30  # bytes of address space
 _NAME = "the file"
+_DEPTH = 30  # of settings; the package's own are 3 deep
 _places = threading.BoundedSemaphore(2)  # files read at once, each within these bounds
 
 
@@ -72,19 +73,30 @@ def main() -> None:
         with suppress(ValueError, OSError):  # a platform that does not know it, or has a lower bound already
             resource.setrlimit(kind, (bound, bound))
     try:
-        answer = {"settings": _finite(read_settings(HeldFile(_NAME, content)))}
+        answer = {"settings": _plain(read_settings(HeldFile(_NAME, content)))}
     except ValueError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))
 
 
-def _finite(value: Any) -> Any:
-    """A JSON value without NaN and infinities, which JSON does not know."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A JSON value that any reader takes: without NaN, infinities and halves of surrogate pairs.
+
+    Raises ValueError for one that is nested deeper than settings are.
+    """
+    if depth > _DEPTH:
+        raise ValueError(f"{_NAME}: its settings are nested more than {_DEPTH} deep")
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return {_utf8(name): _plain(one, depth + 1) for name, one in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_plain(one, depth + 1) for one in value]
+    if isinstance(value, str):
+        return _utf8(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from latent_shift.generation import slug
 from latent_shift.io import is_disk_full
-from latent_shift.media import contact_sheet, encode_image, read_clip, read_settings, write_clip
+from latent_shift.media import GAP, contact_sheet, encode_image, read_clip, read_settings, write_clip
 from latent_shift.server.errors import ApiError, error_response, storage_full
 from latent_shift.server.files import ClipFiles
 from latent_shift.server.jobs import Job
@@ -24,8 +24,10 @@ TYPES = {
     ".jpeg": "image/jpeg",
 }  # fmt: skip
 _THUMBNAIL_SIDE = 320  # pixels at most
-_SHEET_COLUMNS = 4
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)|bytes=-\d+")  # one part; a header of another form is passed over
+_SHEET_COLUMNS = 4  # or more, where a sheet would be longer than a JPEG can be
+_JPEG_SIDE = 65_000
+# One part; a header of another form is passed over, and one that ends before it begins (RFC 9110, 14.1.1).
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})|bytes=-(\d{1,18})")
 
 
 def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None) -> ClipResponse:
@@ -81,10 +83,10 @@ class ClipResponse(FileResponse):
             return
         wanted = Headers(scope=scope).get("range", "")
         match = _RANGE.fullmatch(wanted)
-        if match is None:
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
             headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
             scope = {**scope, "headers": headers}
-        elif match[1] and int(match[1][:20]) >= size:
+        elif (match[1] and int(match[1]) >= size) or (match[3] and int(match[3]) == 0):
             sized = {"Content-Range": f"bytes */{size}"}
             refused = error_response(416, "invalid_range", f"the file has {size} bytes", headers=sized)
             await refused(scope, receive, send)
@@ -99,9 +101,10 @@ def _thumbnail(clip: Path, target: Path) -> None:
 
 def _spritesheet(clip: Path, target: Path) -> None:
     frames, _ = read_clip(clip)
-    target.write_bytes(
-        encode_image(contact_sheet([frames], columns=min(len(frames), _SHEET_COLUMNS)), "jpeg")
-    )
+    count, height = frames.shape[:2]
+    rows = max(1, _JPEG_SIDE // (height + GAP))  # at most
+    columns = max(min(count, _SHEET_COLUMNS), -(-count // rows))
+    target.write_bytes(encode_image(contact_sheet([frames], columns=columns), "jpeg"))
 
 
 def _copy(clip: Path, target: Path) -> None:

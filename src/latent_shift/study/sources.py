@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class _Finder:
         }
         slugs: dict[str, list[int]] = {}
         for number, values in enumerate(prompts):
-            slugs.setdefault(generation.slug(values["prompt"]), []).append(number)
+            slugs.setdefault(_slug(values["prompt"]), []).append(number)
         self._slugs = slugs
 
     def __call__(self, file: Path) -> int | None:
@@ -140,7 +141,7 @@ class _Finder:
             lines, _ = read_captions(beside)
             return next((self._texts[text] for text in map(normal, lines) if text in self._texts), None)
         for stem in (file.stem, re.sub(r"-\d+$", "", file.stem)):
-            if fitting := self._slugs.get(stem):
+            if fitting := self._slugs.get(_slug(stem)):
                 if len(fitting) > 1:
                     raise ValueError(
                         f"{file}: its name fits {len(fitting)} prompts, which begin with the same words;"
@@ -148,6 +149,11 @@ class _Finder:
                     )
                 return fitting[0]
         return None
+
+
+def _slug(text: str) -> str:
+    """A name made of words, of which accents may be written in two ways and only the beginning counts."""
+    return generation.slug(unicodedata.normalize("NFC", text))
 
 
 class Model:

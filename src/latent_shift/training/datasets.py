@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from hashlib import sha256
 from itertools import count
@@ -126,6 +126,19 @@ class Clips(Strict):
             videos[index]
 
 
+def refuse_keys(clips: Clips, data: str, names: Sequence[str]) -> None:
+    """Raise ValueError for a key of `clips` that would do nothing.
+
+    data: what the recipe trains on, for the message. names: of such keys, as a recipe has them under `clips`.
+    """
+    for name in names:
+        value: Any = clips
+        for part in name.split("."):
+            value = getattr(value, part)
+        if value:
+            raise ValueError(f"clips.{name}: {data} do not have it; remove it")
+
+
 def _is_read_in(folder: Path, path: Path) -> bool:
     """Whether a path is in a folder of clips, and not in one of a name with a dot, which is not read."""
     inside, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
@@ -203,6 +216,7 @@ def loader(
     workers: int,
     rank: int,
     world_size: int,
+    parts: int = 1,
 ) -> DataLoader[Any]:
     """Load batches from `first_step` on: tensors stacked along a first axis, captions as a list.
 
@@ -214,12 +228,18 @@ def loader(
         workers: processes that load; 0 for none.
         rank: this process, which gets its own slice of every batch.
         world_size: number of processes.
+        parts: that each process takes its share of a batch in (gradient accumulation).
 
     Raises:
-        ValueError: the processes cannot share a batch evenly.
+        ValueError: the processes, or their parts, cannot share a batch evenly.
     """
     if batch_size % world_size:
         raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world_size} processes")
+    if batch_size % (world_size * parts):
+        raise ValueError(
+            f"batch_size {batch_size} cannot be shared evenly by {world_size} processes with"
+            f" gradient_accumulation_steps {parts}; take a multiple of {world_size * parts}"
+        )
     sampler = batch_sampler_for(dataset, batch_size, seed)
     return DataLoader(
         dataset,

@@ -18,12 +18,15 @@ from torch import Tensor
 
 from latent_shift.checkpoints import check_weights
 from latent_shift.data.video_dataset import ClipSettings
+from latent_shift.io import one_line
+from latent_shift.model_files import scheduler_problem
 from latent_shift.pipeline import LatentShiftPipeline, LatentShiftXLPipeline
 from latent_shift.training.prediction import PREDICTIONS
 
 AnyPipeline = LatentShiftPipeline | LatentShiftXLPipeline
 
 LOG_SNR_SHIFT = "log_snr_shift"  # the one key of a recipe's scheduler beyond DDIMScheduler's own
+_OF_BETAS = {LOG_SNR_SHIFT, "num_train_timesteps", "beta_start", "beta_end", "beta_schedule"}
 _STEPS = 1000
 _LONG = 256  # places of a sequence from which on attention is fused
 _MAX_BETA = 0.999
@@ -33,22 +36,32 @@ def noise_scheduler(config: dict[str, Any]) -> DDIMScheduler:
     """Build a recipe's scheduler; with `log_snr_shift`, of the cosine schedule shifted by it.
 
     Stock schedulers read the schedule from their configuration, as 1,000 numbers (`trained_betas`), so every
-    stock tool still opens the model. Raises ValueError for a prediction that is none of `PREDICTIONS`.
+    stock tool still opens the model. Raises ValueError for a prediction that is none of `PREDICTIONS`, and
+    for a schedule that no model could be sampled by.
     """
     rest = dict(config)
     kind = rest.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise ValueError(f"scheduler.prediction_type {kind!r}: expected {', '.join(PREDICTIONS)}")
-    if LOG_SNR_SHIFT not in rest:
-        return DDIMScheduler(**rest)
-    betas = cosine_betas(float(rest.pop(LOG_SNR_SHIFT)), rest.get("num_train_timesteps", _STEPS))
-    return DDIMScheduler(**rest, trained_betas=betas)
+    try:
+        if LOG_SNR_SHIFT in rest:
+            steps = rest.get("num_train_timesteps", _STEPS)
+            rest["trained_betas"] = cosine_betas(float(rest.pop(LOG_SNR_SHIFT)), steps)
+        made = DDIMScheduler(**rest)
+        made.set_timesteps(1)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"scheduler: gives no noise schedule: {one_line(error)}") from error
+    if problem := scheduler_problem({**made.config, "_class_name": type(made).__name__}):
+        raise ValueError(f"scheduler: {problem}")
+    return made
 
 
 def changed_scheduler(base: Any, changes: dict[str, Any]) -> DDIMScheduler:
     """Build the scheduler of a base with changes of its configuration, as in `noise_scheduler`."""
     known = set(inspect.signature(DDIMScheduler).parameters)
     kept = {key: value for key, value in base.config.items() if key in known}
+    if changes.keys() & _OF_BETAS:  # they decide, and not the numbers that were made of others
+        kept.pop("trained_betas", None)
     return noise_scheduler({**kept, **changes})
 
 

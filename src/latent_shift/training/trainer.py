@@ -100,7 +100,8 @@ class Trainer:
             data = self.task.dataset(self.report)
         batches = loader(
             data, recipe.batch_size, recipe.seed, done,
-            workers=recipe.num_workers, rank=accelerator.process_index, world_size=accelerator.num_processes
+            workers=recipe.num_workers, rank=accelerator.process_index, world_size=accelerator.num_processes,
+            parts=recipe.gradient_accumulation_steps,
         )  # fmt: skip
         log = TrainingLog(recipe, done, accelerator, self.report)
         skipped = SkippedSteps(recipe, done, writes=accelerator.is_main_process)
@@ -235,13 +236,15 @@ class ValidationSet:
     def loss(self, state: State) -> Tensor:
         """The mean loss of the averaged weights over all items, a scalar."""
         accelerator, total = self.accelerator, torch.zeros((), device=self.accelerator.device)
+        modes = [(module, module.training) for module in state.task.modules()]  # frozen parts do not train
         state.task.eval()
         with state.ema_weights(), accelerator.autocast():
             for batch, rng in self.batches:
                 metrics = state.task(_to_device(batch, accelerator.device), rng)
                 total += metrics["loss"] * len(rng.batch_indices)
             reshard(state.task)
-        state.task.train()
+        for module, is_training in modes:
+            module.training = is_training
         total /= sum(len(rng.batch_indices) for _, rng in self.batches)
         return cast(Tensor, accelerator.reduce(total, "mean")) if accelerator.num_processes > 1 else total
 

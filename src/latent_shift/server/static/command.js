@@ -1,6 +1,6 @@
 // A video's settings as a line of the command `latent-shift generate`, for a POSIX shell.
 
-import { sourceOf } from "./form.js";
+import { optionsOf, sourceOf } from "./form.js";
 
 const quoted = (text) => (/^[\w.,:=/+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
@@ -16,6 +16,7 @@ export function command(video) {
     width,
     height,
     ...(video.negative_prompt === null ? {} : { negative: video.negative_prompt }),
+    ...optionsOf(video.model),
   };
   const words = Object.entries(options).map(([name, value]) => `--${name} ${quoted(String(value))}`);
   if (video.loop) words.push("--loop");

@@ -5,12 +5,19 @@ import * as api from "./api.js";
 const KEPT = "latent-shift-form";
 const NUMBERS = { frames: "num_frames", steps: "num_inference_steps", guidance: "guidance_scale", width: "width", height: "height", fps: "fps" };
 const SAVED = ["prompt", "model", "seed", "negative", ...Object.keys(NUMBERS)];
+const UNKNOWN = { guidance_interval: "the guidance interval", forecast: "the forecast", prediction: "the prediction type", background: "the transparent ground" }; // in files of `generate`
 const field = (id) => document.getElementById(id);
 
 let models = [];
 
 // The name by which the command line knows a served model.
 export const sourceOf = (id) => models.find((one) => one.id === id)?.source ?? id;
+
+// Device and precision that the server was started with, where they are not the command's own choice.
+export function optionsOf(id) {
+  const { device = "auto", dtype = "auto" } = models.find((one) => one.id === id) ?? {};
+  return Object.fromEntries(Object.entries({ device, dtype }).filter(([, value]) => value !== "auto"));
+}
 
 // Most bytes of a file that the server reads settings from.
 export const largestFile = () => models[0].limits.upload_bytes;
@@ -109,6 +116,9 @@ export function restore(settings) {
   if (!known && settings.model) lost.push(`the model ${settings.model}, which is not served here`);
   if (settings.loop && !field("seamless").checked) lost.push("the loop, which this model does not make");
   if (settings.loras?.length) lost.push("LoRA files");
+  for (const [name, what] of Object.entries(UNKNOWN)) {
+    if (settings[name] !== undefined && settings[name] !== null) lost.push(`${what}, which the server does not take`);
+  }
   return lost.length ? `Not restored: ${lost.join("; ")}.` : "";
 }
 

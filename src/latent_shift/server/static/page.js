@@ -63,6 +63,7 @@ async function removed(video) {
   await api.remove(video.id);
   stage.forget(video.id);
   older = older.filter((one) => one.id !== video.id);
+  videos = videos.filter((one) => one.id !== video.id);
   stage.show(all().filter((one) => stage.ids().includes(one.id) && one.id !== video.id), actions);
   await refresh();
 }
@@ -73,12 +74,14 @@ async function refresh() {
   clearTimeout(timer);
   try {
     let page = await api.list({ limit: PAGE });
+    const before = videos;
     videos = page.data;
     while (page.has_more && isActive(page.data.at(-1))) { // the queue is longer than a page
       page = await api.list({ limit: MOST, after: page.last_id });
       videos = [...videos, ...page.data];
     }
     if (!older.length) more = page.has_more ? page.last_id : null;
+    else older = [...before.filter(hasFallenOff), ...older];
     at("state").textContent = status();
     drawQueue();
     drawHistory();
@@ -87,6 +90,12 @@ async function refresh() {
     at("state").textContent = `No answer from the server: ${error.message}`;
   }
   timer = setTimeout(refresh, videos.some(isActive) ? SOON : LATER);
+}
+
+// Whether newer videos have pushed one off the list's first page. One that was deleted is not older than all of it.
+function hasFallenOff(video) {
+  const known = [...videos, ...older].some((one) => one.id === video.id);
+  return !known && videos.length > 0 && video.created_at <= videos.at(-1).created_at;
 }
 
 function status() {

@@ -29,7 +29,7 @@ from latent_shift.rng import StepRNG
 from latent_shift.systems.base import SYSTEM_FILE
 from latent_shift.systems.make_a_video.data import GeneratedClips, to_pixels
 from latent_shift.systems.make_a_video.stage import Context, StageNetwork
-from latent_shift.training.datasets import Clips, data_summary
+from latent_shift.training.datasets import Clips, data_summary, refuse_keys
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import AttentionByLength
 from latent_shift.training.prediction import prediction_target
@@ -89,14 +89,8 @@ class PixelRecipe(Recipe):
     def _one_kind_of_data(self) -> PixelRecipe:
         exactly_one(self, "source", "clips")
         if self.clips is not None:
-            unfit = {
-                "frames.buckets": self.clips.frames.buckets,
-                "precomputed_latents": self.clips.precomputed_latents,
-                "append_fps_to_caption": self.clips.append_fps_to_caption,
-                "images": self.clips.images,
-            }
-            if given := [name for name, value in unfit.items() if value]:
-                raise ValueError(f"clips.{given[0]}: stages on pixels do not have it; remove it")
+            unfit = ("frames.buckets", "precomputed_latents", "append_fps_to_caption", "images")
+            refuse_keys(self.clips, "stages on pixels", unfit)
         return self
 
 

@@ -22,9 +22,9 @@ from latent_shift.data.video_dataset import VideoDataset
 from latent_shift.media import write_image
 from latent_shift.rng import StepRNG
 from latent_shift.training.compiling import ready_to_compile
-from latent_shift.training.datasets import Clips, data_summary
+from latent_shift.training.datasets import Clips, data_summary, refuse_keys
 from latent_shift.training.logging import Report
-from latent_shift.training.model_setup import check_same_network, load_autoencoder
+from latent_shift.training.model_setup import check_clip_size, check_same_network, load_autoencoder
 from latent_shift.training.recipe import Holds, Recipe, exactly_one, known_to
 from latent_shift.training.task import Task
 
@@ -46,6 +46,11 @@ class AutoencoderRecipe(Recipe):
         0.0, ge=0.0, le=1.0,
         description="noise on latents, up to so many standard deviations: so the decoder repairs errors",
     )  # fmt: skip
+
+    @property
+    def _scale(self) -> int:
+        """Pixels of a latent pixel's side."""
+        return int(2 ** (len(self.autoencoder.get("block_out_channels", (64,))) - 1))
 
     def check(self) -> None:
         """See `Recipe.check`."""
@@ -76,6 +81,12 @@ class AutoencoderRecipe(Recipe):
         if self.crop is not None and self.clips is not None:
             raise ValueError("crop: only for source; the height and width of clips.frames say what is seen")
         exactly_one(self, "source", "clips")
+        if self.clips is not None:
+            refuse_keys(
+                self.clips, "an autoencoder's frames",
+                ("frames.buckets", "precomputed_latents", "append_fps_to_caption", "images"),
+            )  # fmt: skip
+            check_clip_size(self.clips.frames, self._scale)
         return self
 
     @model_validator(mode="after")
@@ -84,9 +95,8 @@ class AutoencoderRecipe(Recipe):
             raise ValueError(
                 f"crop {self.crop} is larger than the frames of source, {self.source.shape.height}"
             )
-        scale = 2 ** (len(self.autoencoder.get("block_out_channels", ())) - 1)
-        if self.crop is not None and self.crop % scale:
-            raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {scale}")
+        if self.crop is not None and self.crop % self._scale:
+            raise ValueError(f"crop {self.crop} is no multiple of the autoencoder's scale, {self._scale}")
         return self
 
 
@@ -134,7 +144,7 @@ class AutoencoderTask(Task):
         recipe = self.recipe
         if recipe.clips is None:
             return None
-        manifest = recipe.clips.manifest
+        manifest = recipe.clips.manifest.of_kind("clip")
         if recipe.validation is not None:
             manifest = manifest.split(recipe.validation.items, recipe.seed)[validation]
         frames = recipe.clips.frames.model_copy(update={"num_frames": 1})

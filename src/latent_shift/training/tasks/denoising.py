@@ -60,7 +60,7 @@ class DenoisingTask(Task):
     def __init__(self, recipe: DenoisingRecipe, pipeline: AnyPipeline) -> None:
         super().__init__(recipe)
         self.pipeline = pipeline
-        self.unet: UNet2DConditionModel = pipeline.unet
+        self.unet: UNet2DConditionModel = pipeline.unet.train()  # a loaded one has its dropout off
         self.vae: AutoencoderKL = pipeline.vae.requires_grad_(False)
         self.text_encoders = nn.ModuleList(pipeline.text_encoders()).requires_grad_(False)
         self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone(), persistent=False)

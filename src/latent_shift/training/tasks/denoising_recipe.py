@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.documents import validation_error
+from latent_shift.limits import MAX_GUIDANCE, MAX_STEPS
 from latent_shift.training.datasets import Clips, Latents, data_summary
-from latent_shift.training.recipe import Count, Holds, Ratio, Recipe, Strict, exactly_one
+from latent_shift.training.recipe import Holds, Ratio, Recipe, Strict, exactly_one
 
 # Options that are fields of a generated source, those of `latents`, and those of the noise of clips.
 _OF_SOURCE = ("oversample_motions", "oversample_motions_ratio", "amplitude_range")
@@ -35,8 +36,8 @@ class Diffusion(Strict):
 class Sampling(Strict):
     """Settings of samples, written into the model as its defaults."""
 
-    guidance_scale: float = Field(4.0, ge=1.0)
-    num_inference_steps: Count = 25
+    guidance_scale: float = Field(4.0, ge=1.0, le=MAX_GUIDANCE)
+    num_inference_steps: int = Field(25, ge=1, le=MAX_STEPS)
     eta: Ratio = Field(0.0, description="new noise in every step of clips (DDIM): mends disagreements")
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from latent_shift.pipeline import LatentShiftPipeline
+from latent_shift.training.datasets import refuse_keys
 from latent_shift.training.model_setup import (
     LOG_SNR_SHIFT,
     check_clip_size,
@@ -36,6 +37,12 @@ class ImageRecipe(DenoisingRecipe):
     autoencoder: Annotated[Path, Holds(("vae",))]
     unet: Annotated[dict[str, Any], known_to(UNet2DConditionModel)]
     scheduler: SchedulerConfig = Field(description=f"{LOG_SNR_SHIFT} in place of betas: a shifted cosine")
+
+    @model_validator(mode="after")
+    def _images_have_no_rate(self) -> ImageRecipe:
+        if self.clips is not None:
+            refuse_keys(self.clips, "single frames", ("append_fps_to_caption",))
+        return self
 
 
 class ImageTask(DenoisingTask):
@@ -65,7 +72,8 @@ def image_pipeline(recipe: ImageRecipe) -> LatentShiftPipeline:
     )  # fmt: skip
     if recipe.clips is not None:
         check_clip_size(recipe.clips.frames, model.vae_scale_factor)
-        side = recipe.clips.frames.height
+        seen = recipe.clips.frames
+        side = seen.height if seen.buckets is None else seen.buckets.middle[0]
     else:
         assert recipe.latents is not None  # the recipe has latents or clips
         side = recipe.latents.source.shape.height

@@ -19,6 +19,7 @@ from peft.utils import get_peft_model_state_dict
 from pydantic import Field, model_validator
 
 from latent_shift import checkpoints
+from latent_shift.limits import MAX_FRAMES
 from latent_shift.prompts import has_closed_vocabulary
 from latent_shift.shift import ShiftOptions
 from latent_shift.training.model_setup import (
@@ -66,7 +67,7 @@ class VideoExperimental(Experimental):
         description="embed the positions of frames in their text embeddings. Did not replace training on"
         " every third frame first; its share in later gains was not separated",
     )
-    shift_strides: tuple[Count, ...] = Field(
+    shift_strides: tuple[Annotated[int, Field(ge=1, le=MAX_FRAMES)], ...] = Field(
         (1,),
         min_length=1,
         description="frames to the neighbours, the blocks taking turns. [3, 1] after training on every third"
@@ -104,6 +105,12 @@ class VideoRecipe(DenoisingRecipe):
             raise ValueError(
                 "experimental.shift_strides: there is no shift (shift: null); remove one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_seen(self) -> VideoRecipe:
+        if self.clips is not None and self.clips.images is not None and self.image_batch_ratio == 0:
+            raise ValueError("clips.images: with image_batch_ratio 0 no batch has images; change one of them")
         return self
 
     @model_validator(mode="after")

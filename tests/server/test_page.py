@@ -6,12 +6,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 import uvicorn
 from typer.main import get_command
 
 from latent_shift.cli.main import app
+from latent_shift.media import write_clip
 from latent_shift.server.app import create_app, security_of
 from latent_shift.server.config import Limits, ServerConfig
 
@@ -300,6 +302,50 @@ def test_a_queue_that_is_longer_than_a_page_is_shown_whole(model, visit, tmp_pat
         assert page.locator("#queue li").count() == 29
         assert page.locator("#queue li").last.inner_text().startswith("No. 29")
         page.close()  # its stream of events, for which the server would wait
+
+
+def test_new_clips_push_none_out_of_a_longer_history(model, visit, tmp_path):
+    application = create_app(ServerConfig(data=tmp_path, models={"tiny": str(model)}))
+
+    def cancelled(url, numbers):
+        for number in numbers:
+            fields = {"prompt": f"circle {number}", "seed": number}
+            made = requests.post(f"{url}/v1/videos", json=fields, timeout=WAIT).json()
+            requests.post(f"{url}/v1/videos/{made['id']}/cancel", timeout=WAIT)
+
+    def shown(page):
+        return [text.split("\n")[-1] for text in page.locator("#history .text").all_inner_texts()]
+
+    with served(application) as url:
+        cancelled(url, range(40))
+        page = visit(url)
+        page.click("#older")
+        wait_until(page, lambda: len(shown(page)) == 40)
+        cancelled(url, range(40, 43))
+        wait_until(page, lambda: shown(page) == [f"circle {number}" for number in range(42, -1, -1)])
+        page.close()
+
+
+def test_what_the_server_cannot_do_is_told_and_what_it_was_started_with(model, visit, tmp_path):
+    config = ServerConfig(data=tmp_path / "data", models={"tiny": str(model)}, dtype="fp32")
+    settings = {
+        "prompt": "a ring",
+        "seed": 1,
+        "model": "tiny",
+        "guidance_interval": [0.2, 0.8],
+        "forecast": None,
+    }
+    write_clip(tmp_path / "clip.webp", np.zeros((2, 32, 32, 3), np.uint8), 8, settings)
+    with served(create_app(config)) as url:
+        page = visit(url)
+        page.locator("#examples button").first.wait_for()
+        page.set_input_files("#file", tmp_path / "clip.webp")
+        page.locator("#problem", has_text="the guidance interval, which the server does not take").wait_for()
+        page.click("#generate")
+        line = page.locator(".command pre").inner_text()
+        assert "--dtype fp32" in line
+        assert "--device" not in line
+        page.close()
 
 
 def test_what_is_refused_is_said_and_the_rest_goes_on(browser, model, tmp_path):

@@ -180,8 +180,9 @@ processes, rank, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 meeting = f"file://{folder}/meeting-{processes}"
 torch.distributed.init_process_group("gloo", init_method=meeting, world_size=processes, rank=rank)
 tensors = load_file(f"{folder}/start.safetensors")
-trained = {key: torch.nn.Parameter(tensors[key]) for key in sorted(tensors)}
+trained = torch.nn.ParameterDict({key: torch.nn.Parameter(tensors[key]) for key in sorted(tensors)})
 optimizer = Muon(trained.values(), lr=0.01)
+wrapped = torch.nn.parallel.DistributedDataParallel(trained)  # as accelerate does, after the optimizer
 for step in range(3):
     generator = torch.Generator().manual_seed(step)
     for one in trained.values():
@@ -205,3 +206,19 @@ def test_processes_that_share_the_work_step_as_one_does(tmp_path):
     for rank in range(3):
         shared = load_file(tmp_path / f"3-{rank}.safetensors")
         assert all(torch.equal(shared[key], alone[key]) for key in alone)
+    start = load_file(tmp_path / "start.safetensors")
+    assert not any(torch.equal(alone[key], start[key]) for key in alone)
+
+
+@pytest.mark.parametrize("name", ["linear", "kernel", "bias"])
+def test_parameters_step_whatever_memory_they_were_given_since(name):
+    """DDP gives them other memory, and its processes trained no matrix while Muon stepped the old one."""
+    moved, kept = parameters()[name], parameters()[name]
+    first, second = Muon([moved], lr=0.01), Muon([kept], lr=0.01)
+    moved.data = moved.detach().clone()
+    for step in range(2):
+        for one, optimizer in ((moved, first), (kept, second)):
+            give_gradients([one], step)
+            optimizer.step()
+    assert torch.equal(moved, kept)
+    assert not torch.equal(moved, parameters()[name])

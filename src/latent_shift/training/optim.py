@@ -86,6 +86,7 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure: compute the gradients before the step")
         for parameter, view in self._views.items():
+            view.data = parameter.detach().view(view.shape)  # DDP has given the parameter other memory
             view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
         for _, part in self._parts:
             part.param_groups[0]["lr"] = self.param_groups[0]["lr"]

@@ -9,6 +9,7 @@ import torch
 from latent_shift import LatentShiftPipeline
 from latent_shift.checkpoints import resolve
 from latent_shift.emoji.constants import GROUNDS
+from latent_shift.emoji.motion import name_motion
 from latent_shift.prompts import warn_of_untrained
 
 
@@ -41,8 +42,9 @@ def test_its_examples_are_sentences_that_it_learned(folder, pipeline):
         warnings.simplefilter("error")
         for prompt in examples:
             warn_of_untrained(prompt, pipeline.video_config.untrained_words)
-    with pytest.warns(UserWarning, match="'moving'"):
         warn_of_untrained("a ghost moving left", pipeline.video_config.untrained_words)
+    with pytest.warns(UserWarning, match="'bouncing'"):
+        warn_of_untrained("a ghost bouncing", pipeline.video_config.untrained_words)
 
 
 @pytest.mark.slow
@@ -52,3 +54,10 @@ def test_a_clip_has_the_ground_that_the_sentence_names_and_moves(pipeline):
     border = np.concatenate([clip[:, 0], clip[:, -1], clip[:, :, 0], clip[:, :, -1]], axis=1)
     assert np.abs(np.median(border, axis=(0, 1)) - np.array(GROUNDS["navy"]) / 255).max() < 0.08
     assert np.abs(np.diff(clip, axis=0)).mean() > 0.001
+
+
+@pytest.mark.slow
+def test_it_moves_as_the_sentence_says(pipeline):
+    for motion in ("moving right", "growing"):
+        clip = pipeline(f"a panda {motion}", generator=seed(3), output_type="np").frames[0]
+        assert name_motion((clip * 255).round().astype(np.uint8)) == motion

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from latent_shift.evaluation.report import Report
 
-_MADE = "the model"  # the kind of a model's own clips, in reports on generated worlds
-
 
 def free_place(path: Path, overwrite: bool) -> Path:
     """The path of a result; one beside it, with a warning, where a file has come since the command began.
@@ -176,10 +174,11 @@ def write_scores(
 
 def _write_sheet(report: Report, sheet: Path, overwrite: bool) -> None:
     """Write a contact sheet of the examples of the model's clips, or else of the last kind."""
+    from latent_shift.evaluation.report import GENERATED
     from latent_shift.media import contact_sheet, write_image
 
     kinds = [row.settings["clips"] for row in report.rows]
-    kind = _MADE if _MADE in kinds else kinds[-1]
+    kind = GENERATED if GENERATED in kinds else kinds[-1]
     names = {row.name for row in report.rows if row.settings["clips"] == kind}
     shown = [example for example in report.examples if example.column in names]
     captions = [f"{example.label}: {example.note}" for example in shown]

@@ -8,11 +8,16 @@ from functools import partial
 from latent_shift.emoji.eyes import Eyes
 from latent_shift.emoji.protocol import MEASURES, CellClips, EmojiScores, EmojiTruth
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
-from latent_shift.evaluation.report import Report, format_result, format_settings
+from latent_shift.evaluation.report import (
+    GENERATED,
+    REAL,
+    RECONSTRUCTED,
+    Report,
+    format_result,
+    format_settings,
+)
 from latent_shift.evaluation.runner import ProgressCallback, evaluate
 from latent_shift.evaluation.sources import ClipSource, ReconstructedClips
-
-REAL, RECONSTRUCTED, GENERATED = "real clips", "real, through the autoencoder", "the model"
 
 
 def emoji_report(

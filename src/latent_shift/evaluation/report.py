@@ -24,6 +24,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation,
 from latent_shift.documents import validation_error
 from latent_shift.io import one_line
 
+# Kinds of clips in a report on a generated world: a row's setting "clips".
+REAL, RECONSTRUCTED, GENERATED = "real clips", "real, through the autoencoder", "the model"
 ARROWS = {"lower": " ↓", "higher": " ↑", "neither": ""}
 
 

@@ -15,7 +15,15 @@ from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.extractors.base import Extractor, TextExtractor
 from latent_shift.evaluation.features import SourceFeatures
 from latent_shift.evaluation.metrics.base import Measurement, Metric, MetricOptions
-from latent_shift.evaluation.report import Proportion, Report, format_result, format_settings
+from latent_shift.evaluation.report import (
+    GENERATED,
+    REAL,
+    RECONSTRUCTED,
+    Proportion,
+    Report,
+    format_result,
+    format_settings,
+)
 from latent_shift.evaluation.runner import ProgressCallback, evaluate
 from latent_shift.evaluation.sources import ClipSource, ReconstructedClips
 from latent_shift.moving_shapes.protocol import (
@@ -26,7 +34,6 @@ from latent_shift.moving_shapes.protocol import (
     other_scenes,
 )
 
-REAL, RECONSTRUCTED, GENERATED = "real clips", "real, through the autoencoder", "the model"
 BASELINE = "real clips (the baseline)"
 _TITLES = {
     "colour right": "colour",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from latent_shift.io import atomic_file
 from latent_shift.media import write_clip
 from latent_shift.server.faults import fault
-from latent_shift.server.jobs import Job, MadeFile
+from latent_shift.server.jobs import ID, Job, MadeFile
 
 if TYPE_CHECKING:
     from latent_shift.generation import GeneratedClip
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _WATCHED = 5.0  # seconds that a preview counts as watched after its last look
 _ORPHAN = 600.0  # seconds; a file of no job is younger only while it is being written
 # Names of this server's files, whole and partial; any other file in its folders is somebody's own.
-_OWN = re.compile(r"(\.\d+-\d+-)?video_[0-9a-f]{32}\.[0-9a-z.]+|\.[0-9a-f]{32}\.tmp")
+_OWN = re.compile(rf"(\.\d+-\d+-)?{ID}\.[0-9a-z.]+|\.[0-9a-f]{{32}}\.tmp")
 
 
 class ClipFiles:

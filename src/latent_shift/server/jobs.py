@@ -14,6 +14,7 @@ from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, S
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
+ID = "video_[0-9a-f]{32}"  # a pattern
 UNOBSERVED = "(observed = 0 AND completed_at IS NOT NULL)"  # SQL; an index and its queries
 metadata = MetaData()
 videos = Table(

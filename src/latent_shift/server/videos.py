@@ -24,14 +24,14 @@ from latent_shift.server.bodies import (
 )
 from latent_shift.server.document import FILE, media, request_body
 from latent_shift.server.errors import ERRORS, ApiError
-from latent_shift.server.jobs import Job, StoreFullError
+from latent_shift.server.jobs import ID, Job, StoreFullError
 from latent_shift.server.service import Service, body_hash, not_found
 from latent_shift.server.uploads import BusyError, UnreadableError, settings_of
 from latent_shift.server.variants import Format, Variant, content
 from latent_shift.server.views import LOOK_EVERY, events_of, show, video
 
 _RETRY_UPLOAD = 2.0  # seconds after which a file to read may find a place
-Id = Annotated[str, Path(pattern="^video_[0-9a-f]{32}$", description="id of a video")]
+Id = Annotated[str, Path(pattern=f"^{ID}$", description="id of a video")]
 # Not in the document: it makes the same body valid or not.
 Strict = Annotated[bool, Query(include_in_schema=False)]
 IdempotencyKey = Annotated[

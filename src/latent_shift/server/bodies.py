@@ -124,7 +124,7 @@ class Video(BaseModel):
     peak_memory_mb: float | None
     expired: bool = Field(description="whether the clip has been removed for its age or the disk's space")
     warnings: list[str] = Field(
-        description="words that the model does not know or was not trained on; a negative prompt without guidance"
+        description="words not known or not trained on, and a negative prompt without guidance"
     )
     ignored: list[str] = Field(default=[], description="fields of the request that are not known")
     url: None = None

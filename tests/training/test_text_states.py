@@ -11,7 +11,7 @@ from latent_shift.moving_shapes import WorldConfig
 from latent_shift.pipeline import LatentShiftPipeline
 from latent_shift.training.distributed import Interrupted
 from latent_shift.training.task import build_task
-from latent_shift.training.text_states import TextStates
+from latent_shift.training.text_states import BLOCK, TextStates
 from latent_shift.training.trainer import train
 from tiny import tiny_pipeline_folder
 from tiny_xl import tiny_xl_folder
@@ -39,6 +39,34 @@ def test_each_caption_is_read_once_and_alone(make, tmp_path):
             assert torch.equal(found.pooled[number : number + 1], alone.pooled)
 
 
+def test_expected_captions_are_read_in_blocks_whatever_their_order(tmp_path):
+    tiny_pipeline_folder(tmp_path / "model")
+    pipeline = LatentShiftPipeline.from_pretrained(tmp_path / "model")
+    long = " ".join(["red"] * 2 * pipeline.tokenizer.model_max_length)
+    captions = [
+        f"a {colour} {shape} {moves}"
+        for colour in ("red", "black", "green")
+        for shape in ("circle", "square", "star", "cross")
+        for moves in ("moves left", "grows", "spins")
+    ]
+    expected = [*captions, *(f"{text} on white" for text in captions), long, captions[0]]
+    read = []
+    pipeline.text_encoder.register_forward_pre_hook(lambda module, given: read.append(len(given[0])))
+    forwards, backwards = TextStates(pipeline), TextStates(pipeline)
+    for states in (forwards, backwards):
+        states.expect(expected)
+    found, turned = forwards(expected), backwards(expected[::-1])
+    assert read == [BLOCK, 73 - BLOCK] + [73 - BLOCK, BLOCK][::-1]
+    assert torch.equal(found.states, turned.states.flip(0))
+    together = encode_prompts(pipeline, expected)
+    torch.testing.assert_close(found.states, together.states)
+    assert found.filled == together.filled
+    assert 0 < len(together.filled) < len(expected)
+    unexpected = forwards(["a blue star"])
+    assert torch.equal(unexpected.states, encode_prompts(pipeline, ["a blue star"]).states)
+    assert read[-2:] == [1, 1]
+
+
 def test_captions_that_fill_the_text_encoder_are_named(tmp_path):
     tiny_pipeline_folder(tmp_path / "model")
     pipeline = LatentShiftPipeline.from_pretrained(tmp_path / "model")
@@ -60,6 +88,9 @@ def test_a_clip_has_so_many_wordings(images):
     ]
     assert 1 <= len(per_clip[0]) <= 2 < len(per_clip[1])
     assert per_clip[0] <= per_clip[1]
+    kinds = ("image_caption",) if images else ("caption", "image_caption")
+    assert {bound[index][kind] for index in range(rounds) for kind in kinds} == set(bound.all_wordings())
+    assert list(free.all_wordings()) == []
 
 
 @pytest.mark.slow

@@ -180,6 +180,22 @@ class LatentDataset(Dataset[dict[str, Any]]):
             for frame in range(self.frames)
         ]
 
+    def all_wordings(self) -> Iterator[str]:
+        """All captions of all items, clip by clip, where `wordings` bounds their number.
+
+        Captions of single frames as well, which other words may be true of.
+        """
+        for clip in range(len(self.latents)):
+            for turn in range(self.wordings or 0):
+                for image in (True,) if self.images else (True, False):
+                    yield self.captions.paraphrase(self._wording(clip, turn), image=image)
+
+    def _wording(self, clip: int, turn: int) -> int:
+        """The index of a caption in the series, of a clip that comes for the `turn`-th time."""
+        if self.wordings is not None:
+            turn %= self.wordings
+        return turn * len(self.captions) + self.first + clip
+
     def batch_sampler(self, batch_size: int, seed: int) -> BatchSampler:
         """All items shuffled, some of them oversampled."""
         if not self.oversampled:
@@ -192,10 +208,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch, item = divmod(index, len(self))
         clip, frame = divmod(item, self.frames)
-        turn = epoch * self.frames + frame
-        if self.wordings is not None:
-            turn %= self.wordings
-        wording = turn * len(self.captions) + self.first + clip
+        wording = self._wording(clip, epoch * self.frames + frame)
         return {
             "latents": self.latents[clip, frame : frame + 1] if self.images else self.latents[clip],
             "caption": self.captions.paraphrase(wording),

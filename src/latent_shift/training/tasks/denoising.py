@@ -84,9 +84,12 @@ class DenoisingTask(Task):
 
     def dataset(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix:
         """The user's clips; or stored latents, encoded now where the store is not complete."""
-        if self.recipe.clips is None:
-            return self._stored_latents(report)
-        return self._own_clips(self.recipe.clips)
+        if self.recipe.clips is not None:
+            return self._own_clips(self.recipe.clips)
+        stored = self._stored_latents(report)
+        if self._text_states is not None:
+            self._text_states.expect(stored.all_wordings())
+        return stored
 
     def validation(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix | None:
         """The clips that `dataset` keeps out."""

@@ -120,6 +120,27 @@ def test_no_scene_and_no_caption_is_held_out(world):
     assert motions == {"", *constants.MOTIONS}
 
 
+def test_a_caption_without_a_style_means_the_first_one_that_its_emoji_is_trained_in(path, world):
+    one_default = EmojiWorld(pack=path, clips=400, default_style=True)
+    scenes, free = one_default.captioned_clips(), world.captioned_clips()
+    splits, unsaid = scenes.pools.splits, dict[str, set[str]]()
+    for index in range(400):
+        scene, clip = scenes[index], scenes.pack.clips[scenes[index].clip]
+        assert replace(scene, says_style=False) == replace(free[index], says_style=False)
+        if not scene.says_style:
+            unsaid.setdefault(clip.emoji, set()).add(clip.style)
+            assert "style" not in scenes.caption(index)
+    for code, styles in unsaid.items():
+        assert styles == {"noto" if splits.emoji[code].left_out == "fluent" else "fluent"}
+    assert {"noto", "fluent"} == set.union(*unsaid.values())
+    assert any(scenes[index].says_style for index in range(400) if _style(scenes, index) == "fluent")
+    assert one_default.latent_settings() == world.latent_settings()
+
+
+def _style(scenes, index):
+    return scenes.pack.clips[scenes[index].clip].style
+
+
 def test_stills_are_of_held_out_styles_neither(path):
     scenes = EmojiWorld(
         pack=path, clips=200, stills=1.0, styles=("fluent", "noto", "twemoji")

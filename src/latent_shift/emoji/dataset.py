@@ -38,6 +38,7 @@ _PROMPTS_SEED = 77  # of the scenes of sample prompts
 _PARAPHRASE_STREAM, _FRAME_STREAM = 1, 2
 _STYLED = 0.5  # of the captions
 _SAMPLES, _IMAGE_SAMPLES = 8, 32
+_NOT_DRAWN = {"clips", "paraphrases", "default_style", "pack"}  # settings that change no picture
 
 
 def _words_of(texts: Iterable[str]) -> set[str]:
@@ -75,6 +76,10 @@ class EmojiWorld(GeneratedSource):
     )
     centred: bool = Field(
         False, description="put pictures, and the ways that they move, into the middle of the frame"
+    )
+    default_style: bool = Field(
+        False,
+        description="a caption without a style means the first of `styles` that the emoji is trained in",
     )
     tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
     paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
@@ -154,7 +159,7 @@ class EmojiWorld(GeneratedSource):
 
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
-        settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "pack"})
+        settings = self.model_dump(mode="json", exclude=_NOT_DRAWN)
         for name in ("sizes", "composed_sizes", "centred"):  # latents from before they existed stay valid
             if getattr(self, name) == type(self).model_fields[name].default:
                 del settings[name]
@@ -214,13 +219,16 @@ class Scenes:
         still = rng.random() < world.stills
         code = choice(rng, self._codes[still])
         styles = (self.pools.stills if still else self.pools.animations)[code]
-        numbers = styles[choice(rng, list(styles))]
+        style = choice(rng, list(styles))
+        numbers = styles[style]
         plain = [number for number in numbers if not self.pack.clips[number].tone]
         toned = [number for number in numbers if self.pack.clips[number].tone]
         wants_tone = rng.random() < world.tones
         number = choice(rng, toned if toned and (wants_tone or not plain) else plain)
         start = int(rng.random() * self.pack.clips[number].count)
         ground, says_style = draw_ground(rng), rng.random() < _STYLED
+        if world.default_style:
+            says_style |= style != next(one for one in world.styles if one in styles)
         fixed: dict[str, Any] = {
             "clip": number, "start": start, "ground": ground, "says_style": says_style
         }  # fmt: skip

@@ -108,7 +108,10 @@ class StepRNG:
         return (start + order.double() / (frames * self.batch_size)) % 1
 
     def microbatches(self, batch: dict[str, Any], count: int) -> Iterator[tuple[dict[str, Any], StepRNG]]:
-        """Split batch and streams into `count` equal parts."""
+        """Split batch and streams into `count` equal parts; one part is the batch itself."""
+        if count == 1:  # which may have values that are no items
+            yield batch, self
+            return
         size = len(self.batch_indices) // count
         for start in range(0, len(self.batch_indices), size):
             part = slice(start, start + size)

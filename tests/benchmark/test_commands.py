@@ -1,6 +1,7 @@
 """The commands of `latent-shift benchmark`, on tiny networks and a tiny model."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -48,6 +49,20 @@ def test_systems(model, capsys):
     assert first["gmac"] == second["gmac"] > 0
     assert first["calls"] > 3
     assert len(first["times"]["cpu"]) == 1
+
+
+def test_each_system_takes_its_own_steps(model, capsys, tmp_path):
+    other = tmp_path / "fewer"
+    shutil.copytree(model, other)
+    settings = json.loads((other / "latent_shift.json").read_text())
+    (other / "latent_shift.json").write_text(json.dumps({**settings, "num_inference_steps": 2}))
+    both = ("--model", model, "--model", other, "--prompt", "a red circle", "--dtype", "fp32")
+    given = ("benchmark", "systems", *both, "--repeats", 1, "--warmups", 0, "--no-memory")
+    _, out, _ = run_program(capsys, *given, "--json")
+    own = [json.loads(line)["calls"] for line in out.splitlines()]
+    _, out, _ = run_program(capsys, *given, "--steps", 2, "--json")
+    same = [json.loads(line)["calls"] for line in out.splitlines()]
+    assert own[0] > own[1] == same[0] == same[1]
 
 
 def test_floor_of_a_system(model, capsys, tmp_path, monkeypatch):

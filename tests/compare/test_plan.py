@@ -153,6 +153,12 @@ def test_a_finished_stage_of_other_settings(compared):
         ValueError, match=r"begun with other settings: optimizer.learning_rate was 0.5, is 0.0012;"
     ):
         compared("smoke", "shift_off").check()
+    file.write_text(file.read_text().replace("learning_rate: 0.5", "learning_rate: 0.0012"))
+    compared("smoke", "shift_off").check()
+    assert "guidance_scale: 2.0" in file.read_text()
+    file.write_text(file.read_text().replace("guidance_scale: 2.0", "guidance_scale: 4.0"))
+    with pytest.raises(ValueError, match=r"other settings: sampling.guidance_scale was 4.0;"):
+        compared("smoke", "shift_off").check()
     file.write_text("task: video\n")
     with pytest.raises(ValueError, match="shift_off-2-clips: recipe .*; remove it to begin again"):
         compared("smoke", "shift_off").check()

@@ -173,6 +173,15 @@ def test_a_window_has_part_of_the_picture(path, stills):
         assert (window != from_numpy(np.array(constants.GROUNDS[scenes[number].ground]))).any()
 
 
+def test_a_single_frame_of_a_still_is_that_of_its_clip(path):
+    world = EmojiWorld(pack=path, clips=4, styles=("fluent",), stills=1.0)
+    scenes = world.captioned_clips()
+    whole = render(scenes.pack, scenes[2])
+    assert all((render(scenes.pack, scenes[2], [frame])[0] == whole[frame]).all() for frame in range(16))
+    with pytest.raises(ValueError, match="stills have another size and place in each frame"):
+        EmojiWorld(pack=path, stills=0.5, centred=True)
+
+
 def test_a_smaller_world_has_so_many_emoji(path):
     scenes = EmojiWorld(pack=path, emoji=5, clips=100, styles=("fluent",)).captioned_clips()
     assert len({scenes.pack.clips[scenes[index].clip].emoji for index in range(100)}) <= 5

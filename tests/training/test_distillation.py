@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +115,13 @@ def test_a_store_goes_on_where_it_was_stopped_and_keeps_to_its_settings(recipe, 
     )
     with pytest.raises(ValueError, match="latents of other settings"):
         build_task(other).dataset(quiet)
+    file = Path(tiny.pretrained_model) / "latent_shift.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "guidance_scale": 1.0 + settings["guidance_scale"]}))
+    with pytest.raises(
+        ValueError, match="latents of other settings"
+    ):  # of the model, by which clips are made
+        build_task(tiny).dataset(quiet)
 
 
 def test_only_clips_that_show_their_captions(recipe):

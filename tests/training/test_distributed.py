@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from latent_shift.training.checkpoint import checkpoints
 from latent_shift.training.task import build_task
-from latent_shift.training.trainer import train
+from latent_shift.training.trainer import Trainer, train
 
 SETTINGS = {"batch_size": 4, "steps": 4, "checkpoint_every": 2, "validation": {"items": 4, "every": 2}}
 
@@ -68,3 +69,9 @@ def test_two_processes_give_the_losses_of_one(recipe, recipe_file, tmp_path):
     first, second = (load_file(checkpoints(o)[-1] / "weights.safetensors") for o in (alone.output, shared))
     for name, value in first.items():
         assert torch.allclose(value, second[name], atol=1e-3), name
+
+
+def test_items_that_are_compared_with_each_other_are_not_shared_out(recipe):
+    several = SimpleNamespace(num_processes=2)
+    with pytest.raises(ValueError, match="2 processes: in this task each item of a batch is compared"):
+        Trainer(build_task(recipe("text_contrastive")), several, lambda progress: None)

@@ -118,3 +118,12 @@ def test_oversampled_items_have_another_epoch_each_time_whatever_the_first_step(
     assert again.indices(4) == visits[4]
     with pytest.raises(ValueError, match="no item is to be oversampled"):
         WeightedSampler(10, [], 0.5, batch_size=2, seed=3)
+
+
+def test_no_item_is_twice_in_a_batch_where_the_rest_of_an_epoch_is_dropped():
+    sampler = ShuffledSampler(10, 4, 3, drop_last=True)
+    batches = [sampler.indices(step) for step in range(6)]
+    assert all(len({index % 10 for index in batch}) == 4 for batch in batches)
+    assert [batch[0] // 10 for batch in batches] == [0, 0, 1, 1, 2, 2]
+    over = ShuffledSampler(10, 4, 3)
+    assert any(len({index % 10 for index in over.indices(step)}) < 4 for step in range(40))

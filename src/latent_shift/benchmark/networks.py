@@ -27,7 +27,7 @@ from latent_shift.checkpoints.single_file import CONFIGS
 from latent_shift.systems import temporal_layers
 from latent_shift.systems.latent_vdm import LatentVDMLayers
 from latent_shift.systems.make_a_video.pseudo3d import add_pseudo_3d_layers
-from latent_shift.systems.motion_module import MotionModuleLayers
+from latent_shift.systems.motion_module import MotionModule, MotionModuleLayers
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift
 
 _HEAD_WIDTH = 64  # channels of a head of attention over frames
@@ -234,8 +234,10 @@ def count(name: str, size: str, frames: int, resolution: int, dtype: torch.dtype
 
 
 def _allow_frames(unet: nn.Module, frames: int) -> None:
-    """Lengthen the tables of positions of UNetMotionModel, which end at 32 frames."""
+    """Lengthen the tables of positions of UNetMotionModel and of motion modules, which end at some frame."""
     for module in unet.modules():
+        if isinstance(module, MotionModule):
+            module.max_frames = max(module.max_frames, frames)
         if type(module).__name__ == "SinusoidalPositionalEmbedding":
             table = module.pe
             if isinstance(table, Tensor) and table.shape[1] < frames:

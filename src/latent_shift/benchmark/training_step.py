@@ -167,18 +167,16 @@ def _hooks(task: Task, trainer: Trainer, clock: _Clock) -> Iterator[None]:
 
 
 def _frozen_parts(task: nn.Module) -> list[nn.Module]:
-    """The outermost modules with parameters of which none is trained."""
+    """The task's own networks, such as text encoders, of which nothing is trained.
+
+    Not the frozen layers of a network that is trained in part.
+    """
     found: list[nn.Module] = []
-
-    def visit(module: nn.Module) -> None:
-        parameters, is_list = list(module.parameters()), isinstance(module, nn.ModuleList)
-        if parameters and not is_list and not any(one.requires_grad for one in parameters):
-            # An autoencoder is called by encode and decode, which are no calls of the module itself.
-            inner = [part for name, part in module.named_children() if name in ("encoder", "decoder")]
-            found.extend(inner or [module])
-        else:
-            for child in module.children():
-                visit(child)
-
-    visit(task)
+    for child in task.children():
+        for module in child if isinstance(child, nn.ModuleList) else (child,):
+            parameters = list(module.parameters())
+            if parameters and not any(one.requires_grad for one in parameters):
+                # An autoencoder is called by encode and decode, which are no calls of the module itself.
+                inner = [part for name, part in module.named_children() if name in ("encoder", "decoder")]
+                found.extend(inner or [module])
     return found

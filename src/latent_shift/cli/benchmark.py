@@ -138,24 +138,27 @@ def systems(
     from latent_shift.generation import parse_request
 
     first = parse_request(prompt=prompt, seed=0, frames=frames, steps=steps, guidance=guidance)
-    settled = known.inspect(models[0]).settle(first, option="--")
-    requests = [settled.model_copy(update={"seed": seed}) for seed in range(batch)]
+    shape = (
+        known.inspect(models[0]).settle(first, option="--").model_dump(include={"frames", "height", "width"})
+    )
+    first = first.model_copy(update=shape)  # of all; steps and guidance are each model's own, where not given
+    settled = [known.inspect(model).settle(first, option="--") for model in models]
+    requests = [first.model_copy(update={"seed": seed}) for seed in range(batch)]
     with progress_bar("rounds", warmups + repeats) as show:
         found = costs.compare(
             models, requests, device=device, dtype=dtype, warmups=warmups, repeats=repeats, memory=memory,
             on_round=lambda done, total: show(done), options={},
         )  # fmt: skip
-    clip = f"{settled.frames} frames of {settled.height}x{settled.width}, {settled.steps} steps"
-    title = f"{clip}, batches of {batch}"
+    title = f"{first.frames} frames of {first.height}x{first.width}, batches of {batch}"
     table = Table(title, (
-        "system", "parameters, M", "temporal, M", "GMAC a clip", "calls", "CPU s a clip", "wall s a clip",
-        "CPU s over the first's", "peak memory, GiB",
+        "system", "steps", "parameters, M", "temporal, M", "GMAC a clip", "calls", "CPU s a clip",
+        "wall s a clip", "CPU s over the first's", "peak memory, GiB",
     ))  # fmt: skip
-    for one in found:
+    for one, request in zip(found, settled, strict=True):
         seconds = [f"{one.times.seconds(cpu=cpu) / batch:.2f}" for cpu in (True, False)]
         table.rows.append([
-            one.name, f"{one.parameters / 1e6:,.1f}", f"{one.temporal / 1e6:,.1f}", f"{one.gmac:,.1f}",
-            str(one.calls), *seconds, shown(ratio(one.times, found[0].times, cpu=True)),
+            one.name, str(request.steps), f"{one.parameters / 1e6:,.1f}", f"{one.temporal / 1e6:,.1f}",
+            f"{one.gmac:,.1f}", str(one.calls), *seconds, shown(ratio(one.times, found[0].times, cpu=True)),
             "-" if one.peak is None else f"{one.peak / 2**30:.2f}",
         ])  # fmt: skip
     _write(markdown, f"systems, {title}", [table])

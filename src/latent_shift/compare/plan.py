@@ -245,9 +245,15 @@ class Comparison:
         if one.recorded_budget != str(one.budget):
             raise ValueError(f"{where} {one.recorded_budget}, not with {one.budget}; {mend}")
         now = self.resolve(run, one, before.steps)
-        different = changed_keys(
-            *(with_names_of_recipes(recipe.model_dump(mode="json")) for recipe in (before, now))
-        )
+        contents = [with_names_of_recipes(recipe.model_dump(mode="json")) for recipe in (before, now)]
+        different = changed_keys(*contents)
+        # A run may change these while it trains, but models of two seeds have to be sampled in one way.
+        sampling = [content.get("sampling") or {} for content in contents]
+        different += [
+            f"sampling.{key} was {value}"
+            for key, value in sampling[0].items()
+            if sampling[1].get(key) != value
+        ]
         if different:
             raise ValueError(f"{where} other settings: {'; '.join(different)}; {mend}")
         return before

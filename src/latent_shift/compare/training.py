@@ -57,7 +57,7 @@ def _train_stage(comparison: Comparison, run: Run, one: StageRun, show: StageRep
     every = max(1, recipe.steps // EIGHTHS)
     parts = run.seed == 0 and one.on_clips and bool(comparison.preset.curve)
     # Neither changes a number.
-    changes = {"checkpoint_every": every, "checkpoints_total_limit": EIGHTHS + 1 if parts else 1}
+    changes = {"checkpoint_every": every, "checkpoints_total_limit": recipe.steps if parts else 1}
     recipe = recipe.model_copy(update={**changes, "log_every": min(recipe.log_every, every)})
     with show(f"{one.stage.name}, {run.name}" if one.on_clips else one.stage.name, recipe.steps) as report:
         train(build_task(recipe), Meter(one.folder / SPENT, report))

@@ -38,10 +38,15 @@ def batch_sampler_for(dataset: Dataset[Any], batch_size: int, seed: int) -> Batc
 
 
 class ShuffledSampler:
-    """All items in another order in every epoch; a batch may reach over the end of an epoch."""
+    """All items in another order in every epoch; a batch may reach over the end of an epoch.
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    drop_last: an epoch ends with its last whole batch, so that no item is twice in a batch; batch_size is
+    then the length at most.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, *, drop_last: bool = False) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self._taken = length - length % batch_size if drop_last else length  # of each epoch
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def indices(self, step: int) -> list[int]:
@@ -50,7 +55,7 @@ class ShuffledSampler:
         return [self._index(position) for position in range(start, start + self.batch_size)]
 
     def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, self.length)
+        epoch, offset = divmod(position, self._taken)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(step_seed(self.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.length, generator=generator)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import from_numpy
 from torch.utils.data import Dataset
 
@@ -105,6 +105,14 @@ class EmojiWorld(GeneratedSource):
         if not 0 < value[0] <= value[1]:
             raise ValueError(f"{list(value)}: expected the least and the most part of the frame, above 0")
         return value
+
+    @model_validator(mode="after")
+    def _stills_have_their_own_places(self) -> Self:
+        if self.stills and (self.centred or self.sizes != constants.SIZE):
+            raise ValueError(
+                "stills have another size and place in each frame: leave sizes and centred out, or stills"
+            )
+        return self
 
     @property
     def shape(self) -> ClipShape:

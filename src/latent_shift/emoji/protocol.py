@@ -46,7 +46,7 @@ MAX_PROMPTS = 100_000
 MOVES_OTHERS = 19  # emoji that a clip's motion is compared with, beside its own
 TOP = 5
 _OTHERS_STREAM = 5
-_SPIN_FRAMES = (0, 1)  # of a clip that spins: nearly upright
+SPIN_FRAMES = (0, 1)  # of a clip that spins: nearly upright
 
 # Cells by their number, which distinguishes their seeds.
 CELLS = (
@@ -311,7 +311,7 @@ class EmojiScores(Metric):
             }
             return found, {"nearest training clip": self.truth.nearest_training_clip(clip)}
         spins = prompt.motion.startswith("spinning")
-        sight = self.eyes.look(clip, _SPIN_FRAMES if spins else None)
+        sight = self.eyes.look(clip, SPIN_FRAMES if spins else None)
         first = sight.ranked[0] == prompt.emoji
         found = {
             "name top 1": first,

@@ -66,11 +66,13 @@ def placement(scene: Scene, t: Floats) -> Placement:
     if scene.scatter:
         rng = np.random.Generator(np.random.Philox(key=[scene.scatter, 0]))
         low, high = constants.COMPOSED_SIZE[0], constants.SIZE[1]
-        size = np.array([uniform(rng, low, high) for _ in t])
+        size = np.array([uniform(rng, low, high) for _ in range(constants.FRAMES)])
         x, y = (
             np.array([uniform(rng, -1, 1) * max(constants.OFF_CENTRE, 1 - side) for side in size])
             for _ in "xy"
         )
+        frames = np.rint(t * (constants.FRAMES - 1)).astype(int)
+        x, y, size = x[frames], y[frames], size[frames]
     elif scene.motion in DIRECTIONS:
         across, down = DIRECTIONS[scene.motion]
         x, y = x + across * scene.amplitude * t, y + down * scene.amplitude * t

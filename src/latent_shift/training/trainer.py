@@ -70,6 +70,11 @@ class Trainer:
 
     def __init__(self, task: Task, accelerator: Accelerator, report: Report) -> None:
         self.task, self.recipe, self.accelerator, self.report = task, task.recipe, accelerator, report
+        if accelerator.num_processes > 1 and not self.recipe.loss_is_mean:
+            raise ValueError(
+                f"{accelerator.num_processes} processes: in this task each item of a batch is compared with"
+                " all others, which are in one process only; train in one"
+            )
         _check_finite(task)
         inputs = task.inputs()
         optimizer = new_optimizer(trained_parameters(task.to(accelerator.device)), self.recipe.optimizer)

@@ -11,6 +11,7 @@ Shapes: N clips, K steps of the student, F frames, C latent channels, h x w late
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from latent_shift.autoencoder import decode_latents, to_uint8
 from latent_shift.checkpoints import load, native_size, resolve, weights_hash
 from latent_shift.data.latent_dataset import missing_shards, read_latents, write_shard
 from latent_shift.data.sources.base import CaptionedClips
+from latent_shift.documents import read_json_mapping
 from latent_shift.noise import draw_noise
 from latent_shift.rng import step_seed
 from latent_shift.training.datasets import Store
@@ -30,6 +32,7 @@ from latent_shift.training.distributed import resolve_precision
 from latent_shift.training.logging import Progress, Report
 from latent_shift.training.model_setup import AnyPipeline
 from latent_shift.training.recipe import Count
+from latent_shift.video_config import FILE_NAME as VIDEO_CONFIG
 
 _BATCH = 16  # clips made together
 
@@ -115,7 +118,9 @@ def trajectory_dataset(
     captions, precision = source.captioned_clips(cached=True), resolve_precision(precision)
     settings = {
         "world": source.latent_settings(), "paraphrases": getattr(source, "paraphrases", None),
-        "model": weights_hash(path), "precision": precision, "steps": steps,
+        "default_style": getattr(source, "default_style", None),
+        "model": weights_hash(path), "model settings": _settings(path), "precision": precision,
+        "steps": steps,
         **wanted.model_dump(include={"num_inference_steps", "guidance_scale", "only_right"}),
     }  # fmt: skip
     missing = missing_shards(folder, source.clips, settings)
@@ -129,6 +134,14 @@ def trajectory_dataset(
         raise ValueError(f"trajectories: none of the {source.clips} clips shows its caption; make more")
     clips, images = (read_latents(folder, source.clips, name) for name in ("latents", "image_latents"))
     return TrajectoryDataset(clips, images, captions, right)
+
+
+def _settings(model: Path) -> dict[str, Any]:
+    """What decides the clips of a model beside its weights: how it samples, and its noise schedule."""
+    return {
+        name: read_json_mapping(model / name)
+        for name in (VIDEO_CONFIG, "scheduler/scheduler_config.json") if (model / name).is_file()
+    }  # fmt: skip
 
 
 def _made(

@@ -13,6 +13,7 @@ from latent_shift import systems
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.systems.make_a_video.data import resize, to_pixels
 from latent_shift.systems.make_a_video.text_tasks import draw_known
+from latent_shift.systems.temporal_layers import temporal_parameters
 from latent_shift.training.distributed import Interrupted
 from latent_shift.training.recipe import load_recipe
 from latent_shift.training.task import build_task
@@ -51,6 +52,16 @@ def test_the_loss_is_finite_repeatable_and_reaches_the_weights(task, name):
     assert all(one.grad is not None for one in one.stage.parameters())
     frozen = [parameter for name, parameter in one.named_parameters() if not name.startswith("stage.")]
     assert not any(parameter.requires_grad for parameter in frozen)
+
+
+@pytest.mark.parametrize("name", ["video", "video_sr"])
+def test_images_give_every_weight_a_gradient_which_several_processes_wait_for(task, name):
+    one = task(name, image_batch_ratio=1.0)
+    metrics = one(batch_of(one), step())
+    assert "image_loss" in metrics
+    metrics["loss"].backward()
+    assert all(parameter.grad is not None for parameter in one.stage.parameters())
+    assert not any(parameter.grad.any() for parameter in temporal_parameters(one.stage.unet).values())
 
 
 def test_items_of_a_batch_do_not_depend_on_the_others(task):

@@ -82,7 +82,10 @@ class FrameTokenizer(nn.Module):
         return int(2 ** (len(self.vq.config.block_out_channels) - 1))
 
     def quantize(self, latents: Tensor, *, seed: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantized latents with a straight-through gradient, tokens, and the weighted commitment loss.
+        """Quantized latents that pass the gradient on, tokens, and the weighted commitment loss.
+
+        The gradient goes straight through ("fsq"), or turned and scaled as the latents were ("vq": the
+        rotation trick, arXiv 2410.06424, the library's default).
 
         Args:
             latents: (N, C, h, w) of the encoder.

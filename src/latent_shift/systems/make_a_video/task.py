@@ -209,6 +209,9 @@ class PixelTask(Task):
         noisy = alpha.sqrt() * pixels + (1 - alpha).sqrt() * noise
         target = prediction_target(self.stage.scheduler.config.prediction_type, pixels, noise, alpha)
         loss = (self.stage(noisy, timesteps, context) - target).square().mean()
+        if as_images:
+            # Images skip the temporal layers; several processes (DDP) wait for every gradient: a zero.
+            loss = loss + 0 * sum(one.sum() for one in self.stage.temporal_parameters())
         return {"loss": loss, "image_loss" if as_images else "clip_loss": loss.detach()}
 
     def context(self, batch: PixelBatch) -> Context:

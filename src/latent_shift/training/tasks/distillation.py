@@ -22,6 +22,7 @@ from latent_shift import checkpoints
 from latent_shift.conditioning import caption_embeds, repeat_per_frame
 from latent_shift.documents import read_json_mapping
 from latent_shift.model_files import SYSTEM_FILE
+from latent_shift.prompts import append_fps
 from latent_shift.rng import StepRNG
 from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.logging import Report
@@ -149,6 +150,9 @@ class DistillationTask(Task):
     ) -> Tensor:
         """before, after (B, F, C, h, w): the ends of each clip's step (B,)."""
         frames, scale = before.shape[1], self.pipeline.vae_scale_factor
+        video = self.pipeline.video_config
+        if video.append_fps_to_caption and frames > 1:  # as the teacher read them
+            captions = [append_fps(text, video.fps) for text in captions]
         alpha, alpha_after = (self.alphas[one].view(-1, 1, 1, 1, 1) for one in (step, step + 1))
         clean = implied_clean(before, after, alpha, alpha_after)
         noise = (before - alpha.sqrt() * clean) / (1 - alpha).sqrt()
@@ -157,9 +161,9 @@ class DistillationTask(Task):
             caption_embeds(self.pipeline, batch, captions, [False] * len(captions)),
             frames,
             (before.shape[-2] * scale, before.shape[-1] * scale),
-            frame_positions=frames > 1 and self.pipeline.video_config.frame_position_embedding,
+            frame_positions=frames > 1 and video.frame_position_embedding,
         )
-        if self.pipeline.video_config.shift is not None:
+        if video.shift is not None:
             set_num_frames(self.unet, frames)
         denoiser = self._compiled_unet if self.recipe.compile and frames > 1 and self.training else self.unet
         predicted = denoiser(
@@ -170,6 +174,7 @@ class DistillationTask(Task):
 
     def samples(self, folder: Path, step: int) -> None:
         """See `Task.samples`: clips of the source's sample prompts."""
+        self.pipeline.vae.to(self.unet.device)  # which is no part of the task, as nothing here decodes
         prompts = self.recipe.trajectories.source.sample_prompts(images=False)
         write_samples(self.pipeline, folder / f"step-{step:08d}.png", prompts)
 

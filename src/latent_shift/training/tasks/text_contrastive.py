@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from transformers import CLIPTextConfig
 
 from latent_shift.data.caption_io import read_text
+from latent_shift.data.samplers import ShuffledSampler
 from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.data.sources.base import CaptionedClips
 from latent_shift.documents import parse_yaml
@@ -88,6 +89,10 @@ class FileParaphrases(Dataset[dict[str, str]]):
     def __getitem__(self, index: int) -> dict[str, str]:
         first, *others = self.contents[index % len(self)]
         return {"caption": first, "paraphrase": choice(item_rng(self.seed, index), others)}
+
+    def batch_sampler(self, batch_size: int, seed: int) -> ShuffledSampler:
+        """All contents shuffled, none of them twice in a batch."""
+        return ShuffledSampler(len(self), batch_size, seed, drop_last=True)
 
     def words(self) -> list[str]:
         """All words, in lower case."""

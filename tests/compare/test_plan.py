@@ -1,16 +1,19 @@
 """Runs and stages: folders, resolved recipes, and what stops a comparison before any work."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import yaml
 
 from latent_shift.compare.budget import parse_budget
+from latent_shift.compare.cost import runs_together
 from latent_shift.compare.plan import StageRun
 from latent_shift.compare.schedule import plan_table
 from latent_shift.compare.scoring import made_by
-from latent_shift.compare.training import assemble
+from latent_shift.compare.training import _train_stage, assemble
 from latent_shift.data.samplers import ShuffledSampler
 from latent_shift.systems.latent_shift import LatentShift
 from latent_shift.video_config import FILE_NAME, VideoConfig, write_video_config
@@ -163,6 +166,34 @@ def test_a_finished_stage_of_other_settings(compared):
     with pytest.raises(ValueError, match="shift_off-2-clips: recipe .*; remove it to begin again"):
         compared("smoke", "shift_off").check()
     assert one.finished  # and nothing is lost
+
+
+def test_costs_are_measured_with_those_of_rows_before_whose_models_are_there(compared):
+    rows = compared("smoke").rows
+    first, second, third, *_ = rows
+    comparison = compared("smoke", first)
+    assert list(runs_together(comparison, set())) == [first]
+    assert list(runs_together(comparison, {second, third})) == [first]
+    (run,) = compared("smoke", second).first_runs()
+    run.model.mkdir(parents=True)
+    assert list(runs_together(comparison, {second, third})) == [first, second]
+
+
+def test_a_stage_is_prepared_by_one_command_at_a_time(compared):
+    comparison = compared("smoke", "shift_off")
+    (run,) = comparison.runs
+    one = stages(run)["shift_off-2-clips"]
+    program = (
+        "import sys, time; from pathlib import Path; from latent_shift.io import only_process_in\n"
+        "with only_process_in(Path(sys.argv[1]), 'x'): print(flush=True); time.sleep(60)"
+    )
+    folder = comparison.folder / "timings" / one.label.replace(": ", "-")
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="another process .* prepares a stage by"):
+            _train_stage(comparison, run, one, None)
+        other.kill()
+    assert not (one.folder / "recipe.yaml").exists()
 
 
 def test_a_stage_of_another_budget(compared):

@@ -8,7 +8,8 @@ and matrix product that runs. Memory is measured in a process of its own for eac
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from latent_shift import systems
 from latent_shift.benchmark import systems as measured
 from latent_shift.benchmark.measure import counted as counting
 from latent_shift.compare.memory import peak_memory
-from latent_shift.compare.plan import Comparison
+from latent_shift.compare.plan import Comparison, Run
 from latent_shift.documents import read_model
 from latent_shift.evaluation.runner import environment
 from latent_shift.io import write_text
@@ -81,10 +82,10 @@ def measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]
     on_progress: as in `evaluation.runner.evaluate`, for rounds of clips. Raises ValueError for a row that is
     not trained yet.
     """
-    preset, runs = comparison.preset, {run.row: run for run in comparison.first_runs()}
-    known = read_costs(comparison.folder)
-    if known is not None and set(runs) <= set(known.rows):
+    preset, known = comparison.preset, read_costs(comparison.folder)
+    if known is not None and set(comparison.rows) <= set(known.rows):
         return
+    runs = runs_together(comparison, set() if known is None else set(known.rows))
     for run in runs.values():
         if not run.model.is_dir():
             raise ValueError(f"{run.name}: is not trained yet; leave --only out, or begin with --only train")
@@ -112,6 +113,17 @@ def measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]
         rows=rows, batch=preset.cost_batch, machine={**environment(), "threads": torch.get_num_threads()}
     )
     write_text(comparison.folder / FILE, costs.model_dump_json(indent=2) + "\n")
+
+
+def runs_together(comparison: Comparison, known: Set[str]) -> dict[str, Run]:
+    """The first run of every row that is wanted, and of rows measured before: figures of one measurement.
+
+    known: those measured before, which are left out where their models are not there any more.
+    """
+    preset = comparison.preset
+    rows = {name: row for name, row in preset.rows.items() if name in known or name in comparison.rows}
+    runs = {run.row: run for run in replace(comparison, rows=rows).first_runs()}
+    return {row: run for row, run in runs.items() if row in comparison.rows or run.model.is_dir()}
 
 
 def _requests(frames: int, count: int) -> list[GenerationRequest]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from latent_shift.compare.budget import SPENT, Meter, Timing, read_spent, time_steps
 from latent_shift.compare.plan import Comparison, Run, StageRun
 from latent_shift.documents import read_json_mapping
-from latent_shift.io import write_json
+from latent_shift.io import only_process_in, write_json
 from latent_shift.systems.base import link_or_copy
 from latent_shift.training.checkpoint import checkpoints, step_of
 from latent_shift.training.logging import Report
@@ -48,12 +48,14 @@ def train_run(comparison: Comparison, run: Run, show: StageReport) -> None:
 
 
 def _train_stage(comparison: Comparison, run: Run, one: StageRun, show: StageReport) -> None:
-    recipe = comparison.check_begun(run, one)
-    if recipe is None:
-        steps, preparation = _steps(comparison, run, one)
-        recipe = comparison.resolve(run, one, steps)
-        one.record(recipe)
-        write_json(one.folder / SPENT, {**read_spent(one.folder / SPENT), "preparation": preparation})
+    # Until its steps are recorded a stage is one command's: another would time it, too, and record others.
+    with only_process_in(comparison.folder / "timings" / _file_name(one), "prepares a stage by"):
+        recipe = comparison.check_begun(run, one)
+        if recipe is None:
+            steps, preparation = _steps(comparison, run, one)
+            recipe = comparison.resolve(run, one, steps)
+            one.record(recipe)
+            write_json(one.folder / SPENT, {**read_spent(one.folder / SPENT), "preparation": preparation})
     every = max(1, recipe.steps // EIGHTHS)
     parts = run.seed == 0 and one.on_clips and bool(comparison.preset.curve)
     # Neither changes a number.
@@ -85,7 +87,11 @@ def stored_timing(comparison: Comparison, one: StageRun) -> Timing | None:
 
 def _timing_file(comparison: Comparison, one: StageRun) -> Path:
     """Seconds of a stage's step: a file each, since rows may be trained side by side."""
-    return comparison.folder / "timings" / f"{one.label.replace(': ', '-')}.json"
+    return comparison.folder / "timings" / f"{_file_name(one)}.json"
+
+
+def _file_name(one: StageRun) -> str:
+    return one.label.replace(": ", "-")
 
 
 def part_folder(run: Run, eighths: int) -> Path:

@@ -137,7 +137,7 @@ def trajectory_dataset(
 
 
 def _settings(model: Path) -> dict[str, Any]:
-    """What decides the clips of a model beside its weights: how it samples, and its noise schedule."""
+    """Settings that decide the clips of a model beside its weights: of sampling, and the noise schedule."""
     return {
         name: read_json_mapping(model / name)
         for name in (VIDEO_CONFIG, "scheduler/scheduler_config.json") if (model / name).is_file()

@@ -5,7 +5,7 @@
 # make test-fast the same without the slow tests: two minutes on two quiet cores
 # make lint      the checks without the tests
 # make default-model   train the default model again from nothing: hours, resumable; PRESET=gpu on a GPU
-# make emoji-model     make the emoji model from nothing, pictures and scores included: hours, resumable; WORLD=all for all 889 (docs/emoji.md)
+# make emoji-model     make the emoji model from nothing, pictures and scores included: hours, resumable; WORLD=popular for forty-eight of them (docs/emoji.md)
 # make clean     remove what the above made
 
 PYTHON ?= python3
@@ -54,7 +54,7 @@ default-model: install
 	recipes/moving-shapes/default-model.sh $(if $(PRESET),--preset recipes/moving-shapes/presets/$(PRESET).yaml)
 
 emoji-model: install
-	recipes/emoji/emoji-model.sh $(or $(WORLD),popular)
+	recipes/emoji/emoji-model.sh $(or $(WORLD),all)
 
 clean:
 	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,118 @@
+"""Scores of the emoji model against its training: of each checkpoint that a stage kept, a table and a plot.
+
+    python recipes/emoji/curve.py runs/emoji/3-image runs/emoji/4-video-thirds runs/emoji/4-video
+
+Of stages that are finished, in their order; a recipe keeps as many checkpoints as `checkpoints_total_limit`
+says. Scores averaged weights on prompts of the cells names and composed-seen, as `latent-shift evaluate
+emoji` does, with as many frames as the stage has: images of the former only. Writes curve.json and
+curve.png into the last run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from diffusers import UNet2DConditionModel
+from matplotlib import pyplot
+from safetensors.torch import load_file
+
+from latent_shift.emoji.eyes import Eyes
+from latent_shift.emoji.motion import name_motion
+from latent_shift.emoji.pack import Pack
+from latent_shift.emoji.protocol import CELLS, MAX_PROMPTS, SPIN_FRAMES, EmojiTruth
+from latent_shift.evaluation.evaluated_model import EvaluatedModel
+from latent_shift.io import atomic_file, write_json
+from latent_shift.training.checkpoint import checkpoints, step_of
+
+BATCH = 16
+
+
+@torch.no_grad()
+def averaged_model(run: Path, checkpoint: Path, target: Path) -> None:
+    """Write the model of a run with the averaged weights of a checkpoint."""
+    shutil.copytree(run / "model", target)
+    unet = UNet2DConditionModel.from_pretrained(target, subfolder="unet")
+    averages = load_file(checkpoint / "ema.safetensors")
+    for number, weights in enumerate(unet.parameters()):
+        weights.copy_(averages[str(number)])
+    unet.save_pretrained(target / "unet")
+
+
+def scores(model: EvaluatedModel, truth: EmojiTruth, eyes: Eyes, prompts: int) -> dict[str, float]:
+    """Shares of right names, and of right motions where the model makes clips."""
+    frames = model.system.info().defaults.frames
+    found = {}
+    for cell in ("names", "composed-seen")[: 1 + (frames > 1)]:
+        right = {"name": 0, "motion": 0}
+        for first in range(0, prompts, BATCH):
+            indices = range(first, min(first + BATCH, prompts))
+            asked = [truth.prompt(cell, index) for index in indices]
+            seeds = [CELLS.index(cell) * MAX_PROMPTS + index for index in indices]
+            clips, _ = model.generate("", [one.text for one in asked], seeds, frames)
+            for clip, one in zip(clips, asked, strict=True):
+                spins = one.motion.startswith("spinning")
+                sight = eyes.look(clip, SPIN_FRAMES if spins else None)
+                right["name"] += sight.ranked[0] == one.emoji
+                right["motion"] += bool(one.motion) and name_motion(clip) == one.motion
+        found[f"{cell}, name"] = right["name"] / prompts
+        if cell != "names":
+            found[f"{cell}, motion"] = right["motion"] / prompts
+    return found
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Scores over the frames that were trained on, the stages one after the other."""
+    matplotlib.use("Agg")
+    figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
+    for name in dict.fromkeys(key for row in rows for key in row["scores"]):
+        points = [(row["frames"] / 1e6, 100 * row["scores"][name]) for row in rows if name in row["scores"]]
+        axes.plot(*zip(*points, strict=True), ".-", label=name)
+    ends = {row["run"]: row["frames"] / 1e6 for row in rows}
+    for run, end in ends.items():
+        axes.axvline(end, color="0.8", zorder=0)
+        axes.annotate(run, (end, 2), rotation=90, ha="right", fontsize=7, color="0.4")
+    axes.set(xlabel="million frames trained on", ylabel="right, %", ylim=(0, 101), xlim=(0, None))
+    axes.legend(fontsize=8)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+
+
+def main() -> None:
+    """Score, print, plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--pack", type=Path, default=Path("runs/emoji/pack.safetensors"))
+    parser.add_argument("--eyes", type=Path, default=Path("runs/emoji/eyes.safetensors"))
+    parser.add_argument("--prompts", type=int, default=96, help="of each cell")
+    parser.add_argument("--every", type=int, default=1, help="score each n-th checkpoint, and the last")
+    given = parser.parse_args()
+    truth, eyes = EmojiTruth(Pack.open(given.pack)), Eyes.load(given.eyes)
+    table = given.runs[-1] / "curve.json"
+    rows: list[dict[str, Any]] = []
+    before = 0
+    for run in given.runs:
+        recipe = json.loads((run / "recipe.json").read_text())
+        frames = 1 if recipe["task"] == "image" else len(range(0, 16, recipe["latents"]["frame_stride"]))
+        for checkpoint in checkpoints(run)[:: -given.every][::-1]:
+            step = step_of(checkpoint)
+            with tempfile.TemporaryDirectory() as folder:
+                averaged_model(run, checkpoint, Path(folder) / "model")
+                model = EvaluatedModel.load(str(Path(folder) / "model"), resolution=truth.pack.size)
+                found = scores(model, truth, eyes, given.prompts)
+            seen = before + step * recipe["batch_size"] * frames
+            rows.append({"run": run.name, "step": step, "frames": seen, "scores": found})
+            print(run.name, step, *(f"{key} {100 * value:.1f} %" for key, value in found.items()), flush=True)
+        before += recipe["steps"] * recipe["batch_size"] * frames
+    write_json(table, {"prompts": given.prompts, "checkpoints": rows})
+    plot(rows, table.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from latent_shift import LatentShiftPipeline
 from latent_shift.checkpoints import resolve
 
 PROMPTS = {"moving-shapes": "a large red circle on a black background", "emoji": "a rocket"}
-WHEEL = 90e6  # bytes of all models in a wheel, which is to have no more than 95 MB
+WHEEL = 94e6  # bytes of all models, which a wheel, of 95 MB at most, packs a tenth smaller
 
 
 @pytest.fixture(scope="module", params=PROMPTS)

@@ -141,13 +141,11 @@ class WorldConfig(GeneratedSource):
         # at their defaults are left out, as stores from before these keys do not have them.
         settings = self.model_dump(mode="json", exclude={"clips", "paraphrases", "format"})
         defaults = WorldConfig().model_dump(mode="json")
-        found = {
+        return {
             _OLD_NAMES.get(name, name): value
             for name, value in settings.items()
             if name not in (*_OLD_NAMES, "size", "sized_growth") or value != defaults[name]
         }
-        # Stores from before 2026-12 have the same clip once for each time that a level is repeated.
-        return {**found, "series": 2} if len(set(self.levels)) < len(self.levels) else found
 
 
 class Scenes:
@@ -164,16 +162,13 @@ class Scenes:
         return self._draw(index) if self._cache is None else self._cache[index]
 
     def _draw(self, index: int) -> Scene:
-        levels = self.world.levels
-        turn, place = divmod(index, len(levels))
-        level = levels[place]
-        number = turn * levels.count(level) + levels[:place].count(level)  # of its level, from 0
+        number, level = divmod(index, len(self.world.levels))
         rng = item_rng(self.world.seed, index, _OVERSAMPLE_STREAM)
         oversampled = rng.random() < self.world.oversample_motions_ratio
         return draw_scene(
             self.world.seed,
             number,
-            level=level,
+            level=self.world.levels[level],
             split="seen",
             motions=self.world.oversample_motions if oversampled else MOTIONS,
             amplitude_range=self.world.amplitude_range if oversampled else 1.0,

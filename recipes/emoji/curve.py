@@ -24,10 +24,10 @@ from matplotlib import pyplot
 from safetensors.torch import load_file
 
 from latent_shift.emoji.eyes import Eyes
-from latent_shift.emoji.motion import name_motion
 from latent_shift.emoji.pack import Pack
-from latent_shift.emoji.protocol import CELLS, MAX_PROMPTS, SPIN_FRAMES, EmojiTruth
+from latent_shift.emoji.protocol import CellClips, EmojiScores, EmojiTruth
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
+from latent_shift.evaluation.metrics.base import MetricOptions
 from latent_shift.io import atomic_file, write_json
 from latent_shift.training.checkpoint import checkpoints, step_of
 
@@ -50,20 +50,13 @@ def scores(model: EvaluatedModel, truth: EmojiTruth, eyes: Eyes, prompts: int) -
     frames = model.system.info().defaults.frames
     found = {}
     for cell in ("names", "composed-seen")[: 1 + (frames > 1)]:
-        right = {"name": 0, "motion": 0}
-        for first in range(0, prompts, BATCH):
-            indices = range(first, min(first + BATCH, prompts))
-            asked = [truth.prompt(cell, index) for index in indices]
-            seeds = [CELLS.index(cell) * MAX_PROMPTS + index for index in indices]
-            clips, _ = model.generate("", [one.text for one in asked], seeds, frames)
-            for clip, one in zip(clips, asked, strict=True):
-                spins = one.motion.startswith("spinning")
-                sight = eyes.look(clip, SPIN_FRAMES if spins else None)
-                right["name"] += sight.ranked[0] == one.emoji
-                right["motion"] += bool(one.motion) and name_motion(clip) == one.motion
-        found[f"{cell}, name"] = right["name"] / prompts
-        if cell != "names":
-            found[f"{cell}, motion"] = right["motion"] / prompts
+        clips = CellClips(cell, cell, truth, prompts=prompts, batch_size=BATCH, model=model, frames=frames)
+        judge = EmojiScores(truth, eyes, MetricOptions())
+        for batch in clips.batches():
+            judge.update(batch)
+        for measure in ("name top 1", "motion"):
+            if verdicts := judge.verdicts.get(measure):
+                found[f"{cell}, {measure}"] = sum(verdicts) / prompts
     return found
 
 

@@ -187,9 +187,9 @@ def test_scores_against_training(trained, pack, eyes, tmp_path, monkeypatch, cap
     rows = {(row["run"], row["step"]): row for row in found["checkpoints"]}
     assert rows["image", 2]["frames"] == 2 * 2
     assert rows["video", 2]["frames"] == 2 * 2 + 2 * 2 * 16
-    assert rows["image", 2]["scores"].keys() == {"names, name"}
+    assert rows["image", 2]["scores"].keys() == {"names, name top 1"}
     assert rows["video", 2]["scores"].keys() == {
-        "names, name", "composed-seen, name", "composed-seen, motion"
+        "names, name top 1", "composed-seen, name top 1", "composed-seen, motion"
     }  # fmt: skip
     assert (video / "curve.png").is_file()
     (video / "curve.json").unlink()

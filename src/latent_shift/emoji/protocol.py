@@ -46,7 +46,7 @@ MAX_PROMPTS = 100_000
 MOVES_OTHERS = 19  # emoji that a clip's motion is compared with, beside its own
 TOP = 5
 _OTHERS_STREAM = 5
-SPIN_FRAMES = (0, 1)  # of a clip that spins: nearly upright
+_SPIN_FRAMES = (0, 1)  # of a clip that spins: nearly upright
 
 # Cells by their number, which distinguishes their seeds.
 CELLS = (
@@ -219,6 +219,7 @@ class CellClips(ClipSource):
         prompts: number of clips.
         batch_size: clips in a batch.
         model: generates the clips; None for real ones.
+        frames: of a generated clip.
         settings: of the row, beside the model's.
     """
 
@@ -231,6 +232,7 @@ class CellClips(ClipSource):
         prompts: int,
         batch_size: int = BATCH_SIZE,
         model: EvaluatedModel | None = None,
+        frames: int = FRAMES,
         settings: dict[str, Any] | None = None,
     ) -> None:
         if not 1 <= prompts <= MAX_PROMPTS:
@@ -238,12 +240,12 @@ class CellClips(ClipSource):
         if batch_size < 1:
             raise ValueError(f"batch is {batch_size}; give at least 1")
         super().__init__(
-            name, ClipReadOptions(FRAMES), fps=FPS,
+            name, ClipReadOptions(frames), fps=FPS,
             settings={**(model.settings if model else {}), **(settings or {})},
             metric_settings={"prompts per cell": prompts, "seed": SEED, "pack": truth.pack.digest},
         )  # fmt: skip
         self.cell, self.truth, self.prompts = cell, truth, prompts
-        self.batch_size, self.model, self.seconds = batch_size, model, 0.0
+        self.batch_size, self.model, self.frames, self.seconds = batch_size, model, frames, 0.0
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -271,7 +273,7 @@ class CellClips(ClipSource):
         seeds = [CELLS.index(self.cell) * MAX_PROMPTS + index for index in indices]
         texts = [prompt.text for prompt in prompts]
         model = replace(self.model, options={**self.model.options, "loop": self.cell == "loop"})
-        return model.generate(name, texts, seeds, FRAMES)
+        return model.generate(name, texts, seeds, self.frames)
 
 
 class EmojiScores(Metric):
@@ -311,7 +313,7 @@ class EmojiScores(Metric):
             }
             return found, {"nearest training clip": self.truth.nearest_training_clip(clip)}
         spins = prompt.motion.startswith("spinning")
-        sight = self.eyes.look(clip, SPIN_FRAMES if spins else None)
+        sight = self.eyes.look(clip, _SPIN_FRAMES if spins else None)
         first = sight.ranked[0] == prompt.emoji
         found = {
             "name top 1": first,

@@ -76,7 +76,11 @@ def trained(pack, tmp_path_factory):
         },
         "video": {
             "steps": 2, "pretrained_model": f"{folder}/image/model",
-            "latents": {"folder": f"{folder}/clips", "source": source},
+            "latents": {
+                "folder": f"{folder}/clips", "source": source, "wordings": 2,
+                "images": {"folder": f"{folder}/images", "source": {**stills, "centred": True}},
+            },
+            "image_batch_ratio": 0.5,
             "sampling": {"num_inference_steps": 2}, "experimental": {"frame_position_embedding": True},
         },
     }  # fmt: skip

@@ -179,7 +179,31 @@ def test_a_single_frame_of_a_still_is_that_of_its_clip(path):
     whole = render(scenes.pack, scenes[2])
     assert all((render(scenes.pack, scenes[2], [frame])[0] == whole[frame]).all() for frame in range(16))
     with pytest.raises(ValueError, match="stills have another size and place in each frame"):
-        EmojiWorld(pack=path, stills=0.5, centred=True)
+        EmojiWorld(pack=path, stills=0.5, sizes=(0.9, 0.9))
+
+
+def test_stills_in_the_middle_stand_and_move_as_clips_do(path):
+    world = EmojiWorld(
+        pack=path, clips=300, stills=0.5, styles=("fluent", "noto", "twemoji"), sizes=(0.9, 0.9),
+        composed_sizes=(0.6, 0.6), centred=True, animated_only=True, default_style=True,
+    )  # fmt: skip
+    scenes = world.captioned_clips()
+    stills = [index for index in range(300) if scenes.pack.clips[scenes[index].clip].still]
+    assert 100 < len(stills) < 200
+    assert "llama" not in {scenes.pack.clips[scenes[index].clip].name for index in range(300)}
+    assert not any(scenes[index].scatter for index in stills)
+    standing = next(index for index in stills if not scenes[index].motion)
+    moving = next(index for index in stills if scenes[index].motion == "moving left")
+    frames = scenes.frames([standing, moving])
+    assert (frames[0, 0] == frames[0, -1]).all()
+    assert (scenes[standing].size, scenes[standing].x) == (0.9, 0.0)
+    shift = placement(scenes[moving], np.array([0.0, 1.0])).x
+    assert shift[1] < shift[0]
+    assert (frames[1, 0] != frames[1, -1]).any()
+    for index in stills:  # a style that no animation shows by default is always named
+        clip = scenes.pack.clips[scenes[index].clip]
+        meant = "noto" if scenes.pools.splits.emoji[clip.emoji].left_out == "fluent" else "fluent"
+        assert scenes[index].says_style or clip.style == meant
 
 
 def test_a_smaller_world_has_so_many_emoji(path):

@@ -148,6 +148,36 @@ def test_images_are_mixed_in_as_the_recipe_says(recipe):
     assert set(kinds(0.5)) == {"clip_loss", "image_loss"}
 
 
+def test_images_of_another_source_are_mixed_in(recipe, tmp_path):
+    def with_images(task="video", *, side=None, **changes):
+        latents = recipe(task).latents.model_dump(mode="json")
+        source = {**latents["source"], "seed": 8}
+        if side is not None:
+            source["size"] = side
+        return recipe(
+            task,
+            latents={**latents, "images": {"folder": str(tmp_path / "images"), "source": source}},
+            **changes,
+        )
+
+    wanted = with_images(image_batch_ratio=0.5)
+    data = build_task(wanted).dataset(lambda progress: None)
+    steps = iter(loader(data, 4, 0, 0, workers=0, rank=0, world_size=1))
+    frames, scenes = set(), wanted.latents.images.source.captioned_clips()
+    for _ in range(12):
+        batch = next(steps)
+        frames.add(batch["latents"].shape[1])
+        if batch["latents"].shape[1] == 1:
+            number = int(batch["key"][0].removeprefix("clip "))
+            told = {scenes.paraphrase(number + around * len(scenes), image=True) for around in range(40)}
+            assert batch["image_caption"][0] in told
+    assert frames == {1, wanted.latents.source.shape.num_frames}
+    with pytest.raises(ValueError, match="latents.images: with image_batch_ratio 0 no batch has images"):
+        with_images(image_batch_ratio=0.0)
+    with pytest.raises(ValueError, match="latents.images: it is for clips, and task image trains on single"):
+        with_images("image")
+
+
 @pytest.mark.parametrize("timesteps", [(0.0, 1.0), (0.4, 0.95)])
 def test_clips_are_trained_on_the_asked_part_of_the_schedule_and_images_on_all_of_it(recipe, timesteps):
     def trained_on(share):

@@ -68,6 +68,7 @@ class EmojiWorld(GeneratedSource):
     stills: Ratio = Field(
         0.0, description="share of stills, at another size and place in each frame; the others are animated"
     )
+    animated_only: bool = Field(False, description="leave out stills of emoji that have no animation here")
     sizes: tuple[Ratio, Ratio] = Field(
         constants.SIZE, description="least and most part of the frame that the picture fills"
     )
@@ -75,11 +76,14 @@ class EmojiWorld(GeneratedSource):
         constants.COMPOSED_SIZE, description="the same of clips that have a motion of their caption"
     )
     centred: bool = Field(
-        False, description="put pictures, and the ways that they move, into the middle of the frame"
+        False,
+        description="put pictures, and the ways that they move, into the middle of the frame; stills have"
+        " another size and place in each frame without it",
     )
     default_style: bool = Field(
         False,
-        description="a caption without a style means the first of `styles` that the emoji is trained in",
+        description="a caption without a style means the first of `styles` that the emoji is trained in, of"
+        " its animations where it has any",
     )
     tones: Ratio = Field(0.2, description="share of clips with a skin tone, of emoji that have them")
     paraphrases: Ratio = Field(0.8, description="share of captions that are paraphrased")
@@ -92,7 +96,7 @@ class EmojiWorld(GeneratedSource):
     @cached_property
     def pools(self) -> Pools:
         """The pictures that clips are made of. Raises ValueError where there are none of a kind."""
-        pools = Pools(self.opened, self.styles, self.emoji)
+        pools = Pools(self.opened, self.styles, self.emoji, animated_only=self.animated_only)
         wanted = {"stills": self.stills, "animations": 1 - self.stills}
         for kind, pool in (("stills", pools.stills), ("animations", pools.animations)):
             if wanted[kind] and not pool:
@@ -107,10 +111,11 @@ class EmojiWorld(GeneratedSource):
         return value
 
     @model_validator(mode="after")
-    def _stills_have_their_own_places(self) -> Self:
-        if self.stills and (self.centred or self.sizes != constants.SIZE):
+    def _sizes_are_seen(self) -> Self:
+        if self.stills and not self.centred and self.sizes != constants.SIZE:
             raise ValueError(
-                "stills have another size and place in each frame: leave sizes and centred out, or stills"
+                "stills have another size and place in each frame, unless they are centred: set centred, or"
+                " leave sizes out"
             )
         return self
 
@@ -168,7 +173,12 @@ class EmojiWorld(GeneratedSource):
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
         settings = self.model_dump(mode="json", exclude=_NOT_DRAWN)
-        for name in ("sizes", "composed_sizes", "centred"):  # latents from before they existed stay valid
+        for name in (
+            "animated_only",
+            "sizes",
+            "composed_sizes",
+            "centred",
+        ):  # latents from before they existed stay valid
             if getattr(self, name) == type(self).model_fields[name].default:
                 del settings[name]
         return {**settings, "pack": self.opened.digest}
@@ -181,13 +191,17 @@ class Pools:
     that without a tone first.
     """
 
-    def __init__(self, pack: Pack, styles: tuple[str, ...], count: int | None) -> None:
+    def __init__(
+        self, pack: Pack, styles: tuple[str, ...], count: int | None, *, animated_only: bool = False
+    ) -> None:
         self.splits = Splits(pack.clips, pack.listed)
         codes = list(self.splits.emoji)
         if count is not None and count < len(codes):
             codes = [codes[place * len(codes) // count] for place in range(count)]
         kept = None if count is None else set(codes)
         self.animations = _by_emoji(pack, styles, self.splits, kept, still=False)
+        if animated_only:
+            kept = set(self.animations)
         self.stills = _by_emoji(pack, styles, self.splits, kept, still=True)
 
 
@@ -236,11 +250,12 @@ class Scenes:
         start = int(rng.random() * self.pack.clips[number].count)
         ground, says_style = draw_ground(rng), rng.random() < _STYLED
         if world.default_style:
-            says_style |= style != next(one for one in world.styles if one in styles)
+            meant = self.pools.animations.get(code, styles)
+            says_style |= style != next(one for one in world.styles if one in meant)
         fixed: dict[str, Any] = {
             "clip": number, "start": start, "ground": ground, "says_style": says_style
         }  # fmt: skip
-        if still:
+        if still and not world.centred:
             return Scene(**fixed, scatter=1 + int(rng.random() * 2**31))
         motions = [one for one in constants.MOTIONS if not self.pools.splits.pair_held_out(code, one)]
         if motions and rng.random() < world.composed:

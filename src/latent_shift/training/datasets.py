@@ -53,6 +53,9 @@ class Store(Strict):
 class Latents(Store):
     """Clips of a generated source, encoded once into a store."""
 
+    images: Store | None = Field(
+        None, description="another source, for image batches; none: frames of the clips"
+    )
     frame_stride: Count = Field(1, description="only each n-th frame of a clip: teaches what spans all of it")
     wordings: Count | None = Field(
         None, description="captions of a clip, at most; the text encoder then reads each once: takes memory"
@@ -156,7 +159,7 @@ def data_summary(source: GeneratedSource | None, clips: Clips | None) -> list[st
 
 
 def latent_dataset(
-    latents: Latents,
+    store: Store,
     source: GeneratedSource,
     vae: AutoencoderKL,
     report: Report,
@@ -164,18 +167,22 @@ def latent_dataset(
     last: int = 0,
     workers: int = 0,
     images: bool,
+    stride: int = 1,
+    wordings: int | None = None,
     **oversampling: Any,
 ) -> LatentDataset:
     """The clips of a store, encoded now where the store is not complete.
 
     Args:
-        latents: the section of the recipe.
+        store: the section of the recipe.
         source: its source, which may have been changed by other keys.
         vae: the autoencoder that encodes.
         report: gets the number of encoded clips after every shard.
         last: give, in place of the clips, so many that come after them in the series, in canonical words.
         workers: processes that render clips to be encoded.
         images: whether the items are single frames.
+        stride: take each so many-th frame of a clip only.
+        wordings: captions of a clip, at most; None for another one each time.
         oversampling: options of `LatentDataset`.
 
     Raises:
@@ -188,10 +195,10 @@ def latent_dataset(
     settings = {"world": source.latent_settings(), "autoencoder": encoder_hash(vae)}
     # Frames encoded together: as many as a CPU's cache holds.
     encode = partial(encode_frames, vae, chunk=256 if vae.device.type == "cpu" else 1024)
-    for done in encode_clips(clips, encode, latents.folder, settings, workers=workers):
+    for done in encode_clips(clips, encode, store.folder, settings, workers=workers):
         report(Progress(done, len(clips), stage="encoding clips"))
-    stored = read_latents(latents.folder, len(clips))[first:, :: latents.frame_stride].contiguous()
-    return LatentDataset(stored, clips, images=images, first=first, wordings=latents.wordings, **oversampling)
+    stored = read_latents(store.folder, len(clips))[first:, ::stride].contiguous()
+    return LatentDataset(stored, clips, images=images, first=first, wordings=wordings, **oversampling)
 
 
 class StepSampler(Sampler[list[Any]]):

@@ -11,6 +11,7 @@ Shapes: B clips, F frames, C latent channels, h x w latent pixels.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class DenoisingTask(Task):
 
     shift: ShiftOptions | None = None
     image_ratio = 1.0  # of the batches of clips, those whose frames count as images
-    image_source_ratio = 0.5  # of all batches, those taken from `clips.images`, where it is given
+    image_source_ratio = 0.5  # of all batches, those taken from a source of images, where one is given
     frame_positions = False  # whether the text embeddings of clips have the positions of their frames
     append_fps = False  # whether captions of clips have the frame rate appended
 
@@ -86,10 +87,11 @@ class DenoisingTask(Task):
         """The user's clips; or stored latents, encoded now where the store is not complete."""
         if self.recipe.clips is not None:
             return self._own_clips(self.recipe.clips)
-        stored = self._stored_latents(report)
+        clips, images = self._stored_latents(report), self._stored_images(report)
         if self._text_states is not None:
-            self._text_states.expect(stored.all_wordings())
-        return stored
+            stored = (clips,) if images is None else (clips, images)
+            self._text_states.expect(chain.from_iterable(one.all_wordings() for one in stored))
+        return clips if images is None else ImageVideoMix(clips, images, self.image_source_ratio)
 
     def validation(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix | None:
         """The clips that `dataset` keeps out."""
@@ -107,7 +109,18 @@ class DenoisingTask(Task):
         return latent_dataset(
             recipe.latents, recipe.source, self.vae, report,
             last=last, workers=recipe.num_workers, images=recipe.single_frames,
+            stride=recipe.latents.frame_stride, wordings=recipe.latents.wordings,
             oversample_words=tried.oversample_words, oversample_ratio=tried.oversample_ratio,
+        )  # fmt: skip
+
+    def _stored_images(self, report: Report) -> LatentDataset | None:
+        """The frames of `latents.images`, where the recipe has them."""
+        latents = self.recipe.latents
+        if latents is None or latents.images is None:
+            return None
+        return latent_dataset(
+            latents.images, latents.images.source, self.vae, report,
+            workers=self.recipe.num_workers, images=True, wordings=latents.wordings,
         )  # fmt: skip
 
     def _own_clips(self, clips: Clips, *, validation: bool = False) -> VideoDataset | ImageVideoMix:

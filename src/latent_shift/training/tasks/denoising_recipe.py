@@ -118,11 +118,25 @@ class DenoisingRecipe(Recipe):
         except ValidationError as error:
             raise ValueError(f"experimental: {validation_error(error)}") from error
 
+    @property
+    def has_own_images(self) -> bool:
+        """Whether image batches come from a source of their own, not from frames of the clips."""
+        data = self.clips if self.latents is None else self.latents
+        return data is not None and data.images is not None
+
     def check(self) -> None:
         """See `Recipe.check`."""
         super().check()
         if self.clips is not None:
             self.clips.check(self.output, single_frames=self.single_frames)
+        if self.latents is not None and self.latents.images is not None:
+            shapes = [one.source.shape for one in (self.latents, self.latents.images)]
+            clips, images = (f"{one.width}x{one.height}" for one in shapes)
+            if clips != images:
+                raise ValueError(
+                    f"latents.images: its frames are {images}, and those of the clips {clips}; take a source"
+                    " of the same size"
+                )
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""
@@ -138,6 +152,8 @@ class DenoisingRecipe(Recipe):
             reason = f"it is for clips, and task {self.task} trains on single frames"
             _refuse_set(self.experimental, "experimental", _OF_NOISE, reason)
             _refuse_set(self.diffusion, "diffusion", ("shared_noise_ratio",), reason)
+            if self.latents is not None and self.latents.images is not None:
+                raise ValueError(f"latents.images: {reason}; make them the source, and remove it")
         tried, _ = self.experimental, self.source  # which raises where it cannot be changed
         if tried.noise_candidates > 1 and self.diffusion.shared_noise_ratio == 0:
             raise ValueError(

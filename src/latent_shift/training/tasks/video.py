@@ -109,8 +109,11 @@ class VideoRecipe(DenoisingRecipe):
 
     @model_validator(mode="after")
     def _images_are_seen(self) -> VideoRecipe:
-        if self.clips is not None and self.clips.images is not None and self.image_batch_ratio == 0:
-            raise ValueError("clips.images: with image_batch_ratio 0 no batch has images; change one of them")
+        if self.has_own_images and self.image_batch_ratio == 0:
+            data = "clips" if self.latents is None else "latents"
+            raise ValueError(
+                f"{data}.images: with image_batch_ratio 0 no batch has images; change one of them"
+            )
         return self
 
     @model_validator(mode="after")
@@ -135,7 +138,7 @@ class VideoTask(DenoisingTask):
     def __init__(self, recipe: VideoRecipe) -> None:
         super().__init__(recipe, video_pipeline(recipe))
         clips = recipe.clips
-        self.image_ratio = recipe.image_batch_ratio if clips is None or clips.images is None else 0.0
+        self.image_ratio = 0.0 if recipe.has_own_images else recipe.image_batch_ratio
         self.image_source_ratio = recipe.image_batch_ratio
         self.frame_positions = recipe.experimental.frame_position_embedding
         self.append_fps = clips is not None and clips.append_fps_to_caption

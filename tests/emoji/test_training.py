@@ -80,7 +80,7 @@ def trained(pack, tmp_path_factory):
                 "folder": f"{folder}/clips", "source": source, "wordings": 2,
                 "images": {"folder": f"{folder}/images", "source": {**stills, "centred": True}},
             },
-            "image_batch_ratio": 0.5,
+            "image_batch_ratio": 0.5, "image_batch_size": 4,
             "sampling": {"num_inference_steps": 2}, "experimental": {"frame_position_embedding": True},
         },
     }  # fmt: skip

@@ -160,13 +160,14 @@ def test_images_of_another_source_are_mixed_in(recipe, tmp_path):
             **changes,
         )
 
-    wanted = with_images(image_batch_ratio=0.5)
+    wanted = with_images(image_batch_ratio=0.5, image_batch_size=8)
     data = build_task(wanted).dataset(lambda progress: None)
     steps = iter(loader(data, 4, 0, 0, workers=0, rank=0, world_size=1))
     frames, scenes = set(), wanted.latents.images.source.captioned_clips()
     for _ in range(12):
         batch = next(steps)
         frames.add(batch["latents"].shape[1])
+        assert len(batch["key"]) == (8 if batch["latents"].shape[1] == 1 else 4)
         if batch["latents"].shape[1] == 1:
             number = int(batch["key"][0].removeprefix("clip "))
             told = {scenes.paraphrase(number + around * len(scenes), image=True) for around in range(40)}
@@ -174,6 +175,11 @@ def test_images_of_another_source_are_mixed_in(recipe, tmp_path):
     assert frames == {1, wanted.latents.source.shape.num_frames}
     with pytest.raises(ValueError, match="latents.images: with image_batch_ratio 0 no batch has images"):
         with_images(image_batch_ratio=0.0)
+    odd = build_task(with_images(image_batch_ratio=0.5, image_batch_size=6)).dataset(lambda progress: None)
+    with pytest.raises(ValueError, match="image_batch_size 6 cannot be shared evenly by 4 processes"):
+        loader(odd, 4, 0, 0, workers=0, rank=0, world_size=4)
+    with pytest.raises(ValueError, match="image_batch_size 8: is for images of a source of their own"):
+        recipe("video", image_batch_size=8)
     with pytest.raises(ValueError, match="latents.images: it is for clips, and task image trains on single"):
         with_images("image")
 

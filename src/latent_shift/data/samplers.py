@@ -143,10 +143,19 @@ class ImageVideoMix(Dataset[dict[str, Any]]):
     """Clips, and in a ratio of the steps images of another dataset in their place; as long as the clips.
 
     Its indices are pairs: whether it is an image, and the index in that dataset.
+
+    image_ratio: ratio of the batches that have images. image_batch_size: how many; None for as many as clips.
     """
 
-    def __init__(self, clips: Dataset[Any], images: Dataset[Any], image_ratio: float) -> None:
+    def __init__(
+        self,
+        clips: Dataset[Any],
+        images: Dataset[Any],
+        image_ratio: float,
+        image_batch_size: int | None = None,
+    ) -> None:
         self.clips, self.images, self.image_ratio = clips, images, image_ratio
+        self.image_batch_size = image_batch_size
 
     def __len__(self) -> int:
         return len(self.clips)  # type: ignore[arg-type]
@@ -159,7 +168,7 @@ class ImageVideoMix(Dataset[dict[str, Any]]):
     def batch_sampler(self, batch_size: int, seed: int) -> ImageVideoSampler:
         """Whole batches of clips, or of images."""
         clips = batch_sampler_for(self.clips, batch_size, seed)
-        images = batch_sampler_for(self.images, batch_size, seed + 1)
+        images = batch_sampler_for(self.images, self.image_batch_size or batch_size, seed + 1)
         return ImageVideoSampler(clips, images, self.image_ratio, seed)
 
 

@@ -240,13 +240,17 @@ def loader(
     Raises:
         ValueError: the processes, or their parts, cannot share a batch evenly.
     """
-    if batch_size % world_size:
-        raise ValueError(f"batch_size {batch_size} cannot be shared evenly by {world_size} processes")
-    if batch_size % (world_size * parts):
-        raise ValueError(
-            f"batch_size {batch_size} cannot be shared evenly by {world_size} processes with"
-            f" gradient_accumulation_steps {parts}; take a multiple of {world_size * parts}"
-        )
+    sizes = {"batch_size": batch_size, "image_batch_size": getattr(dataset, "image_batch_size", None)}
+    for name, size in sizes.items():
+        if size is None:
+            continue
+        if size % world_size:
+            raise ValueError(f"{name} {size} cannot be shared evenly by {world_size} processes")
+        if size % (world_size * parts):
+            raise ValueError(
+                f"{name} {size} cannot be shared evenly by {world_size} processes with"
+                f" gradient_accumulation_steps {parts}; take a multiple of {world_size * parts}"
+            )
     sampler = batch_sampler_for(dataset, batch_size, seed)
     return DataLoader(
         dataset,

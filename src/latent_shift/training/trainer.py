@@ -140,7 +140,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seed, rank = step_seed(recipe.seed, step), accelerator.process_index
-        rng = StepRNG.of(seed, recipe.batch_size, rank, accelerator.num_processes)
+        size = len(batch["key"]) * accelerator.num_processes if "key" in batch else recipe.batch_size
+        rng = StepRNG.of(seed, size, rank, accelerator.num_processes)  # images may be more than clips
         torch.manual_seed(step_seed(seed, -1, rank))  # for dropout, where a model has some
         metrics = self._backward(_to_device(batch, accelerator.device), rng)
         norm = full_tensor(accelerator.clip_grad_norm_(self.state.trained, recipe.optimizer.max_grad_norm))

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Generator, Tensor, nn
+from torch.utils.data import Dataset
 
 from latent_shift.autoencoder import encode_frames
 from latent_shift.conditioning import Conditioning, caption_embeds, repeat_per_frame, warn_if_truncated
@@ -55,6 +56,7 @@ class DenoisingTask(Task):
     shift: ShiftOptions | None = None
     image_ratio = 1.0  # of the batches of clips, those whose frames count as images
     image_source_ratio = 0.5  # of all batches, those taken from a source of images, where one is given
+    image_batch_size: int | None = None  # of these; None for as many as clips
     frame_positions = False  # whether the text embeddings of clips have the positions of their frames
     append_fps = False  # whether captions of clips have the frame rate appended
 
@@ -91,7 +93,7 @@ class DenoisingTask(Task):
         if self._text_states is not None:
             stored = (clips,) if images is None else (clips, images)
             self._text_states.expect(chain.from_iterable(one.all_wordings() for one in stored))
-        return clips if images is None else ImageVideoMix(clips, images, self.image_source_ratio)
+        return clips if images is None else self._mixed(clips, images)
 
     def validation(self, report: Report) -> LatentDataset | VideoDataset | ImageVideoMix | None:
         """The clips that `dataset` keeps out."""
@@ -141,7 +143,10 @@ class DenoisingTask(Task):
         if clips.image_manifest is None or validation:
             return videos
         images = VideoDataset(clips.image_manifest, frames, kind="image", **options)
-        return ImageVideoMix(videos, images, self.image_source_ratio)
+        return self._mixed(videos, images)
+
+    def _mixed(self, clips: Dataset[Any], images: Dataset[Any]) -> ImageVideoMix:
+        return ImageVideoMix(clips, images, self.image_source_ratio, self.image_batch_size)
 
     def forward(self, batch: dict[str, Any], rng: StepRNG) -> dict[str, Tensor]:
         """The loss of a batch, a scalar; `rng` decides timesteps, noise and which captions are dropped."""

@@ -92,6 +92,9 @@ class VideoRecipe(DenoisingRecipe):
     scheduler: SchedulerConfig = Field({}, description="changes of the model's noise schedule")
     shift: ShiftOptions | None = Field(ShiftOptions(), description="null: no shift, the ablation")
     image_batch_ratio: Ratio = Field(0.1, description="batches that train on images, to keep that ability")
+    image_batch_size: Count | None = Field(
+        None, description="images of a batch of a source of their own; by default as many as clips"
+    )
     lora: Lora | None = Field(None, description="train only low-rank layers; the model gets them merged")
     trainable_modules: tuple[str, ...] = Field((), description="parts of names, as resnets; none: all")
     gradient_checkpointing: bool = Field(False, description="less memory, about a third slower")
@@ -113,6 +116,11 @@ class VideoRecipe(DenoisingRecipe):
             data = "clips" if self.latents is None else "latents"
             raise ValueError(
                 f"{data}.images: with image_batch_ratio 0 no batch has images; change one of them"
+            )
+        if self.image_batch_size is not None and not self.has_own_images:
+            raise ValueError(
+                f"image_batch_size {self.image_batch_size}: is for images of a source of their own, such as"
+                " latents.images, and without one has no effect; remove it"
             )
         return self
 
@@ -139,7 +147,7 @@ class VideoTask(DenoisingTask):
         super().__init__(recipe, video_pipeline(recipe))
         clips = recipe.clips
         self.image_ratio = 0.0 if recipe.has_own_images else recipe.image_batch_ratio
-        self.image_source_ratio = recipe.image_batch_ratio
+        self.image_source_ratio, self.image_batch_size = recipe.image_batch_ratio, recipe.image_batch_size
         self.frame_positions = recipe.experimental.frame_position_embedding
         self.append_fps = clips is not None and clips.append_fps_to_caption
         if recipe.shift is not None:

@@ -1,5 +1,7 @@
 """Budgets: units, schedules, seconds of steps."""
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
@@ -59,6 +61,8 @@ def test_the_steps_of_a_budget(recipe):
     assert Budget("clips", 48000).steps(recipe, 7.0) == 24000
     with pytest.raises(ValueError, match="budget core-seconds=3: a step of stage takes 4; give more"):
         Budget("core-seconds", 3).steps(recipe, 4.0)
+    with pytest.raises(ValueError, match="image_batch_size 8: a comparison counts image batches as large"):
+        Budget("clips", 48000).steps(SimpleNamespace(image_batch_size=8), 1.0)
 
 
 def test_the_schedule_follows_from_the_steps():

@@ -182,6 +182,15 @@ def test_a_single_frame_of_a_still_is_that_of_its_clip(path):
         EmojiWorld(pack=path, stills=0.5, sizes=(0.9, 0.9))
 
 
+def test_keys_of_stills_say_what_they_leave_out(path):
+    with pytest.raises(ValueError, match="animated_only is for stills, of which there are none"):
+        EmojiWorld(pack=path, animated_only=True)
+    with pytest.raises(ValueError, match="has no stills of the styles twemoji, with animated_only"):
+        EmojiWorld(pack=path, styles=("twemoji",), stills=1.0, animated_only=True).dataset()[0]
+    assert "animated_only" not in EmojiWorld(pack=path, stills=0.5).latent_settings()
+    assert EmojiWorld(pack=path, stills=0.5, animated_only=True).latent_settings()["animated_only"]
+
+
 def test_stills_in_the_middle_stand_and_move_as_clips_do(path):
     world = EmojiWorld(
         pack=path, clips=300, stills=0.5, styles=("fluent", "noto", "twemoji"), sizes=(0.9, 0.9),
@@ -223,6 +232,9 @@ def test_emoji_that_a_world_lacks_are_its_untrained_words(path):
     assert "unicorn" in smaller
     assert "rocket" not in smaller
     assert "llama" not in EmojiWorld(pack=path, styles=("twemoji",), stills=1.0).untrained_words()
+    assert (
+        "llama" in EmojiWorld(pack=path, styles=("fluent", "twemoji")).untrained_words()
+    )  # it draws no still
     assert not {"moving", "growing"} & {*words}
     plain = {*EmojiWorld(pack=path, composed=0.0).untrained_words()}
     assert {"growing", "moves", "going", "shrinking", "rotating"} < plain

@@ -141,6 +141,17 @@ def recipe_file(tmp_path, parts):
 
 
 @pytest.fixture
+def with_images(tmp_path):
+    """Keys of the tiny recipe `video` with twice as many images from a source of their own."""
+    stored = contents(tmp_path, tmp_path)["video"]["latents"]
+    images = {"folder": str(tmp_path / "images"), "source": {**stored["source"], "seed": 8}}
+    return {
+        "latents": {**stored, "images": images}, "image_batch_ratio": 0.5,
+        "image_batch_size": 2 * BASICS["batch_size"],
+    }  # fmt: skip
+
+
+@pytest.fixture
 def recipe(recipe_file):
     """Read the tiny recipe of a task, with changes laid over its keys."""
     return lambda task, **changes: load_recipe(recipe_file(task, **changes))

@@ -55,12 +55,14 @@ def test_the_configuration_starts_two_processes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(recipe, recipe_file, tmp_path):
-    alone = recipe("video", **SETTINGS)
+def test_two_processes_give_the_losses_of_one(recipe, recipe_file, with_images, tmp_path):
+    settings = {**SETTINGS, **with_images, "image_batch_size": 8}
+    alone = recipe("video", **settings)
     train(build_task(alone), lambda progress: None)
     shared = tmp_path / "shared"
-    done = launch("train", recipe_file("video", **SETTINGS), "--set", f"output={shared}")
+    done = launch("train", recipe_file("video", **settings), "--set", f"output={shared}")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert {"image_loss", "clip_loss"} <= {name for line in log(shared) for name in line}
     for one, other in zip(log(alone.output), log(shared), strict=True):
         assert one["step"] == other["step"]
         for name in {"loss", "gradient_norm", "validation_loss"} & one.keys():

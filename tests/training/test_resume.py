@@ -55,9 +55,10 @@ def ignore(progress):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["autoencoder", "video"])
-def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
-    whole, parted = recipe(task), recipe(task, output=str(tmp_path / "parted"), num_workers=2)
+@pytest.mark.parametrize(("task", "images"), [("autoencoder", False), ("video", False), ("video", True)])
+def test_a_resumed_run_equals_one_never_stopped(recipe, with_images, tmp_path, task, images):
+    more = {**with_images, "seed": 2} if images else {}  # with whose seed both kinds come before and after
+    whole, parted = recipe(task, **more), recipe(task, output=str(tmp_path / "parted"), num_workers=2, **more)
     model = train(build_task(whole), ignore)
     for step in (2, 3):
         with pytest.raises(Interrupted, match=f"stopped at step {step}"):
@@ -72,6 +73,10 @@ def test_a_resumed_run_equals_one_never_stopped(recipe, tmp_path, task):
         "optimizer.safetensors",
     }
     assert losses(whole.output) == losses(parted.output)
+    if images:
+        lines = map(json.loads, (whole.output / "log.jsonl").read_text().splitlines())
+        kinds = ["image_loss" in line for line in lines]
+        assert [len(set(part)) for part in (kinds[:3], kinds[3:])] == [2, 2]
     for file in model.rglob("*.safetensors"):
         assert file.read_bytes() == (parted.output / "model" / file.relative_to(model)).read_bytes()
     assert [folder.name for folder in checkpoint.checkpoints(parted.output)] == [

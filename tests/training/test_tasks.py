@@ -169,12 +169,18 @@ def test_images_of_another_source_are_mixed_in(recipe, tmp_path):
         frames.add(batch["latents"].shape[1])
         assert len(batch["key"]) == (8 if batch["latents"].shape[1] == 1 else 4)
         if batch["latents"].shape[1] == 1:
-            number = int(batch["key"][0].removeprefix("clip "))
+            number = int(batch["key"][0].removeprefix("clip of latents.images "))
             told = {scenes.paraphrase(number + around * len(scenes), image=True) for around in range(40)}
             assert batch["image_caption"][0] in told
     assert frames == {1, wanted.latents.source.shape.num_frames}
     with pytest.raises(ValueError, match="latents.images: with image_batch_ratio 0 no batch has images"):
         with_images(image_batch_ratio=0.0)
+    with pytest.raises(ValueError, match="its frames are 32x32, and those of the clips 64x64"):
+        with_images(side=32).check()
+    with pytest.raises(
+        ValueError, match="image_batch_size 5 is no multiple of gradient_accumulation_steps 2"
+    ):
+        with_images(image_batch_size=5, gradient_accumulation_steps=2)
     odd = build_task(with_images(image_batch_ratio=0.5, image_batch_size=6)).dataset(lambda progress: None)
     with pytest.raises(ValueError, match="image_batch_size 6 cannot be shared evenly by 4 processes"):
         loader(odd, 4, 0, 0, workers=0, rank=0, world_size=4)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from latent_shift.benchmark.measure import synchronize
+from latent_shift.data.samplers import items_of
 from latent_shift.training.datasets import loader
 from latent_shift.training.distributed import new_accelerator
 from latent_shift.training.recipe import Recipe
@@ -109,18 +110,28 @@ def time_steps(
         device = accelerator.device.type
         data = task.dataset(report)
         batches = iter(
-            loader(data, recipe.batch_size, recipe.seed, 0, workers=recipe.num_workers, rank=0, world_size=1)
+            loader(
+                data,
+                recipe.batch_size,
+                recipe.seed,
+                0,
+                workers=recipe.num_workers,
+                rank=0,
+                world_size=1,
+                parts=recipe.gradient_accumulation_steps,
+            )
         )
         clock = _Clock(device)
-        began = (0.0, 0.0)
+        items, began = 0, (0.0, 0.0)
         with _hooks(task, trainer, clock):
             for step in range(1, warmups + steps + 1):
                 if step == warmups + 1:
-                    clock.seconds = dict.fromkeys(PARTS, 0.0)
+                    clock.seconds, items = dict.fromkeys(PARTS, 0.0), 0
                     synchronize(device)
                     began = time.perf_counter(), time.process_time()
                 with clock.during("data"):
                     batch = _to_device(next(batches), accelerator.device)
+                items += items_of(batch, recipe.batch_size)
                 with clock.during("rest"):
                     trainer._step(step, batch)
         synchronize(device)
@@ -129,7 +140,7 @@ def time_steps(
         AcceleratorState._reset_state()
     parts = {name: seconds / steps for name, seconds in clock.seconds.items() if name != "rest"}
     parts["rest"] = wall / steps - sum(parts.values())
-    return StepTimes(steps=steps, items=recipe.batch_size, wall=wall / steps, cpu=cpu / steps, parts=parts)
+    return StepTimes(steps=steps, items=round(items / steps), wall=wall / steps, cpu=cpu / steps, parts=parts)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from latent_shift.checkpoints.lora import Lora, check_loras, lora_facts
 from latent_shift.checkpoints.resolve import (
     BUILT_IN,
     DEFAULT_MODEL,
+    built_in,
     installed_models,
     native_size,
     pixel_multiple,
@@ -48,6 +49,7 @@ __all__ = [
     "SCHEDULERS",
     "Lora",
     "auto_dtype",
+    "built_in",
     "check_compiler",
     "check_loras",
     "check_weights",

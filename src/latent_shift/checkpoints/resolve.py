@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ BUILT_IN = {  # and how each is made
     "moving-shapes-fast": "make default-model",
     "emoji": "make emoji-model",
 }
+_ADDED = "latent_shift.models"  # entry points of packages, each with a model in the folder of its name
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
@@ -68,7 +71,7 @@ def resolve(
         if value is not None:
             raise ValueError(f"--{option} {value}: is for single files; other models have their own")
     if str(name) in BUILT_IN:
-        folder = _built_in(str(name))
+        folder = built_in(str(name))
         if not folder.is_dir():
             raise ValueError(f"{name}: the built-in model is not installed; make it: {BUILT_IN[str(name)]}")
     elif str(name) and path.is_dir():
@@ -85,11 +88,18 @@ def resolve(
 
 def installed_models() -> list[str]:
     """Names of the built-in models that are there, the default one first."""
-    return [name for name in BUILT_IN if _built_in(name).is_dir()]
+    return [name for name in BUILT_IN if built_in(name).is_dir()]
 
 
-def _built_in(name: str) -> Path:
-    return Path(str(files("latent_shift"))) / "assets" / name
+def built_in(name: str) -> Path:
+    """The folder of a built-in model, in this package or in one that adds it; where it would be, for none."""
+    own = Path(str(files("latent_shift"))) / "assets" / name
+    if not own.is_dir():
+        for point in entry_points(group=_ADDED, name=name):
+            with suppress(ImportError):  # of a package that is half gone
+                if (added := Path(str(files(point.value))) / name).is_dir():
+                    return added
+    return own
 
 
 def check_folder(folder: Path) -> None:

@@ -49,8 +49,13 @@ class Budget:
     def steps(self, recipe: Recipe, seconds_a_step: float) -> int:
         """The steps of a stage; of seconds or clips a multiple of eight, for checkpoints of its parts.
 
-        Raises ValueError where the budget does not do for one step.
+        Raises ValueError where the budget does not do for one step, and for image batches of another size.
         """
+        if (images := getattr(recipe, "image_batch_size", None)) is not None:
+            raise ValueError(
+                f"image_batch_size {images}: a comparison counts image batches as large as those of clips;"
+                " remove it"
+            )
         if self.unit == "steps":
             return int(self.amount)
         cost = seconds_a_step if self.unit == "core-seconds" else recipe.batch_size

@@ -138,6 +138,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
         latents: (clips, F, C, h, w).
         captions: of the clips, and maybe of others before them.
         images: whether an item is one frame of a clip, (1, C, h, w); the items are then all frames.
+        name: of what the numbers in the keys count.
         first: the clip of `captions` that the latents begin with.
         wordings: captions of a clip, at most; None for another one each time.
         oversample_words: words of clips to see more often.
@@ -153,12 +154,14 @@ class LatentDataset(Dataset[dict[str, Any]]):
         captions: CaptionedClips,
         *,
         images: bool = False,
+        name: str = "clip",
         first: int = 0,
         wordings: int | None = None,
         oversample_words: Sequence[str] = (),
         oversample_ratio: float = 0.0,
     ) -> None:
         self.latents, self.captions, self.images, self.first = latents, captions, images, first
+        self.name = name
         self.frames, self.wordings = latents.shape[1] if images else 1, wordings
         self.oversampled, self.oversample_ratio = self._with_words(oversample_words), oversample_ratio
 
@@ -213,5 +216,5 @@ class LatentDataset(Dataset[dict[str, Any]]):
             "latents": self.latents[clip, frame : frame + 1] if self.images else self.latents[clip],
             "caption": self.captions.paraphrase(wording),
             "image_caption": self.captions.paraphrase(wording, image=True),
-            "key": f"clip {self.first + clip}",
+            "key": f"{self.name} {self.first + clip}",
         }

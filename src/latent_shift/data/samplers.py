@@ -37,6 +37,11 @@ def batch_sampler_for(dataset: Dataset[Any], batch_size: int, seed: int) -> Batc
     return ShuffledSampler(len(dataset), batch_size, seed)  # type: ignore[arg-type]
 
 
+def items_of(batch: dict[str, Any], otherwise: int) -> int:
+    """Number of items at hand in a batch; `otherwise` where it does not name them."""
+    return len(batch["key"]) if "key" in batch else otherwise
+
+
 class ShuffledSampler:
     """All items in another order in every epoch; a batch may reach over the end of an epoch.
 

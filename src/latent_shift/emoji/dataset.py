@@ -100,7 +100,8 @@ class EmojiWorld(GeneratedSource):
         wanted = {"stills": self.stills, "animations": 1 - self.stills}
         for kind, pool in (("stills", pools.stills), ("animations", pools.animations)):
             if wanted[kind] and not pool:
-                raise ValueError(f"{self.pack} has no {kind} of the styles {', '.join(self.styles)}")
+                also = ", with animated_only" if kind == "stills" and self.animated_only else ""
+                raise ValueError(f"{self.pack} has no {kind} of the styles {', '.join(self.styles)}{also}")
         return pools
 
     @field_validator("sizes", "composed_sizes")
@@ -111,7 +112,9 @@ class EmojiWorld(GeneratedSource):
         return value
 
     @model_validator(mode="after")
-    def _sizes_are_seen(self) -> Self:
+    def _all_is_seen(self) -> Self:
+        if self.animated_only and not self.stills:
+            raise ValueError("animated_only is for stills, of which there are none: set stills, or remove it")
         if self.stills and not self.centred and self.sizes != constants.SIZE:
             raise ValueError(
                 "stills have another size and place in each frame, unless they are centred: set centred, or"
@@ -154,7 +157,8 @@ class EmojiWorld(GeneratedSource):
         """See `GeneratedSource.untrained_words`: names of one word, and motions, that this series lacks."""
         shown = {
             self.opened.clips[number].emoji
-            for pool in (self.pools.animations, self.pools.stills)
+            for pool, share in ((self.pools.animations, 1 - self.stills), (self.pools.stills, self.stills))
+            if share
             for styles in pool.values() for numbers in styles.values() for number in numbers
         }  # fmt: skip
         known = [clip for clip in self.opened.clips if clip.emoji in shown]

@@ -6,14 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from latent_shift import systems
-from latent_shift.checkpoints import BUILT_IN
+from latent_shift.checkpoints import BUILT_IN, built_in
 from latent_shift.io import one_line
 from latent_shift.prompts import keep_known_words, untrained_parts
 from latent_shift.server.bodies import VideoRequest, video_request
@@ -229,7 +228,7 @@ def _warnings(settled: SettledRequest, defaults: RequestDefaults) -> list[str]:
 
 
 def _facts(id: str, name: str) -> ModelFacts:
-    folder = Path(str(files("latent_shift"))) / "assets" / name if name in BUILT_IN else Path(name)
+    folder = built_in(name) if name in BUILT_IN else Path(name)
     file = folder / EXAMPLES_FILE
     lines = file.read_text("utf-8").splitlines() if file.is_file() else _EXAMPLES
     examples = tuple(line.strip() for line in lines if line.strip())

@@ -167,6 +167,7 @@ def latent_dataset(
     last: int = 0,
     workers: int = 0,
     images: bool,
+    name: str = "clip",
     stride: int = 1,
     wordings: int | None = None,
     **oversampling: Any,
@@ -181,6 +182,7 @@ def latent_dataset(
         last: give, in place of the clips, so many that come after them in the series, in canonical words.
         workers: processes that render clips to be encoded.
         images: whether the items are single frames.
+        name: of what the numbers in the items' keys count.
         stride: take each so many-th frame of a clip only.
         wordings: captions of a clip, at most; None for another one each time.
         oversampling: options of `LatentDataset`.
@@ -198,7 +200,9 @@ def latent_dataset(
     for done in encode_clips(clips, encode, store.folder, settings, workers=workers):
         report(Progress(done, len(clips), stage="encoding clips"))
     stored = read_latents(store.folder, len(clips))[first:, ::stride].contiguous()
-    return LatentDataset(stored, clips, images=images, first=first, wordings=wordings, **oversampling)
+    return LatentDataset(
+        stored, clips, images=images, name=name, first=first, wordings=wordings, **oversampling
+    )
 
 
 class StepSampler(Sampler[list[Any]]):

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from latent_shift.data.samplers import items_of
 from latent_shift.data.workers import errors_of_workers
 from latent_shift.io import one_line, warn, write_text
 from latent_shift.training.recipe import Recipe
@@ -71,6 +72,8 @@ class TrainingLog:
             if batch is None:
                 return
             self._waited += time.perf_counter() - start
+            processes = self.accelerator.num_processes
+            self._items += processes * items_of(batch, self.recipe.batch_size // processes)
             yield batch
 
     def step(self, step: int, metrics: dict[str, Tensor]) -> None:
@@ -78,18 +81,17 @@ class TrainingLog:
         for name, value in metrics.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (value.detach().float() + total, count + 1)
-        self._count += 1
         if step % self.recipe.log_every == 0 or step == self.recipe.steps:
             self._write(step)
 
     def _begin_window(self) -> None:
         self._sums: dict[str, tuple[Tensor | float, int]] = {}
-        self._count, self._waited, self._since = 0, 0.0, time.perf_counter()
+        self._items, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def _write(self, step: int) -> None:
         means = {name: self._mean(total / count) for name, (total, count) in self._sums.items()}
         seconds = time.perf_counter() - self._since
-        means["items_per_second"] = self._count * self.recipe.batch_size / seconds
+        means["items_per_second"] = self._items / seconds
         means["data_wait"] = self._waited / seconds
         self._begin_window()
         with goes_on_without("the log for TensorBoard"):

@@ -61,10 +61,13 @@ def model_card(task: Task, metrics: dict[str, float]) -> str:
         "tags: [latent-shift]",
     ]
     rows = [f"| {name.replace('_', ' ')} | {metrics[name]:.4g} |" for name in _METRICS if name in metrics]
+    sizes = f"{recipe.batch_size}"
+    if (images := getattr(recipe, "image_batch_size", None)) is not None:
+        sizes += f" clips, or {images} images"
     lines = [
         "---", *head, "---", "", f"# {recipe.output.absolute().name}", "",
         f"This is {task.summary}.",
-        f"Trained by latent-shift {__version__} for {recipe.steps} steps of {recipe.batch_size}.",
+        f"Trained by latent-shift {__version__} for {recipe.steps} steps of {sizes}.",
         "", "## Data", "", *recipe.data_summary(), "",
         "## Metrics", "", "Means over the last steps of the log.", "",
         "| metric | value |", "|---|---|", *rows, "",

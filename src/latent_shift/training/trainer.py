@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from latent_shift.data.samplers import items_of
 from latent_shift.io import is_out_of_memory, only_process_in
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.training.checkpoint import State, copy_into, full_tensor, load, save, trained_parameters
@@ -140,8 +141,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         seed, rank = step_seed(recipe.seed, step), accelerator.process_index
-        size = len(batch["key"]) * accelerator.num_processes if "key" in batch else recipe.batch_size
-        rng = StepRNG.of(seed, size, rank, accelerator.num_processes)  # images may be more than clips
+        processes = accelerator.num_processes
+        size = processes * items_of(batch, recipe.batch_size // processes)  # images may be more than clips
+        rng = StepRNG.of(seed, size, rank, processes)
         torch.manual_seed(step_seed(seed, -1, rank))  # for dropout, where a model has some
         metrics = self._backward(_to_device(batch, accelerator.device), rng)
         norm = full_tensor(accelerator.clip_grad_norm_(self.state.trained, recipe.optimizer.max_grad_norm))

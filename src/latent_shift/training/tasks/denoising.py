@@ -122,7 +122,8 @@ class DenoisingTask(Task):
             return None
         return latent_dataset(
             latents.images, latents.images.source, self.vae, report,
-            workers=self.recipe.num_workers, images=True, wordings=latents.wordings,
+            workers=self.recipe.num_workers, images=True, name="clip of latents.images",
+            wordings=latents.wordings,
         )  # fmt: skip
 
     def _own_clips(self, clips: Clips, *, validation: bool = False) -> VideoDataset | ImageVideoMix:
@@ -241,8 +242,12 @@ class DenoisingTask(Task):
         """Describe in the pipeline how its U-Net was trained."""
         recipe = self.recipe
         shift = ShiftOptions() if recipe.single_frames else self.shift
-        words = () if recipe.source is None else recipe.source.vocabulary()
-        untrained = () if recipe.source is None else recipe.source.untrained_words()
+        sources = [] if recipe.source is None else [recipe.source]
+        if recipe.latents is not None and recipe.latents.images is not None:
+            sources.append(recipe.latents.images.source)
+        words = tuple(sorted({word for source in sources for word in source.vocabulary()}))
+        lacked = [source.untrained_words() for source in sources] or [()]
+        untrained = tuple(word for word in lacked[0] if all(word in other for other in lacked[1:]))
         self.pipeline.video_config = VideoConfig(
             video_tuned=not recipe.single_frames, **self._clip_shape(), shift=shift,
             shared_noise_ratio=recipe.diffusion.shared_noise_ratio,

@@ -5,6 +5,7 @@ Text-to-image (`image.py`) and text-to-video (`video.py`) add their own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -130,7 +131,15 @@ class DenoisingRecipe(Recipe):
         if self.clips is not None:
             self.clips.check(self.output, single_frames=self.single_frames)
         if self.latents is not None and self.latents.images is not None:
-            shapes = [one.source.shape for one in (self.latents, self.latents.images)]
+            stores = (self.latents, self.latents.images)
+            if len({os.path.realpath(one.folder) for one in stores}) == 1 and (
+                stores[0].source.latent_settings() != stores[1].source.latent_settings()
+            ):
+                raise ValueError(
+                    f"latents.images.folder: {self.latents.images.folder} is the folder of the clips'"
+                    " latents; name another"
+                )
+            shapes = [one.source.shape for one in stores]
             clips, images = (f"{one.width}x{one.height}" for one in shapes)
             if clips != images:
                 raise ValueError(
@@ -140,7 +149,10 @@ class DenoisingRecipe(Recipe):
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""
-        return data_summary(self.source, self.clips)
+        lines = data_summary(self.source, self.clips)
+        if self.latents is not None and self.latents.images is not None:
+            lines.append(f"Image batches: the generated world {self.latents.images.source.description}.")
+        return lines
 
     @model_validator(mode="after")
     def _consistent_data(self) -> DenoisingRecipe:

@@ -117,6 +117,12 @@ class VideoRecipe(DenoisingRecipe):
             raise ValueError(
                 f"{data}.images: with image_batch_ratio 0 no batch has images; change one of them"
             )
+        parts = self.gradient_accumulation_steps
+        if self.image_batch_size is not None and self.image_batch_size % parts:
+            raise ValueError(
+                f"image_batch_size {self.image_batch_size} is no multiple of"
+                f" gradient_accumulation_steps {parts}"
+            )
         if self.image_batch_size is not None and not self.has_own_images:
             raise ValueError(
                 f"image_batch_size {self.image_batch_size}: is for images of a source of their own, such as"

@@ -5,7 +5,7 @@
 Of stages that are finished, in their order; a recipe keeps as many checkpoints as `checkpoints_total_limit`
 says. Scores averaged weights on prompts of the cells names and composed-seen, as `latent-shift evaluate
 emoji` does, with as many frames as the stage has: images of the former only. Writes curve.json and
-curve.png into the last run's folder.
+curve.png into the last run's folder; stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ def averaged_model(run: Path, checkpoint: Path, target: Path) -> None:
     unet.save_pretrained(target / "unet")
 
 
-def scores(model: EvaluatedModel, truth: EmojiTruth, eyes: Eyes, prompts: int) -> dict[str, float]:
+def scored(run: Path, checkpoint: Path, truth: EmojiTruth, eyes: Eyes, prompts: int) -> dict[str, float]:
     """Shares of right names, and of right motions where the model makes clips."""
+    with tempfile.TemporaryDirectory() as folder:
+        averaged_model(run, checkpoint, Path(folder) / "model")
+        model = EvaluatedModel.load(str(Path(folder) / "model"), resolution=truth.pack.size)
     frames = model.system.info().defaults.frames
     found = {}
     for cell in ("names", "composed-seen")[: 1 + (frames > 1)]:
@@ -58,6 +61,18 @@ def scores(model: EvaluatedModel, truth: EmojiTruth, eyes: Eyes, prompts: int) -
             if verdicts := judge.verdicts.get(measure):
                 found[f"{cell}, {measure}"] = sum(verdicts) / prompts
     return found
+
+
+def frames_of_step(recipe: dict[str, Any]) -> float:
+    """Frames that a step trains on, the mean over batches of clips and of images of a source of their own."""
+    clips = recipe["batch_size"]
+    if recipe["task"] == "image":
+        return clips
+    frames = clips * len(range(0, 16, recipe["latents"]["frame_stride"]))
+    if recipe["latents"].get("images") is None:
+        return frames
+    share = recipe["image_batch_ratio"]
+    return (1 - share) * frames + share * (recipe["image_batch_size"] or clips)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -89,21 +104,19 @@ def main() -> None:
     truth, eyes = EmojiTruth(Pack.open(given.pack)), Eyes.load(given.eyes)
     table = given.runs[-1] / "curve.json"
     rows: list[dict[str, Any]] = []
-    before = 0
+    before, kept = 0.0, dict[tuple[str, int], dict[str, float]]()
+    if table.is_file() and (former := json.loads(table.read_text()))["prompts"] == given.prompts:
+        kept = {(row["run"], row["step"]): row["scores"] for row in former["checkpoints"]}
     for run in given.runs:
         recipe = json.loads((run / "recipe.json").read_text())
-        frames = 1 if recipe["task"] == "image" else len(range(0, 16, recipe["latents"]["frame_stride"]))
         for checkpoint in checkpoints(run)[:: -given.every][::-1]:
             step = step_of(checkpoint)
-            with tempfile.TemporaryDirectory() as folder:
-                averaged_model(run, checkpoint, Path(folder) / "model")
-                model = EvaluatedModel.load(str(Path(folder) / "model"), resolution=truth.pack.size)
-                found = scores(model, truth, eyes, given.prompts)
-            seen = before + step * recipe["batch_size"] * frames
-            rows.append({"run": run.name, "step": step, "frames": seen, "scores": found})
+            found = kept.get((run.name, step)) or scored(run, checkpoint, truth, eyes, given.prompts)
+            seen = before + step * frames_of_step(recipe)
+            rows.append({"run": run.name, "step": step, "frames": round(seen), "scores": found})
+            write_json(table, {"prompts": given.prompts, "checkpoints": rows})
             print(run.name, step, *(f"{key} {100 * value:.1f} %" for key, value in found.items()), flush=True)
-        before += recipe["steps"] * recipe["batch_size"] * frames
-    write_json(table, {"prompts": given.prompts, "checkpoints": rows})
+        before += recipe["steps"] * frames_of_step(recipe)
     plot(rows, table.with_suffix(".png"))
 
 

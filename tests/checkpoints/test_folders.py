@@ -34,27 +34,6 @@ def test_a_folder_loads_with_its_settings_onto_the_cpu_in_full_precision(model):
     assert checkpoints.video_config(model).video_tuned
 
 
-def test_a_model_may_come_with_a_package_of_its_own(model, tmp_path, monkeypatch):
-    for number, module in enumerate(("gone_package", "package_without_it", "package_of_models")):
-        facts = tmp_path / f"models{number}-0.dist-info"
-        facts.mkdir()
-        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: models{number}\nVersion: 0\n")
-        (facts / "entry_points.txt").write_text(f"[latent_shift.models]\nadded = {module}\n")
-        if number:
-            (tmp_path / module).mkdir()
-            (tmp_path / module / "__init__.py").touch()
-    folder = shutil.copytree(model, tmp_path / "package_of_models" / "added")
-    with pytest.raises(ValueError, match="'added': unknown model"):
-        checkpoints.resolve("added")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(checkpoints.BUILT_IN, "added", "make added")
-    assert checkpoints.resolve("added") == folder
-    assert "added" in checkpoints.installed_models()
-    shutil.rmtree(folder)
-    with pytest.raises(ValueError, match="added: the built-in model is not installed; make it: make added"):
-        checkpoints.resolve("added")
-
-
 def test_half_precision_on_a_cpu_only_if_asked(model):
     assert checkpoints.load(model, device="cpu", dtype="bf16").unet.dtype == torch.bfloat16
     assert checkpoints.choose_dtype("auto", torch.device("cpu")) == torch.float32

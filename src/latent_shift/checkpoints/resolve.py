@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from contextlib import suppress
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +33,6 @@ BUILT_IN = {  # and how each is made
     "moving-shapes-fast": "make default-model",
     "emoji": "make emoji-model",
 }
-_ADDED = "latent_shift.models"  # entry points of packages, each with a model in the folder of its name
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
 PARTS = (*WEIGHTED_PARTS, "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
@@ -92,14 +89,8 @@ def installed_models() -> list[str]:
 
 
 def built_in(name: str) -> Path:
-    """The folder of a built-in model, in this package or in one that adds it; where it would be, for none."""
-    own = Path(str(files("latent_shift"))) / "assets" / name
-    if not own.is_dir():
-        for point in entry_points(group=_ADDED, name=name):
-            with suppress(ImportError):  # of a package that is half gone
-                if (added := Path(str(files(point.value))) / name).is_dir():
-                    return added
-    return own
+    """The folder of a built-in model, or where it would be."""
+    return Path(str(files("latent_shift"))) / "assets" / name
 
 
 def check_folder(folder: Path) -> None:

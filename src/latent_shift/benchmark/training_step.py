@@ -109,18 +109,10 @@ def time_steps(
         trainer = Trainer(task, accelerator, report)
         device = accelerator.device.type
         data = task.dataset(report)
-        batches = iter(
-            loader(
-                data,
-                recipe.batch_size,
-                recipe.seed,
-                0,
-                workers=recipe.num_workers,
-                rank=0,
-                world_size=1,
-                parts=recipe.gradient_accumulation_steps,
-            )
-        )
+        batches = iter(loader(
+            data, recipe.batch_size, recipe.seed, 0,
+            workers=recipe.num_workers, rank=0, world_size=1, parts=recipe.gradient_accumulation_steps,
+        ))  # fmt: skip
         clock = _Clock(device)
         items, began = 0, (0.0, 0.0)
         with _hooks(task, trainer, clock):

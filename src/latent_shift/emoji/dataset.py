@@ -39,6 +39,7 @@ _PARAPHRASE_STREAM, _FRAME_STREAM = 1, 2
 _STYLED = 0.5  # of the captions
 _SAMPLES, _IMAGE_SAMPLES = 8, 32
 _NOT_DRAWN = {"clips", "paraphrases", "default_style", "pack"}  # settings that change no picture
+_NEWER = ("animated_only", "sizes", "composed_sizes", "centred")  # than the first stores of latents
 
 
 def _words_of(texts: Iterable[str]) -> set[str]:
@@ -177,12 +178,7 @@ class EmojiWorld(GeneratedSource):
     def latent_settings(self) -> dict[str, Any]:
         """See `GeneratedSource.latent_settings`: with the pack's digest in place of its path."""
         settings = self.model_dump(mode="json", exclude=_NOT_DRAWN)
-        for name in (
-            "animated_only",
-            "sizes",
-            "composed_sizes",
-            "centred",
-        ):  # latents from before they existed stay valid
+        for name in _NEWER:  # where they change nothing, older latents stay valid
             if getattr(self, name) == type(self).model_fields[name].default:
                 del settings[name]
         return {**settings, "pack": self.opened.digest}

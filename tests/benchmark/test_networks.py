@@ -108,6 +108,7 @@ def test_what_does_not_fit_in_memory_is_said_and_not_tried(tmp_path, monkeypatch
     ("changes", "message"),
     [
         ({"networks": ["unet4d"]}, "network 'unet4d': expected one of image, shift"),
+        ({"size": "sdxl", "networks": ["unet-motion"]}, "network 'unet-motion': size sdxl has image, shift"),
         ({"size": "sd-9"}, "size 'sd-9': expected one of sd-1"),
         ({"modes": ["dream"]}, "mode 'dream': expected one of pass, step"),
         ({"resolutions": [100]}, "resolution 100: give a multiple of 64"),

@@ -51,7 +51,7 @@ class Plan:
     memory: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a name that is unknown, or a size that latents cannot have."""
+        """Raise ValueError for a name that is unknown or not of the size, and pixels that latents cannot have."""
         for kind, names, known in (
             ("network", self.networks, NETWORKS), ("size", (self.size,), SIZES),
             ("mode", self.modes, MODES), ("dtype", (self.dtype,), DTYPES),
@@ -59,6 +59,10 @@ class Plan:
             for name in names:
                 if name not in known:
                     raise ValueError(f"{kind} {name!r}: expected one of {', '.join(known)}")
+        fitting = [name for name, network in NETWORKS.items() if self.size in network.sizes]
+        for name in self.networks:
+            if name not in fitting:
+                raise ValueError(f"network {name!r}: size {self.size} has {', '.join(fitting)}")
         multiple = PIXELS * 8
         for pixels in self.resolutions:
             if pixels < multiple or pixels % multiple:
@@ -113,8 +117,7 @@ def measure(plan: Plan, folder: Path, on_progress: Callable[[str, int, int], Non
                 missing = [
                     name
                     for name in plan.networks
-                    if plan.size in NETWORKS[name].sizes
-                    and not _is_measured(_file(folder, plan, name, frames, resolution, mode), plan)
+                    if not _is_measured(_file(folder, plan, name, frames, resolution, mode), plan)
                 ]
                 for cell in _measured(plan, missing, frames, resolution, mode, on_progress):
                     file = _file(folder, plan, cell.network, frames, resolution, mode)

@@ -51,7 +51,7 @@ class Plan:
     memory: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a name that is unknown or not of the size, and pixels that latents cannot have."""
+        """Raise ValueError for an unknown name, a network of other sizes, pixels that latents cannot have."""
         for kind, names, known in (
             ("network", self.networks, NETWORKS), ("size", (self.size,), SIZES),
             ("mode", self.modes, MODES), ("dtype", (self.dtype,), DTYPES),

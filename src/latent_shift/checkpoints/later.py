@@ -1,7 +1,7 @@
 """Modules that libraries import on their way and no clip needs: they load when something of them is used.
 
-diffusers imports `scipy.stats` for an option of one scheduler, transformers `scipy.optimize` for the losses
-of object detection: together half a second of every command.
+diffusers imports `scipy.stats` and `scipy.integrate` for single schedulers, transformers `scipy.optimize` for
+the losses of object detection: together more than half a second of every command.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 _LATER = {  # modules, and functions that are imported from them by name
     "scipy.stats": (),
+    "scipy.integrate": (),
     "scipy.optimize": ("linear_sum_assignment",),
 }
 

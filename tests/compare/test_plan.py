@@ -1,6 +1,7 @@
 """Runs and stages: folders, resolved recipes, and what stops a comparison before any work."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,13 +9,14 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from latent_shift.compare.budget import parse_budget
+from latent_shift.compare.budget import Timing, parse_budget
 from latent_shift.compare.cost import runs_together
 from latent_shift.compare.plan import StageRun
 from latent_shift.compare.schedule import plan_table
 from latent_shift.compare.scoring import made_by
-from latent_shift.compare.training import _train_stage, assemble
+from latent_shift.compare.training import _timed, _train_stage, assemble, stored_timing
 from latent_shift.data.samplers import ShuffledSampler
+from latent_shift.io import write_json
 from latent_shift.systems.latent_shift import LatentShift
 from latent_shift.video_config import FILE_NAME, VideoConfig, write_video_config
 
@@ -116,6 +118,8 @@ def test_every_run_sees_a_prefix_of_one_sequence_of_clips_whatever_its_batches()
 
 def test_another_preset_or_budget_in_the_same_folder(compared):
     compared("smoke").record()
+    compared("compare-6").check()  # as nothing is begun
+    (compared("smoke").folder / "stills").mkdir()
     compared("smoke").check()
     compared("smoke", "shift_off", seeds=1).check()  # other rows are welcome
     with pytest.raises(ValueError, match="holds a comparison with preset smoke, not compare-6; name another"):
@@ -258,11 +262,72 @@ def test_a_system_that_cannot_be_trained(compared):
         compared("smoke", "diffusers_pipeline").check()
 
 
+def test_a_budget_that_does_not_do_for_a_step(compared):
+    small = compared("compare-6", "latent_shift", budget=parse_budget("clips=10"))
+    with pytest.raises(ValueError, match="budget clips=10: a step of latent_shift-2-clips takes 64; give"):
+        small.check()
+
+
+def trained(compared, *rows, **options):
+    """A comparison with its first run, all of it as if it were trained."""
+    comparison = compared("smoke", *rows, **options)
+    run = comparison.runs[0]
+    for one in run.stages:
+        finish(comparison, run, one)
+    run.record_stages()
+    run.model.mkdir()
+    write_json(run.model / "system.json", {"system": run.system.name})
+    comparison.check()
+    run.check_stages()
+    return comparison, run
+
+
+def test_a_model_whose_stages_are_not_there_any_more(compared):
+    _, run = trained(compared, "latent_vdm")
+    shutil.rmtree(run.stages[0].folder)
+    with pytest.raises(ValueError, match="model: was made of latent-1-image, not trained any more; remove"):
+        run.check_stages()
+
+
+def test_a_model_that_was_made_before_a_stage_was_trained_again(compared):
+    comparison, run = trained(compared, "latent_vdm")
+    image, clips = run.stages
+    shutil.rmtree(image.folder)
+    finish(comparison, run, image, steps=11)
+    with pytest.raises(ValueError, match="seed-0/model: was made before latent-1-image was trained; remove"):
+        compared("smoke", "latent_vdm").check()
+    shutil.rmtree(image.folder)
+    finish(comparison, run, image)
+    compared("smoke", "latent_vdm").check()
+    assert clips.finished
+
+
+def test_seconds_of_a_step_are_of_one_recipe_and_number_of_threads(compared):
+    comparison = compared("compare-6", "latent_shift", seeds=1)
+    (run,) = comparison.runs
+    image = run.stages[0]
+    trial = comparison.resolve(run, image, 50)
+    file = comparison.folder / "timings" / "latent-1-image.json"
+    write_json(file, {"step": 2.0, "preparation": 1.0, "of": _timed(trial)})
+    assert stored_timing(comparison, run, image) == Timing(2.0, 1.0)
+    larger = replace(image, changes={**image.changes, "batch_size": 512})
+    assert stored_timing(comparison, run, larger) is None
+    write_json(file, {"step": 2.0, "preparation": 1.0})
+    assert stored_timing(comparison, run, image) is None
+
+
+def test_costs_of_a_system_that_has_no_row(compared):
+    comparison = compared("sizes", "latent_vdm")
+    assert list(runs_together(comparison, set())) == ["latent_vdm"]
+
+
 def test_stills_of_another_comparison(compared, tmp_path):
-    other = compared("compare-6", "latent_shift")
+    other = compared("smoke", "latent_shift")
     with pytest.raises(ValueError, match="--stills .*: has no trained latent-1-image"):
         compared("smoke", "latent_shift", folder=tmp_path / "new", stills_from=other.folder).check()
     finish(other, other.runs[0], other.runs[0].stages[0])
+    with pytest.raises(ValueError, match="its latent-1-image had steps=10, where this .* core-seconds=1800"):
+        compared("compare-6", "latent_shift", folder=tmp_path / "new", stills_from=other.folder).check()
     comparison = compared("smoke", "latent_shift", folder=tmp_path / "new", stills_from=other.folder)
     comparison.check()
     (run,) = comparison.runs

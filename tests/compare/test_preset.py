@@ -86,6 +86,13 @@ def test_rows_are_chosen_by_their_names_or_their_systems():
         ("extends: smoke\nrows: {a: {of: [b]}}\n", r"row a: of: \['b'\]: expected a row that is trained"),
         ("extends: smoke\nrows: {a: {of: {}}}\n", "row a: of: {}: expected a row that is trained here"),
         ("extends: smoke\nshares: {nosuch: 0.5}\n", "names nosuch, but .* has no such recipe"),
+        (
+            "extends: smoke\nsubsets: [level-9]\n",
+            "bad.yaml: subsets: subset level-9: expected some of level-1",
+        ),
+        ("extends: smoke\nsubsets: [level-2-two]\n", "subset level-2-two: expected some of level-1-seen"),
+        ("extends: smoke\nexamples: 0\n", "bad.yaml: examples"),
+        ("extends: smoke\ndtype: bf17\n", "bad.yaml: dtype"),
         ("[]", "must be a mapping"),
     ],
 )

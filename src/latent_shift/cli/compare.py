@@ -149,6 +149,8 @@ def _work(comparison: Comparison, phases: tuple[str, ...]) -> None:
 
     if "train" in phases:
         for run in comparison.runs:
+            run.check_stages()
+        for run in comparison.runs:
             train_run(comparison, run, training_bar)
     with progress_of_sets() as on_progress:
         scorer = Scorer(comparison, on_progress)

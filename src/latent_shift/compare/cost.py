@@ -122,6 +122,7 @@ def runs_together(comparison: Comparison, known: Set[str]) -> dict[str, Run]:
     """
     preset = comparison.preset
     rows = {name: row for name, row in preset.rows.items() if name in known or name in comparison.rows}
+    rows |= comparison.rows  # with systems that have no row in the preset
     runs = {run.row: run for run in replace(comparison, rows=rows).first_runs()}
     return {row: run for row, run in runs.items() if row in comparison.rows or run.model.is_dir()}
 

@@ -4,6 +4,7 @@
     DIR/stills/STAGE/                       stages before the first on clips, shared by rows and seeds
     DIR/rows/ROW/seed-S/STAGE/              stages on clips: recipe.yaml, spent.json, log, checkpoint, model/
     DIR/rows/ROW/seed-S/model/              all stages together: a model that `generate` opens
+    DIR/rows/ROW/seed-S/made-of.json        hashes of the recipes of these stages
 
 A row of another's models has only the last of these, with other steps, and its clips and scores beside it.
 
@@ -13,6 +14,7 @@ take the place of those that the recipes name: see "Adding things" in docs/archi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +38,8 @@ from latent_shift.video_config import FILE_NAME, read_video_config
 ROOT, ASSETS = "runs/compare", "src/latent_shift/assets"  # in recipes, replaced by folders of this machine
 _PACKAGED = "latent_shift/assets"  # how the folder of the package's parts ends, wherever it is installed
 _SETTINGS = "compare.json"
+_MADE_OF = "made-of.json"  # of a run: by label, the hash of the recipe of each stage that its model is of
+_BEGUN = ("stills", "rows", "timings")  # folders of a comparison in which something was trained
 PAGES = ("compare.md", "compare.html")  # in the folder of a comparison
 
 
@@ -124,8 +128,29 @@ class Run:
         """The stages before the first on clips."""
         return tuple(one for one in self.stages if not one.on_clips)
 
+    def record_stages(self) -> None:
+        """Write of which stages the model is made."""
+        write_json(self.folder / _MADE_OF, self._stage_hashes())
+
+    def check_stages(self) -> None:
+        """Raise ValueError where the model is there and stages that it was made of are not."""
+        gone = [one.label for one in self.stages if not one.finished]
+        if self.model.is_dir() and gone:
+            raise ValueError(
+                f"{self.model}: was made of {', '.join(gone)}, not trained any more; remove {self.folder}"
+                " to begin this run again"
+            )
+
+    def _stage_hashes(self) -> dict[str, str]:
+        files = {one.label: one.folder / "recipe.yaml" for one in self.stages}
+        return {
+            label: hashlib.sha256(file.read_bytes()).hexdigest()
+            for label, file in files.items()
+            if file.is_file()
+        }
+
     def check_model(self) -> None:
-        """Raise ValueError where another system's model, or one of other steps, lies in this one's folder."""
+        """Raise ValueError for a model of another system, of other steps or other stages in the folder."""
         from latent_shift import systems
 
         if not self.model.is_dir():
@@ -143,6 +168,13 @@ class Run:
                 f"{self.model}: makes clips in {own or 'no'} denoising steps, not in {wanted}; set the steps"
                 f" of row {self.row} back, or give the row another name"
             )
+        if (self.folder / _MADE_OF).is_file():
+            made_of, now = read_json_mapping(self.folder / _MADE_OF), self._stage_hashes()
+            if other := [label for label in now if made_of.get(label) != now[label]]:
+                raise ValueError(
+                    f"{self.model}: was made before {', '.join(other)} was trained; remove {self.folder} to"
+                    " begin this run again"
+                )
 
 
 @dataclass(frozen=True)
@@ -262,12 +294,13 @@ class Comparison:
         """Check everything that is begun, before any work.
 
         Raises ValueError for a folder that holds another comparison, or pages of somebody else, stages that
-        were begun with other settings, models of other systems or steps, and stills that are to be there and
-        are not.
+        were begun with other settings, models of other systems, steps or stages, a budget that does not do
+        for a step, and stills that are to be there and are not, or had another budget.
         """
         wanted = json.loads(json.dumps(self._settings()))
         file = self.folder / _SETTINGS
-        kept = read_json_mapping(file) if file.is_file() else wanted
+        begun = file.is_file() and any((self.folder / name).is_dir() for name in _BEGUN)
+        kept = read_json_mapping(file) if begun else wanted
         for page in PAGES:
             if not file.is_file() and (self.folder / page).exists():
                 raise ValueError(
@@ -283,9 +316,19 @@ class Comparison:
             run.check_model()
             for one in run.stages:
                 if not one.given:
-                    self.check_begun(run, one)
+                    self._check_budget(run, one)
                 elif not one.finished:
                     raise ValueError(f"--stills {self.stills_from}: has no trained {one.stage.name}")
+                elif one.recorded_budget != str(one.budget):
+                    raise ValueError(
+                        f"--stills {self.stills_from}: its {one.stage.name} had {one.recorded_budget}, where"
+                        f" this comparison gives it {one.budget}; name another folder"
+                    )
+
+    def _check_budget(self, run: Run, one: StageRun) -> None:
+        """Check a stage that was begun, and whether the budget of another does for a step."""
+        if self.check_begun(run, one) is None and one.budget.unit != "core-seconds":
+            one.budget.steps(self.resolve(run, one, self.preset.timed_after + self.preset.timed_steps), 0.0)
 
     def record(self) -> None:
         """Write what must not change while the comparison goes on."""

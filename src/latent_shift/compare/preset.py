@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from latent_shift.compare.budget import Budget, parse_budget
 from latent_shift.documents import read_yaml_mapping, validation_error
-from latent_shift.moving_shapes.protocol import FRAME_STEPS, MAX_PROMPTS
+from latent_shift.moving_shapes.protocol import FRAME_STEPS, MAX_PROMPTS, SUBSETS
 from latent_shift.systems import SYSTEMS
 from latent_shift.training.recipe import Count, Ratio, Strict
 
@@ -73,12 +73,12 @@ class Preset(Strict):
     subsets: tuple[str, ...] = ("level-1-seen", "level-1-held-out")
     images: Count = Field(300, description="single frames, made before and after the stages on clips")
     reference: Count = Field(1000, description="other real clips, that distances are from")
-    resamples: int = 100
+    resamples: Count = 100
     batch: Count = Field(32, description="clips made together")
-    dtype: str = "auto"
-    examples: int = Field(16, description="prompts on the page")
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    examples: Count = Field(16, description="prompts on the page")
     repeats: Count = Field(7, description="times that a clip is made to find the median of its seconds")
-    unmeasured: int = Field(2, description="times before these")
+    unmeasured: int = Field(2, ge=0, description="times before these")
     cost_batch: Count = 32
     changes: Changes = Field({}, description="of recipes, by name or for all")
     rows: dict[str, RowConfig]
@@ -96,6 +96,17 @@ class Preset(Strict):
         if frames not in FRAME_STEPS:
             raise ValueError(f"frames {frames}: clips have {', '.join(map(str, FRAME_STEPS))} frames")
         return frames
+
+    @field_validator("subsets")
+    @classmethod
+    def _subsets_of_one_object(cls, subsets: tuple[str, ...]) -> tuple[str, ...]:
+        known = [name for name, subset in SUBSETS.items() if subset.num_objects == 1]
+        for name in subsets:
+            if name not in known:
+                raise ValueError(f"subset {name}: expected some of {', '.join(known)}")
+        if not subsets:
+            raise ValueError(f"no subsets: expected some of {', '.join(known)}")
+        return subsets
 
     @field_validator("rows", mode="before")
     @classmethod

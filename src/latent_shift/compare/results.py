@@ -100,6 +100,10 @@ class RowResult:
         found = (_metric(scores, name) for scores in self.runs.values())
         return [value for value in found if value is not None]
 
+    def distance(self, seed: int) -> float | None:
+        """FVD of a run, None where it was not measured."""
+        return _metric(self.runs[seed], "FVD")
+
     @property
     def spent(self) -> dict[str, float]:
         """Means over the seeds, summed over the stages on clips: seconds, wall_seconds, clips."""
@@ -149,17 +153,20 @@ class Results:
         """The rows by name."""
         return {row.name: row for row in self.rows}
 
+    def common_seeds(self, row: str, other: str) -> list[int]:
+        """The seeds with which two rows are both scored; row, other: their names."""
+        if not {row, other} <= set(self.by_name):
+            return []
+        return sorted(set(self.by_name[row].runs) & set(self.by_name[other].runs))
+
     def difference(self, row: str, other: str, subset: str, score: str) -> Difference | None:
         """The difference of a score between two rows; None where one of them is not scored.
 
         row, other: names of rows. subset, score: as in `verdicts_of`.
         """
-        if not {row, other} <= set(self.by_name):
-            return None
-        first, second = self.by_name[row].runs, self.by_name[other].runs
         pairs = [
-            (verdicts_of(first[seed], subset).get(score), verdicts_of(second[seed], subset).get(score))
-            for seed in sorted(set(first) & set(second))
+            [verdicts_of(self.by_name[name].runs[seed], subset).get(score) for name in (row, other)]
+            for seed in self.common_seeds(row, other)
         ]
         apart = np.array([one.astype(int) - two for one, two in pairs if one is not None and two is not None])
         return None if apart.size == 0 else paired_difference(apart)

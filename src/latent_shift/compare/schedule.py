@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from latent_shift.compare.cost import read_costs
-from latent_shift.compare.plan import Comparison, StageRun
+from latent_shift.compare.plan import Comparison, Run, StageRun
 from latent_shift.compare.results import state_of
 from latent_shift.compare.scoring import made_by
 from latent_shift.compare.training import stored_timing
@@ -27,7 +27,7 @@ def plan_table(comparison: Comparison) -> Table:
             seen.add(where)
             recipe = one.recorded()
             steps = "" if recipe is None else str(recipe.steps)
-            minutes = 0.0 if one.finished else _minutes(comparison, one)
+            minutes = 0.0 if one.finished else _minutes(comparison, run, one)
             total, unknown = total + (minutes or 0.0), unknown or minutes is None
             name = run.name if one.on_clips else "stills"
             rows.append([name, one.stage.name, str(one.budget), steps, state_of(one), _cell(minutes)])
@@ -46,11 +46,11 @@ def plan_table(comparison: Comparison) -> Table:
     return Table(["run", "stage", "budget", "steps", "state", "minutes left"], rows)
 
 
-def _minutes(comparison: Comparison, one: StageRun) -> float | None:
+def _minutes(comparison: Comparison, run: Run, one: StageRun) -> float | None:
     threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
     if one.budget.unit == "core-seconds":
         return one.budget.amount / threads / 60
-    timing, recipe = stored_timing(comparison, one), one.recorded()
+    timing, recipe = stored_timing(comparison, run, one), one.recorded()
     if timing is None or recipe is None:
         return None
     return recipe.steps * timing.step / threads / 60

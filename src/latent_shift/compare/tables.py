@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
-from latent_shift.compare.preset import PaperResult
+from latent_shift.compare.preset import PaperResult, Question
 from latent_shift.compare.results import (
     ALL,
     BY_PHASE,
@@ -239,8 +239,9 @@ def _question_tables(results: Results) -> Iterator[Table]:
                 )
         headers = ["difference", "of", *(subset.replace("-", " ") for subset in subsets)]
         notes = [
-            "Points, 95 % interval over prompts, range over seeds; equal prompts and seeds. Comparable, by a"
-            f" rule written down before the runs: within {close.get('points', 0):g} points, and"
+            "Points, 95 % interval over prompts, range over seeds; equal prompts, and the seeds that both"
+            f" rows have ({_common_seeds(results, question)}). Comparable, by a rule written down before the"
+            f" runs: within {close.get('points', 0):g} points, and"
             f" {100 * close.get('distance', 0):g} % of FVD."
         ]
         if rows:
@@ -258,12 +259,20 @@ def _difference(found: Difference | None, close: float) -> str:
     return f"{value:+.1f} ({low:+.1f}, {high:+.1f}){seeds}: {verdict}{comparable}"
 
 
+def _common_seeds(results: Results, question: Question) -> str:
+    """Numbers of seeds that a question's rows have in common, as "latent_vdm 3, shift_off 1"."""
+    counts = {other: len(results.common_seeds(question.row, other)) for other in question.against}
+    return ", ".join(f"{other} {count}" for other, count in counts.items() if count)
+
+
 def _ratio(results: Results, row: str, other: str, close: float) -> str:
-    """A cell: the ratio of the FVD of two rows, less 1, of means over seeds."""
-    found = [results.by_name[name].metric("FVD") for name in (row, other) if name in results.by_name]
-    if len(found) < 2 or not all(found):
+    """A cell: the ratio of the FVD of two rows, less 1, of means over the seeds that both have."""
+    seeds = results.common_seeds(row, other)
+    found = [[results.by_name[name].distance(seed) for seed in seeds] for name in (row, other)]
+    ours, theirs = ([value for value in values if value is not None] for values in found)
+    if not seeds or len(ours) != len(seeds) or len(theirs) != len(seeds):
         return ""
-    ratio = statistics.mean(found[0]) / statistics.mean(found[1]) - 1
+    ratio = statistics.mean(ours) / statistics.mean(theirs) - 1
     return f"{100 * ratio:+.0f} %{', comparable' if abs(ratio) <= close else ''}"
 
 

@@ -6,11 +6,15 @@ its resolved recipe keeps them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+
+import torch
 
 from latent_shift.compare.budget import SPENT, Meter, Timing, read_spent, time_steps
 from latent_shift.compare.plan import Comparison, Run, StageRun
@@ -44,6 +48,7 @@ def train_run(comparison: Comparison, run: Run, show: StageReport) -> None:
         for old in checkpoints(one.folder)[:-1]:  # of the parts, which are exported
             shutil.rmtree(old)
     if not run.model.is_dir():
+        run.record_stages()
         assemble(run, {one.stage.name: one.model for one in run.stages}, run.model)
 
 
@@ -71,18 +76,30 @@ def _steps(comparison: Comparison, run: Run, one: StageRun) -> tuple[int, float]
     trial = comparison.resolve(run, one, preset.timed_after + preset.timed_steps)
     if one.budget.unit != "core-seconds":
         return one.budget.steps(trial, 0.0), preparation
-    timing = stored_timing(comparison, one)
+    timing = stored_timing(comparison, run, one)
     if timing is None:
         timing = time_steps(trial, preset.timed_after, preset.timed_steps)
         preparation = timing.preparation
-        write_json(_timing_file(comparison, one), {"step": timing.step, "preparation": timing.preparation})
+        measured = {"step": timing.step, "preparation": timing.preparation, "of": _timed(trial)}
+        write_json(_timing_file(comparison, one), measured)
     return one.budget.steps(trial, timing.step), preparation
 
 
-def stored_timing(comparison: Comparison, one: StageRun) -> Timing | None:
-    """The seconds of a stage's step, where they were measured."""
-    file = _timing_file(comparison, one)
-    return Timing(**read_json_mapping(file)) if file.is_file() else None
+def stored_timing(comparison: Comparison, run: Run, one: StageRun) -> Timing | None:
+    """The seconds of a stage's step, where they were measured with its recipe and as many threads."""
+    file, preset = _timing_file(comparison, one), comparison.preset
+    if not file.is_file():
+        return None
+    found = read_json_mapping(file)
+    trial = comparison.resolve(run, one, preset.timed_after + preset.timed_steps)
+    same = found.get("of") == _timed(trial)
+    return Timing(found["step"], found["preparation"]) if same else None
+
+
+def _timed(trial: Recipe) -> str:
+    """A hash of all that decides the seconds of a step."""
+    content = trial.model_dump(mode="json", exclude={"output"}) | {"threads": torch.get_num_threads()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _timing_file(comparison: Comparison, one: StageRun) -> Path:

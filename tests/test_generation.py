@@ -275,6 +275,30 @@ def test_clips_of_few_images_are_made_one_by_one_on_a_cpu(system):
     assert system.batches == [1, 1, 1, 1, 2]
 
 
+def test_clips_that_pass_in_blocks_are_made_one_by_one_on_a_cpu(system):
+    long = GenerationRequest(prompt="a circle", frames=40, steps=1)
+    list(run(system, [long.model_copy(update={"seed": seed, "frames": 32}) for seed in range(2)]))
+    list(run(system, [long.model_copy(update={"seed": seed}) for seed in range(2)]))
+    assert system.batches == [2, 1, 1]
+
+
+def test_clips_with_steps_that_are_forecast_are_made_one_by_one(system, monkeypatch):
+    requests = [GenerationRequest(prompt="a circle", seed=seed, frames=8) for seed in range(3)]
+    config = system.pipeline.video_config.overlaid(forecast_threshold=0.3)
+    monkeypatch.setattr(system.pipeline, "video_config", config)
+    made = [each.clip for each in run(system, requests, max_batch=3)]
+    assert system.batches == [1, 1, 1]
+    assert all((system.generate([each])[0] == clip).all() for each, clip in zip(requests, made, strict=True))
+
+
+def test_guidance_in_an_interval_leaves_fewer_images_than_a_cpus_kernels_take(system, monkeypatch):
+    requests = [GenerationRequest(prompt="a circle", seed=seed, frames=8, steps=1) for seed in range(2)]
+    config = system.pipeline.video_config.overlaid(guidance_interval=(0.2, 0.8))
+    monkeypatch.setattr(system.pipeline, "video_config", config)
+    list(run(system, requests))
+    assert system.batches == [1, 1]
+
+
 def test_large_clips_are_made_one_by_one(system):
     large = [
         GenerationRequest(prompt="a circle", seed=seed, frames=8, height=256, width=192, steps=1)

@@ -43,6 +43,19 @@ def test_frames_of_a_clip_attend_to_one_text_as_by_themselves(unet, products):
     assert torch.allclose(once, stock, rtol=1e-5, atol=1e-6)
 
 
+def test_tensors_of_inference_mode_do_as_well(unet):
+    sample, timestep, text = inputs()
+    use_clip_attention(unet)
+    with torch.no_grad(), attending_to(ClipText(text, FRAMES)):
+        expected = unet(sample, timestep, text).sample
+    with torch.inference_mode():
+        given = text.clone()
+        with attending_to(ClipText(given, FRAMES)):
+            found = [unet(sample, timestep, given).sample for _ in range(2)]
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], expected)
+
+
 @torch.no_grad()
 def test_keys_are_kept_over_the_steps_bit_for_bit(unet, products):
     sample, _, text = inputs(repeats=1)  # every frame its own text, as with frame positions

@@ -49,6 +49,7 @@ _LONG_CLIP = 64  # frames; longer ones are written part by part
 # torch's CPU convolutions take other kernels below 16 images: a clip's last bits would then depend on
 # how many others are made with it.
 _SAME_KERNELS = 16
+_FORECAST = "forecast"  # of a system's settings, where steps are forecast
 
 
 class FileRequest(GenerationRequest):
@@ -101,7 +102,7 @@ def run(
         system: loaded.
         requests: what they leave open is settled by the system's defaults.
         max_batch: clips made together, at least 1; None: as many as have 524,288 pixels in all, and one where
-            on a CPU more would change a clip's last bits.
+            on a CPU more would change a clip's last bits. One where steps are forecast, whatever is given.
         on_progress: called after each denoising step of a batch with the steps done and all steps, both
             summed over clips; an exception that it raises ends the run.
 
@@ -115,7 +116,7 @@ def run(
     settled = [info.defaults.settle(request) for request in requests]
     total = sum(request.steps for request in settled)
     done = 0
-    for batch in _batches(settled, max_batch, info.device):
+    for batch in _batches(settled, max_batch, info):
         steps = sum(request.steps for request in batch)
 
         def step_ended(step: int, of: int, before: int = done, steps: int = steps) -> None:
@@ -176,19 +177,23 @@ def clip_settings(made: GeneratedClip | StreamedClip, model: str, info: SystemIn
 
 
 def _batches(
-    requests: Sequence[SettledRequest], max_batch: int | None, device: str
+    requests: Sequence[SettledRequest], max_batch: int | None, info: SystemInfo
 ) -> Iterator[list[SettledRequest]]:
     for _, group in groupby(requests, key=lambda request: request.shape):
         alike = list(group)
-        size = default_batch(alike[0], device) if max_batch is None else max_batch
+        size = default_batch(alike[0], info) if max_batch is None or _FORECAST in info.settings else max_batch
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
-def default_batch(request: SettledRequest, device: str) -> int:
-    """Number of clips like this one that `run` makes together where it is not given."""
-    images = request.frames * (2 if request.guidance > 1 else 1)
-    if device == "cpu" and images < _SAME_KERNELS:
+def default_batch(request: SettledRequest, info: SystemInfo) -> int:
+    """Number of clips like this one that `run` makes together where it is not given. info: of the system."""
+    if _FORECAST in info.settings:  # a step is forecast for all clips of a call or for none
         return 1
+    if info.device == "cpu":
+        everywhere = request.guidance > 1 and "guidance_interval" not in info.settings
+        in_blocks = request.frames > 2 * max(_SAME_KERNELS, info.defaults.frames)  # the last ones are small
+        if request.frames * (2 if everywhere else 1) < _SAME_KERNELS or in_blocks:
+            return 1
     return max(1, _BATCH_PIXELS // (request.frames * request.height * request.width))
 
 

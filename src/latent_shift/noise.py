@@ -101,14 +101,16 @@ def progressive_noise(fresh: Tensor, alpha: float) -> Tensor:
     return torch.stack(frames, dim=1)
 
 
+_FORGOTTEN = 2.0**-40  # part of a frame's noise that float32 does not show
+
+
 def circular_noise(fresh: Tensor, alpha: float) -> Tensor:
     """Progressive noise of a clip that begins again where it ends: the first frame follows the last one.
 
     fresh, alpha: as in `progressive_noise`. Rolling `fresh` over frames rolls the noise, bit for bit. At
     alpha 1 all frames are equal. Frames n apart correlate by (alpha**n + alpha**(F - n)) / (1 + alpha**F).
     """
-    frames = fresh.shape[1]
-    weights = [alpha**age for age in range(frames)]
+    weights = [weight for age in range(fresh.shape[1]) if (weight := alpha**age) > _FORGOTTEN]
     total = sum(
         (weight * fresh.roll(age, dims=1) for age, weight in enumerate(weights)), torch.zeros_like(fresh)
     )

@@ -35,20 +35,25 @@ class ClipText:
 
     def __init__(self, source: Tensor, repeats: int) -> None:
         self.source, self.repeats = source, repeats
-        self._version = source._version
+        self._version = _version(source)
         self._kept: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def keys_and_values(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (rows, L, C) of text, (rows * repeats, L, D); kept where it lies in the source."""
         place = (id(attn), text.storage_offset(), text.shape, text.stride())
         is_source = text.untyped_storage().data_ptr() == self.source.untyped_storage().data_ptr()
-        if is_source and self.source._version == self._version and place in self._kept:
+        if is_source and _version(self.source) == self._version and place in self._kept:
             return self._kept[place]
         rows = text[:: self.repeats]
         found = attn.to_k(rows), attn.to_v(rows)
         if is_source:
             self._kept[place] = found
         return found
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Number of writes to a tensor; None within `torch.inference_mode`, where they are not counted."""
+    return None if tensor.is_inference() else tensor._version
 
 
 _TEXT: ContextVar[ClipText | None] = ContextVar("text of clips", default=None)

@@ -29,6 +29,11 @@ def test_networks(tmp_path, capsys):
     assert "UNet3DConditionModel" in page.read_text()
     assert "<!-- begin networks tiny pass -->" in page.read_text()
     assert (tmp_path / "tiny-pass-cpu-fp32-64-ratios.svg").is_file()
+    file = tmp_path / "cells" / "tiny-pass-cpu-fp32-2x64-shift.json"
+    cell = json.loads(file.read_text())
+    file.write_text(json.dumps({**cell, "machine": {**cell["machine"], "date": "2020-01-02"}}))
+    run_program(capsys, "benchmark", "networks", *given, *how, "--markdown", page)
+    assert "2020-01-02; " in page.read_text()  # a figure of that day, beside those of this one
     status, out, _ = run_program(capsys, "benchmark", "networks", *given, *how, "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["network"] for line in lines] == ["shift", "unet3d"]
@@ -103,6 +108,8 @@ def test_the_addition_is_compared_in_both_layouts_and_directions():
         (["networks", "--size", "sd-9"], "size 'sd-9'"),
         (["networks", "--frames", "some"], "--frames 'some': give whole numbers"),
         (["systems", "--model", "nosuch"], "unknown model"),
+        (["systems", "--model", "moving-shapes", "--model", "moving-shapes"], "is named twice"),
+        (["networks", "--size", "tiny", "--warmups", "-1"], "-1 warmups: give 0 or more"),
         (["step", "nosuch.yaml"], "nosuch.yaml"),
         (["full-size", "--size", "huge"], "--size huge: expected one of full, tiny"),
     ],

@@ -70,6 +70,8 @@ class Plan:
         for number in (*self.frames, self.repeats):
             if number < 1:
                 raise ValueError(f"{number} frames or repeats: give 1 or more")
+        if self.warmups < 0:
+            raise ValueError(f"{self.warmups} warmups: give 0 or more")
 
 
 class Cell(BaseModel):
@@ -133,7 +135,8 @@ def _is_measured(file: Path, plan: Plan) -> bool:
     if not file.is_file():
         return False
     cell = read_model(Cell, file)
-    return cell.times is not None and (cell.peak is not None or not plan.memory)
+    enough = cell.times is not None and len(cell.times.wall) >= plan.repeats
+    return enough and (cell.peak is not None or not plan.memory)
 
 
 def _measured(
@@ -157,7 +160,7 @@ def _measured(
             "network": name, "size": plan.size, "frames": frames, "resolution": resolution, "mode": mode,
             "dtype": plan.dtype, "device": plan.device, "parameters": counts.parameters, "gmac": counts.gmac,
             "needs": counts.live_bytes,
-            "machine": {**environment(), "threads": torch.get_num_threads()},
+            "machine": {**environment(plan.device), "threads": torch.get_num_threads()},
         }  # fmt: skip
         own = 0 if name in (IMAGE, SHIFT) else counts.live_bytes
         needs, free = int(_MARGIN * max(own, counts.live_bytes)), available_memory(plan.device)

@@ -131,12 +131,17 @@ def build(size: Size, device: str, dtype: torch.dtype) -> dict[str, Any]:
     """U-Net, autoencoder and text model with random weights."""
     place = CONFIGS / "sd-1"
     text = CLIPTextConfig.from_pretrained(place / "text_encoder", **size.text)
-    with torch.device(device):
-        parts = {
-            "unet": UNet2DConditionModel.from_config({**unet_config(), **size.unet}),
-            "vae": AutoencoderKL.from_config({**AutoencoderKL.load_config(place / "vae"), **size.vae}),
-            "text_encoder": CLIPTextModel(text),
-        }
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # made in float32 and cast, they would take twice the memory for a moment
+    try:
+        with torch.device(device):
+            parts = {
+                "unet": UNet2DConditionModel.from_config({**unet_config(), **size.unet}),
+                "vae": AutoencoderKL.from_config({**AutoencoderKL.load_config(place / "vae"), **size.vae}),
+                "text_encoder": CLIPTextModel(text),
+            }
+    finally:
+        torch.set_default_dtype(before)
     return {name: part.to(dtype).eval().requires_grad_(False) for name, part in parts.items()}
 
 

@@ -66,7 +66,12 @@ def take_turns(
         repeats: rounds that count, at least 1.
         device: where the calls work: a GPU is waited for.
         on_round: called after each round with the rounds done and all rounds.
+
+    Raises:
+        ValueError: for fewer rounds than 1 that count, or than 0 before.
     """
+    if warmups < 0 or repeats < 1:
+        raise ValueError(f"warmups {warmups}, repeats {repeats}: give 0 or more, and 1 or more")
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in calls}
     for turn in range(warmups + repeats):
         for name, call in calls.items():

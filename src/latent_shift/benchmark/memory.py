@@ -59,7 +59,7 @@ def peak_memory(call: str, arguments: Sequence[Sequence[Any]], modules: Sequence
 def _measure(function: Callable[..., object], arguments: Sequence[Any]) -> int:
     before = _resident()
     function(*arguments)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # by the call, which works there
         return int(torch.cuda.max_memory_allocated())
     return max(0, _resident() - before)
 

@@ -55,6 +55,6 @@ def _calls(module: str, function: str) -> Any:
 
 
 def _loaded(name: str) -> ModuleType:
-    if isinstance(sys.modules[name], _Later):
-        del sys.modules[name]
+    if isinstance(sys.modules.get(name), _Later):
+        sys.modules.pop(name, None)  # another thread may have done so meanwhile
     return importlib.import_module(name)

@@ -26,7 +26,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Within the `with` block no garbage is collected, and what its imports make is not looked through later.
+    """Within the `with` block no garbage is collected, and what there is at its end is never looked through.
 
     Modules stay until the end: looking for garbage among them took a fifth of a command's start, and more at
     its end.

@@ -104,7 +104,7 @@ def networks(
     write_text(output / "tables.md", everything + "\n")
     asked = [cell for cell in cells if cell.size == size and cell.mode in plan.modes]
     tables = cell_tables(asked)
-    _write(markdown, f"networks {size} {modes}", tables)
+    _write(markdown, f"networks {size} {modes}", tables, [cell.machine for cell in asked])
     _print(tables, asked if as_json else None)
 
 
@@ -130,6 +130,8 @@ def systems(
     opt.check_choice(DTYPES, dtype=dtype)
     opt.check_choice(DEVICES, device=device)
     opt.check_range(1, 1024, batch=batch, repeats=repeats)
+    if twice := [model for number, model in enumerate(models) if model in models[:number]]:
+        raise ValueError(f"--model {twice[0]}: is named twice; name each system once")
     quiet_libraries()
     from latent_shift import systems as known
     from latent_shift.benchmark import systems as costs
@@ -321,8 +323,13 @@ def _print(tables: Sequence[Table], lines: Sequence[BaseModel] | None = None) ->
             print(table.markdown())
 
 
-def _write(page: Path | None, name: str, tables: Sequence[Table]) -> None:
-    """Write tables into a block of a page, with the command, the machine and the date."""
+def _write(
+    page: Path | None, name: str, tables: Sequence[Table], machines: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Write tables into a block of a page, with the command, the machine and the date.
+
+    machines: those of figures that were measured before, too.
+    """
     if page is None:
         return
     import torch
@@ -330,7 +337,8 @@ def _write(page: Path | None, name: str, tables: Sequence[Table]) -> None:
     from latent_shift.benchmark.measure import short_machine
     from latent_shift.evaluation.runner import environment
 
-    machine: dict[str, Any] = {**environment(), "threads": torch.get_num_threads()}
+    here: dict[str, Any] = {**environment(), "threads": torch.get_num_threads()}
     command = printable(f"latent-shift {shlex.join(sys.argv[1:])}")
-    body = "\n\n".join([f"`{command}`", short_machine(machine) + ".", *(one.markdown() for one in tables)])
+    where = "; ".join(dict.fromkeys(short_machine(one) for one in machines or [here])) + "."
+    body = "\n\n".join([f"`{command}`", where, *(one.markdown() for one in tables)])
     put_into_page(page, name, body, "# Performance\n")

@@ -257,9 +257,13 @@ def first_examples(source: ClipSource, count: int) -> list[Example]:
     return row.examples
 
 
-def environment() -> dict[str, Any]:
-    """Return what values depend on beside their settings: "versions", "machine" (GPU or CPU), "date"."""
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+def environment(device: str | None = None) -> dict[str, Any]:
+    """Return what values depend on beside their settings: "versions", "machine" (GPU or CPU), "date".
+
+    device: where the work is done; None: on the GPU, if this process has used one.
+    """
+    on_gpu = torch.cuda.is_initialized() if device is None else device.startswith("cuda")
+    machine = torch.cuda.get_device_name() if on_gpu else platform.machine()
     return {
         "versions": {**versions(), "diffusers": version("diffusers")},
         "machine": f"{machine}, {os.cpu_count()} cores",

@@ -297,7 +297,11 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
         if given is not None:
             return given if given < frames else None
         native = max(SHORT_CLIP, self._stored_config.num_frames)
-        return block_size(self.unet, size, frames, native, 2 if self.do_classifier_free_guidance else 1)
+        halves = 2 if self.do_classifier_free_guidance else 1
+        block = block_size(self.unet, size, frames, native, halves)
+        if block is not None and hasattr(self.unet, "_orig_mod"):
+            warn(f"{frames} frames pass the U-Net in blocks, which does so as if it were not compiled")
+        return block
 
     def _warn_of_differing_frames(self, frames: int) -> None:
         """Warn once where frames cannot fit together: the model does not shift, or never learned to."""

@@ -124,8 +124,9 @@ class Worker:
     def _batch_size(self, job: Job) -> int:
         """Clips made together, so many that each is the same, bit for bit, as made by itself on a CPU."""
         system = self._systems.get(job.model)
-        device = "cpu" if system is None else system.info().device
-        return generation.default_batch(SettledRequest(**job.request), device)
+        if system is None:  # not loaded yet, so nothing is known of it
+            return 1
+        return generation.default_batch(SettledRequest(**job.request), system.info())
 
     def _keep_leases(self) -> None:
         while True:
@@ -277,10 +278,10 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _peak_memory() -> float:
-    """Peak memory in MB: of the GPU where there is one, else of this process."""
+    """Peak memory in MB: of the GPU where one is at work, else of this process."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

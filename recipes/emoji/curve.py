@@ -28,6 +28,7 @@ from latent_shift.emoji.pack import Pack
 from latent_shift.emoji.protocol import CellClips, EmojiScores, EmojiTruth
 from latent_shift.evaluation.evaluated_model import EvaluatedModel
 from latent_shift.evaluation.metrics.base import MetricOptions
+from latent_shift.hashes import short_hash
 from latent_shift.io import atomic_file, write_json
 from latent_shift.training.checkpoint import checkpoints, step_of
 
@@ -93,6 +94,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
+    """Score, print, plot; a mistake ends it in one line."""
+    try:
+        curve()
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"curve.py: error: {error}") from error
+
+
+def curve() -> None:
     """Score, print, plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
@@ -101,20 +110,27 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=96, help="of each cell")
     parser.add_argument("--every", type=int, default=1, help="score each n-th checkpoint, and the last")
     given = parser.parse_args()
+    if given.every < 1 or given.prompts < 1:
+        parser.error("--every and --prompts: give 1 or more")
     truth, eyes = EmojiTruth(Pack.open(given.pack)), Eyes.load(given.eyes)
     table = given.runs[-1] / "curve.json"
     rows: list[dict[str, Any]] = []
-    before, kept = 0.0, dict[tuple[str, int], dict[str, float]]()
-    if table.is_file() and (former := json.loads(table.read_text()))["prompts"] == given.prompts:
-        kept = {(row["run"], row["step"]): row["scores"] for row in former["checkpoints"]}
+    judged = {"prompts": given.prompts, "pack": truth.pack.digest, "eyes": eyes.digest}
+    before, kept = 0.0, dict[str, dict[str, float]]()
+    if table.is_file():
+        former = json.loads(table.read_text())
+        if judged.items() <= former.items():
+            kept = {row["weights"]: row["scores"] for row in former["checkpoints"]}
     for run in given.runs:
         recipe = json.loads((run / "recipe.json").read_text())
         for checkpoint in checkpoints(run)[:: -given.every][::-1]:
             step = step_of(checkpoint)
-            found = kept.get((run.name, step)) or scored(run, checkpoint, truth, eyes, given.prompts)
+            weights = short_hash(checkpoint / "ema.safetensors")
+            found = kept.get(weights) or scored(run, checkpoint, truth, eyes, given.prompts)
             seen = before + step * frames_of_step(recipe)
-            rows.append({"run": run.name, "step": step, "frames": round(seen), "scores": found})
-            write_json(table, {"prompts": given.prompts, "checkpoints": rows})
+            row = {"run": run.name, "step": step, "frames": round(seen), "weights": weights, "scores": found}
+            rows.append(row)
+            write_json(table, {**judged, "checkpoints": rows})
             print(run.name, step, *(f"{key} {100 * value:.1f} %" for key, value in found.items()), flush=True)
         before += recipe["steps"] * frames_of_step(recipe)
     plot(rows, table.with_suffix(".png"))

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The emoji model from nothing: pictures, text encoder, eyes, autoencoder, images, clips, scores. Every stage resumes: stopped
 # at any moment, the same command goes on.
-#   recipes/emoji/emoji-model.sh all [--preset FILE] [--set key=value ...]      all 889 emoji in both styles
+#   recipes/emoji/emoji-model.sh all [--preset FILE] [--set key=value ...]      all 888 emoji in both styles
 #   recipes/emoji/emoji-model.sh popular [--set key=value ...]      forty-eight emoji in 3D style
 #   DATA=FOLDER names the folder with emoji.csv and noto-lottie.tar.xz (docs/emoji.md); PROCESSES=1 trains in one process, as with a GPU
 # Writes runs/emoji/ or runs/emoji-popular/, then src/latent_shift/assets/emoji/, and says how long that took, all calls together.
@@ -38,7 +38,8 @@ done
 cat "$here/card-$world.md" "$here/LICENSES.md" > "$runs/card.md"
 "$bin/python" recipes/export_model.py "$runs/4-video/model" --autoencoder "$runs/5-decoder/model/vae" --card "$runs/card.md" \
     -o src/latent_shift/assets/emoji
+weights=$(cat "$runs/4-video/model/unet/"*.safetensors "$runs/5-decoder/model/vae/"*.safetensors | sha256sum | cut -c1-12)
 "$bin/latent-shift" evaluate emoji --model emoji --pack "$runs/pack.safetensors" --eyes "$runs/eyes.safetensors" \
-    --cache-dir "$runs/scored" --markdown "$runs/scores.md"
+    --cache-dir "$runs/scored-$weights" --markdown "$runs/scores.md"
 before=$(paste -sd+ "$calls" 2> /dev/null || true)
 echo "made in $(( (${before:-0} + $(date +%s) - started) / 60 )) minutes"

@@ -103,8 +103,9 @@ def train(pack: Pack, output: Path, steps: int) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     kept, first = output.with_suffix(".state.safetensors"), 0
+    of = {"steps": str(steps), "pack": pack.digest}
     if kept.exists():
-        first = restore(kept, network, optimizer)
+        first = restore(kept, network, optimizer, of)
         for _ in range(first):
             schedule.step()
     right = seen = 0
@@ -125,7 +126,7 @@ def train(pack: Pack, output: Path, steps: int) -> None:
                 flush=True,
             )
             right = seen = 0
-            keep(kept, network, optimizer, step + 1)
+            keep(kept, network, optimizer, {**of, "step": str(step + 1)})
             write(output, network, codes)
     kept.unlink(missing_ok=True)
 
@@ -141,7 +142,7 @@ def write(output: Path, network: EyesNetwork, codes: list[str]) -> None:
         save_file(weights, partial, {"codes": json.dumps(codes)})
 
 
-def keep(path: Path, network: EyesNetwork, optimizer: torch.optim.Optimizer, step: int) -> None:
+def keep(path: Path, network: EyesNetwork, optimizer: torch.optim.Optimizer, facts: dict[str, str]) -> None:
     """Write all that the next step needs."""
     tensors = {f"network.{key}": value.contiguous() for key, value in network.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -149,13 +150,20 @@ def keep(path: Path, network: EyesNetwork, optimizer: torch.optim.Optimizer, ste
             f"optimizer.{number}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()
         }
     with atomic_file(path) as partial:
-        save_file(tensors, partial, {"step": str(step)})
+        save_file(tensors, partial, facts)
 
 
-def restore(path: Path, network: EyesNetwork, optimizer: torch.optim.Optimizer) -> int:
-    """Read what `keep` wrote; return the number of steps done."""
+def restore(path: Path, network: EyesNetwork, optimizer: torch.optim.Optimizer, of: dict[str, str]) -> int:
+    """Read what `keep` wrote; return the number of steps done. of: facts that have to be the same."""
     from safetensors import safe_open
 
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata() or {}
+    for name, value in of.items():
+        if facts.get(name) != value:
+            raise ValueError(
+                f"{path}: is of a training with {name} {facts.get(name)}, not {value}; remove it"
+            )
     tensors = load_file(path)
     network.load_state_dict(
         {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
@@ -166,8 +174,7 @@ def restore(path: Path, network: EyesNetwork, optimizer: torch.optim.Optimizer) 
             _, number, name = key.split(".")
             state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    with safe_open(path, framework="pt") as file:
-        return int((file.metadata() or {})["step"])
+    return int(facts["step"])
 
 
 def main() -> None:
@@ -177,7 +184,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/emoji/eyes.safetensors"))
     parser.add_argument("--steps", type=int, default=12_000)
     given = parser.parse_args()
-    train(Pack.open(given.pack), given.output, given.steps)
+    try:
+        train(Pack.open(given.pack), given.output, given.steps)
+    except ValueError as error:
+        raise SystemExit(f"train_eyes.py: error: {error}") from error
     print(given.output)
 
 

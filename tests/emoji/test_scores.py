@@ -1,6 +1,7 @@
 """Scores of real clips: motions, grounds, movement, loops; and eyes that learn."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from latent_shift.emoji.constants import GROUNDS, MOTIONS
 from latent_shift.emoji.eyes import Eyes, border_colour, name_ground
 from latent_shift.emoji.motion import FROZEN, mean_change, motion_features, name_motion, seam
 from latent_shift.emoji.pack import Pack, animated_styles, write_pack
-from latent_shift.emoji.protocol import CELLS, EmojiTruth, choose_cells
+from latent_shift.emoji.protocol import CELLS, EmojiScores, EmojiTruth, choose_cells
 from latent_shift.emoji.render import render
 from latent_shift.emoji.scene import Scene, place_composed
+from latent_shift.evaluation.metrics.base import MetricOptions
 from latent_shift.rng import item_rng
-from tiny_emoji import figure, tiny_clips
+from tiny_emoji import figure, tiny_clips, tiny_pack
 
 FILE = Path(__file__).parents[2] / "recipes" / "emoji" / "train_eyes.py"
 
@@ -110,13 +112,27 @@ def test_a_whole_loop_has_a_seam_like_its_steps(truth):
     assert seam(render(truth.pack, scene)) > 3
 
 
-def test_a_trained_clip_is_near_itself(truth):
-    scene = Scene(0, 0, "white", size=0.85)
-    own = truth.nearest_training_clip(render(truth.pack, scene))
-    other = truth.nearest_training_clip(
-        np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), dtype=np.uint8)
-    )
-    assert own < 1 < 20 < other
+@pytest.mark.parametrize("ground", ["white", "navy", "sky blue"])
+def test_a_trained_clip_is_near_itself_and_moves_like_itself_on_every_ground(truth, ground):
+    clip = render(truth.pack, Scene(0, 0, ground, size=0.85))
+    other = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), dtype=np.uint8)
+    assert truth.nearest_training_clip(clip, ground) < 1 < 20 < truth.nearest_training_clip(other, ground)
+    own = truth.moves_of(truth.pack.clips[0].emoji, ground)
+    assert np.isclose((own @ motion_features(clip)).max(), 1, atol=1e-4)
+
+
+def test_an_emoji_has_the_words_of_its_name_too(truth):
+    scores = EmojiScores(truth, None, MetricOptions())
+    prompt = truth.prompt("words-seen", 0)
+    code, other = next((code, one) for code, one in truth.splits.emoji.items() if code != prompt.emoji)
+    said = replace(prompt, keywords=(other.name.upper(), other.keywords[0], other.held_out_word))
+    assert scores._has_words(code, said)
+    assert not scores._has_words(code, replace(prompt, keywords=(*said.keywords, "nothing")))
+
+
+def test_other_prompts_have_another_digest(truth, tmp_path):
+    less = EmojiTruth(Pack.open(tiny_pack(tmp_path / "less.safetensors", count=9)))
+    assert truth.prompts_digest == EmojiTruth(truth.pack).prompts_digest != less.prompts_digest
 
 
 def test_eyes_learn_stop_and_go_on(truth, tmp_path):
@@ -133,3 +149,10 @@ def test_eyes_learn_stop_and_go_on(truth, tmp_path):
     first = sum(sight.ranked[0] == prompt.emoji for sight, prompt in zip(sights, prompts, strict=True))
     assert first >= 7  # of 24; by chance 2
     assert set(sights[0].ranked) == set(truth.splits.emoji)
+    monkey = recipe.write
+    recipe.write = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # stopped when it has kept its state
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train(truth.pack, tmp_path / "eyes.safetensors", 30)
+    recipe.write = monkey
+    with pytest.raises(ValueError, match="state.safetensors: is of a training with steps 30, not 20; remove"):
+        recipe.train(truth.pack, tmp_path / "eyes.safetensors", 20)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ from latent_shift.cli import errors
 from latent_shift.cli.main import app
 from latent_shift.emoji.constants import GROUNDS
 from latent_shift.emoji.eyes import EyesNetwork
-from latent_shift.emoji.pack import Pack
+from latent_shift.emoji.pack import Pack, write_pack
 from latent_shift.emoji.protocol import EmojiTruth
 from latent_shift.evaluation.report import read_report
 from latent_shift.training.recipe import load_recipe
 from latent_shift.training.task import build_task
 from tiny import tiny_scheduler
-from tiny_emoji import tiny_pack
+from tiny_emoji import tiny_clips, tiny_pack
 from tiny_text import tiny_bert
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "emoji"
@@ -159,10 +160,18 @@ def test_clips_of_another_packs_prompts_are_refused(trained, pack, eyes, tmp_pat
     assert errors.run(app, [*command, "--pack", str(other)]) == 0
     capsys.readouterr()
     assert errors.run(app, [*command, "--pack", str(pack)]) == 2
-    assert "holds clips of other pack; name another folder" in capsys.readouterr().err
+    assert "holds clips of other pack, prompts; name another folder" in capsys.readouterr().err
     larger = tiny_pack(tmp_path / "larger.safetensors", count=12, digest="other", size=64)
     assert errors.run(app, [*command, "--pack", str(larger)]) == 2
     assert "holds clips of other side; name another folder" in capsys.readouterr().err
+
+
+def test_eyes_that_do_not_know_the_pack_are_refused(eyes, tmp_path, capsys):
+    listed = [(replace(clip, code=f"{clip.code}0"), one) for clip, one in tiny_clips(2)]
+    write_pack(tmp_path / "pack", listed, fps=8, digest="other")
+    options = ["--reference-only", "--pack", str(tmp_path / "pack"), "--eyes", str(eyes)]
+    assert errors.run(app, ["evaluate", "emoji", *options]) == 2
+    assert "do not know 2 of the 2 emoji of" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(pack, eyes, tmp_path, capsys):

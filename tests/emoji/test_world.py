@@ -89,6 +89,29 @@ def test_few_keywords_hold_none_out(path):
     assert splits.emoji["1f600"].keywords == ("one", "THREE", "two")
 
 
+def test_a_word_is_held_out_however_it_is_written_and_whoever_is_named_so(tmp_path):
+    words = ("Puck", "alpha", "rock on", "beta", "rock-on", "zeta")
+    clips = [(clip, frames) for clip, frames in tiny_clips(2) if not clip.still]
+    renamed = {("fluent", "1f601"): "fairy", ("noto", "1f601"): "Zeta", ("fluent", "1f600"): "wand"}
+    clips = [
+        (replace(clip, name=renamed.get((clip.style, clip.code), clip.name), keywords=(*words, "puck")), one)
+        for clip, one in clips
+    ]
+    write_pack(tmp_path / "pack", clips, fps=8, digest="")
+    world = EmojiWorld(pack=tmp_path / "pack", clips=200, paraphrases=0.5)
+    scenes = world.captioned_clips(cached=True)
+    assert scenes.pools.splits.emoji["1f601"].held_out_word.casefold() == "zeta"
+    assert any(scenes.pack.clips[scenes[index].clip].name == "Zeta" for index in range(200))
+    first = [number for number in range(200) if scenes.pack.clips[scenes[number].clip].code == "1f601"]
+    assert not any(
+        "zeta" in text(number).casefold() for number in first for text in (scenes.caption, scenes.paraphrase)
+    )
+    written = [replace(clip, keywords=("Rock-on", "rock on", "an", "be", "can")) for clip, _ in tiny_clips(1)]
+    one = Splits(written, animated_styles(written)).emoji["1f600"]
+    assert one.held_out_word in ("Rock-on", "rock on")
+    assert one.keywords == ("an", "be", "can")
+
+
 def test_a_missing_picture_changes_nothing_of_what_is_held_out(path, tmp_path):
     pack = Pack.open(path)
     some = [(clip, frames) for clip, frames in tiny_clips() if clip.emoji not in ("1f600", "1f605")]

@@ -72,11 +72,17 @@ def emoji(
 
     chosen = protocol.choose_cells(opt.split_names(cells))
     truth, seen_by = protocol.EmojiTruth(Pack.open(pack)), Eyes.load(eyes)
+    if unknown := truth.splits.emoji.keys() - set(seen_by.codes):
+        raise ValueError(
+            f"--eyes {eyes}: do not know {len(unknown)} of the {len(truth.splits.emoji)} emoji of {pack};"
+            " train them on that pack (recipes/emoji/train_eyes.py)"
+        )
     evaluated = None
     if model is not None:
         evaluated = sampling.load(model, truth.pack.size)
         settings = {"pack": truth.pack.digest, "side": truth.pack.size, "batch": sampling.batch}
-        evaluated = evaluated.with_cache(sampling.cache_dir, settings, seed=protocol.SEED)
+        others = {"seed": protocol.SEED, "prompts": truth.prompts_digest}
+        evaluated = evaluated.with_cache(sampling.cache_dir, settings, **others)
     with progress_of_sets() as on_progress:
         report = emoji_report(
             evaluated, truth, seen_by, chosen,

@@ -272,10 +272,9 @@ class Scenes:
         """Contents of the captions of a scene, and of its frames: a motion tells a picture's size."""
         clip: EmojiClip = self.pack.clips[scene.clip]
         one = self.pools.splits.emoji.get(clip.emoji)
-        return Words(
-            clip.name, () if one is None else one.keywords, clip.tone, clip.style if scene.says_style else "",
-            scene.motion, scene.ground,
-        )  # fmt: skip
+        name, keywords = (clip.name, ()) if one is None else (one.trained_name(clip.name), one.keywords)
+        style = clip.style if scene.says_style else ""
+        return Words(name, keywords, clip.tone, style, scene.motion, scene.ground)
 
     def caption(self, index: int, *, image: bool = False) -> str:
         """Return the canonical caption of an item, of a single frame (`image`) the same."""

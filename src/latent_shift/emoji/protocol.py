@@ -12,6 +12,7 @@ Shape legend: B videos, F frames, H, W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ MAX_PROMPTS = 100_000
 MOVES_OTHERS = 19  # emoji that a clip's motion is compared with, beside its own
 TOP = 5
 _OTHERS_STREAM = 5
+_DIGESTED = 300  # prompts of a cell
 _SPIN_FRAMES = (0, 1)  # of a clip that spins: nearly upright
 
 # Cells by their number, which distinguishes their seeds.
@@ -152,44 +154,64 @@ class EmojiTruth:
         frames = [round(frame * count / FRAMES) % count for frame in range(FRAMES)]
         return render(self.pack, scene, frames)
 
-    def moves_of(self, code: str) -> NDArray[np.float32]:
-        """Features of how the real clips of an emoji move by themselves, a row a style."""
-        if code not in self._moves:
-            rows = []
-            for number in self.numbers[code].values():
-                scene = Scene(clip=number, start=0, ground=constants.DEFAULT_GROUND, size=0.85)
-                rows.append(motion_features(render(self.pack, scene)))
-            self._moves[code] = np.stack(rows)
-        return self._moves[code]
+    def moves_of(self, code: str, ground: str = constants.DEFAULT_GROUND) -> NDArray[np.float32]:
+        """Features of how the real clips of an emoji move by themselves on a ground, a row a style."""
+        if (code, ground) not in self._moves:
+            rows = [
+                motion_features(self._still_standing(clip, ground)) for clip in self.numbers[code].values()
+            ]
+            self._moves[code, ground] = np.stack(rows)
+        return self._moves[code, ground]
 
     @cached_property
-    def _moves(self) -> dict[str, NDArray[np.float32]]:
+    def _moves(self) -> dict[tuple[str, str], NDArray[np.float32]]:
         return {}
 
-    def moves_right(self, index: int, code: str, clip: NDArray[np.uint8]) -> bool:
-        """Whether a clip moves, and nearer to its own emoji's real clip than to 19 others'."""
+    def _still_standing(self, clip: int, ground: str) -> NDArray[np.uint8]:
+        """A real clip (F, H, W, 3) of the pack, by its number there, in the middle of a ground."""
+        return render(self.pack, Scene(clip=clip, start=0, ground=ground, size=0.85))
+
+    def moves_right(
+        self, index: int, code: str, clip: NDArray[np.uint8], ground: str = constants.DEFAULT_GROUND
+    ) -> bool:
+        """Whether a clip moves, and nearer to its own emoji's real clip than to 19 others', on its ground.
+
+        index: of its prompt, which draws the others. code: of its emoji.
+        """
         if mean_change(clip) < FROZEN:
             return False
         features = motion_features(clip)
         codes = [one for one in self.splits.emoji if one != code]
         order = np.argsort(item_rng(SEED, index, _OTHERS_STREAM).random(len(codes)))[:MOVES_OTHERS]
-        own = float((self.moves_of(code) @ features).max())
-        return all(own > float((self.moves_of(codes[other]) @ features).max()) for other in order)
+        own = float((self.moves_of(code, ground) @ features).max())
+        return all(own > float((self.moves_of(codes[other], ground) @ features).max()) for other in order)
 
-    def nearest_training_clip(self, clip: NDArray[np.uint8]) -> float:
-        """Distance (colour levels, root mean square) to the nearest of the animations that are trained on."""
-        found = _look_and_motion(clip)
-        return float(np.sqrt(np.square(self._gallery - found).mean(axis=1).min()))
+    def nearest_training_clip(self, clip: NDArray[np.uint8], ground: str = constants.DEFAULT_GROUND) -> float:
+        """Distance (colour levels, root mean square) to the nearest animation of training, on that ground."""
+        if ground not in self._galleries:
+            self._galleries[ground] = np.stack([
+                _look_and_motion(self._still_standing(number, ground))
+                for code, styles in self.numbers.items()
+                for style, number in styles.items()
+                if not self.splits.style_held_out(code, style)
+            ])  # fmt: skip
+        apart = self._galleries[ground] - _look_and_motion(clip)
+        return float(np.sqrt(np.square(apart).mean(axis=1).min()))
 
     @cached_property
-    def _gallery(self) -> NDArray[np.float32]:
-        rows = []
-        for code, styles in self.numbers.items():
-            for style, number in styles.items():
-                if not self.splits.style_held_out(code, style):
-                    scene = Scene(clip=number, start=0, ground=constants.DEFAULT_GROUND, size=0.85)
-                    rows.append(_look_and_motion(render(self.pack, scene)))
-        return np.stack(rows)
+    def _galleries(self) -> dict[str, NDArray[np.float32]]:
+        return {}
+
+    @cached_property
+    def prompts_digest(self) -> str:
+        """Changes where the first prompts of any cell are others: clips made of them are others, too."""
+        texts = [
+            self.prompt(cell, index).text
+            for cell in CELLS
+            if not self.missing(cell)
+            for index in range(_DIGESTED)
+        ]
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def _look_and_motion(clip: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -308,10 +330,11 @@ class EmojiScores(Metric):
             return {}, {"seam": seam(clip)}
         if cell == "moves":
             found = {
-                "moves": self.truth.moves_right(index, prompt.emoji, clip),
+                "moves": self.truth.moves_right(index, prompt.emoji, clip, prompt.ground),
                 "not frozen": mean_change(clip) >= FROZEN,
             }
-            return found, {"nearest training clip": self.truth.nearest_training_clip(clip)}
+            nearest = self.truth.nearest_training_clip(clip, prompt.ground)
+            return found, {"nearest training clip": nearest}
         spins = prompt.motion.startswith("spinning")
         sight = self.eyes.look(clip, _SPIN_FRAMES if spins else None)
         first = sight.ranked[0] == prompt.emoji
@@ -332,8 +355,7 @@ class EmojiScores(Metric):
         one = self.truth.splits.emoji.get(code)
         if one is None:  # eyes may know an emoji that this pack lacks
             return False
-        own = {word.casefold() for word in (*one.keywords, one.name, one.held_out_word or "")}
-        return code == prompt.emoji or {word.casefold() for word in prompt.keywords} <= own
+        return code == prompt.emoji or {word.casefold() for word in prompt.keywords} <= one.every_word
 
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""

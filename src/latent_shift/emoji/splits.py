@@ -3,7 +3,8 @@
 Emoji without skin tones are numbered by their code as a string, motions as in Moving Shapes. Rules:
 
 - composed pairs of emoji e and motion m with (e + 7 m) % 10 == 0;
-- of each emoji with four keywords or more that are not in its name, the alphabetically last such keyword;
+- of each emoji with four keywords or more that are not in its name, the alphabetically last such keyword, in
+  whatever letters and with whatever hyphens it is written;
 - of the emoji in both animated styles every fifth: in "noto" where its place among those is even, in "fluent"
   where it is odd, as animation and as still.
 """
@@ -28,7 +29,7 @@ class Emoji:
     """One emoji of the animations. keywords: that are not in its name, and may be trained on.
 
     number: in the held-out rule. held_out_word: a keyword, None where it has too few. left_out: the style
-    that it is never trained in, None where any may be.
+    that it is never trained in, None where any may be. every_word: names and keywords, in small letters.
     """
 
     code: str
@@ -37,6 +38,11 @@ class Emoji:
     keywords: tuple[str, ...]
     held_out_word: str | None
     left_out: str | None
+    every_word: frozenset[str] = frozenset()
+
+    def trained_name(self, name: str) -> str:
+        """A name of a clip of this emoji, or its first name where that one is the word held out."""
+        return self.name if self.held_out_word and _words(name) == _words(self.held_out_word) else name
 
 
 class Splits:
@@ -65,8 +71,9 @@ class Splits:
             words = dict.fromkeys(word for row in rows for word in (*row.keywords, row.name))
             others = sorted((word for word in words if not _is_in(word, name)), key=str.casefold)
             held_out = others[-1] if len(others) >= MIN_KEYWORDS else None
-            trained = tuple(word for word in others if word != held_out)
-            found[code] = Emoji(code, name, number, trained, held_out, left_out.get(code))
+            trained = tuple(word for word in others if not held_out or _words(word) != _words(held_out))
+            every = frozenset(word.casefold() for word in words)
+            found[code] = Emoji(code, name, number, trained, held_out, left_out.get(code), every)
         return found
 
     def pair_held_out(self, code: str, motion: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clips import REAL, needs_real_clips, write_video
+from latent_shift.data.manifest import ClipRecord, LocalFile, Manifest
 from latent_shift.data.sources import detect_source, make_source, read_source
 from latent_shift.data.sources.published import in_words
 from latent_shift.data.sources.shards import expand, split_name
@@ -231,6 +232,35 @@ def test_shards_give_their_samples_and_their_problems(tmp_path):
     with open_clip(manifest.records[0].file.open()) as opened:
         assert opened.count_frames() == 4
     assert set(problems_of(manifest)) == {"s-0.tar/1", "s-0.tar/2", "s-0.tar/3", "s-0.tar/4", "s-2.tar"}
+
+
+def test_what_is_kept_out_does_not_depend_on_how_a_path_is_spelled(tmp_path):
+    clip = write_video(tmp_path / "c.mp4", count=4).read_bytes()
+    (tmp_path / "d").mkdir()
+    names = [f"{number}.{kind}" for number in range(8) for kind in ("mp4", "txt")]
+    tar_of(tmp_path / "d" / "s.tar", {name: clip if name.endswith("4") else b"x" for name in names})
+    kept = [
+        [record.name for record in detect_source(f"{place}s.tar").read().split(3, seed=1)[1].records]
+        for place in ("d/", f"{tmp_path}/d/", "./d/")
+    ]
+    assert kept[0] == kept[1] == kept[2]
+    assert all(name.startswith("s.tar/") for name in kept[0])
+
+
+def test_pieces_of_a_file_are_not_on_both_sides_of_a_split():
+    records = [
+        ClipRecord(f"{film}.mp4@{start}", LocalFile(f"{film}.mp4"), ("x",), "clip", start, start + 2)
+        for film in range(4)
+        for start in range(3)
+    ]
+    with pytest.warns(
+        UserWarning, match="films: [0-9]+ other pieces of files that validation has are left out"
+    ):
+        trained, kept = Manifest("films", tuple(records)).split(2, seed=0)
+    assert len(kept.records) == 2
+    assert not {one.file for one in trained.records} & {one.file for one in kept.records}
+    with pytest.raises(ValueError, match="1 of its 3 entries cannot be kept out with the other pieces of"):
+        Manifest("film", tuple(records[:3])).split(1, seed=0)
 
 
 def test_a_shard_that_is_cut_off_gives_what_lies_before_the_cut(tmp_path):

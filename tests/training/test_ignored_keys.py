@@ -107,6 +107,34 @@ def test_this_repositorys_recipes_repeat_the_network_that_they_start_from():
     assert compared >= 6
 
 
+@pytest.mark.parametrize(
+    ("task", "setting", "named"),
+    [
+        ("autoencoder", "autoencoder.latent_channels=four", "autoencoder: makes no network: "),
+        ("autoencoder", "autoencoder.norm_num_groups=0", "autoencoder: makes no network: "),
+        ("image", "unet.norm_num_groups=7", "unet: makes no network: "),
+        ("image", "unet.block_out_channels=32", "unet: makes no network: "),
+        ("text_contrastive", "text_encoder.hidden_size=wide", "text_encoder: makes no network: "),
+        ("text_contrastive", "text_encoder.hidden_act=foo", "text_encoder: makes no network: "),
+        (
+            "video_text_contrastive",
+            "video_encoder.num_attention_heads=0",
+            "video_encoder: makes no network: ",
+        ),
+    ],
+)
+def test_values_that_make_no_network_are_named(recipe_file, task, setting, named):
+    with pytest.raises(ValueError, match=named):
+        build_task(load_recipe(recipe_file(task), [setting]))
+
+
+@pytest.mark.parametrize("task", ["text_contrastive", "video_text_contrastive"])
+@pytest.mark.parametrize("setting", ["compile=true", "sample_every=5"])
+def test_contrastive_tasks_neither_compile_nor_sample(recipe_file, task, setting):
+    with pytest.raises(ValueError, match="neither compiles nor samples; remove it"):
+        load_recipe(recipe_file(task), [setting])
+
+
 # ---- experimental keys of other data ------------------------------------------------------------------
 
 

@@ -37,6 +37,10 @@ def test_an_unknown_layer_is_told_with_what_there_is(recipe):
         build_task(recipe("video", lora={"target_modules": ["to_x"]}))
     with pytest.raises(ValueError, match="lora and trainable_modules: give one of them, or neither"):
         recipe("video", lora={}, trainable_modules=["resnets"])
+    muon = {"kind": "muon", "learning_rate": 0.001, "warmup_steps": 0}
+    with pytest.raises(ValueError, match="muon steps matrices of 64 rows .* lora has rank 16; take adamw"):
+        recipe("video", lora={}, optimizer=muon)
+    recipe("video", lora={"rank": 64}, optimizer=muon)
 
 
 def test_low_rank_layers_are_merged_into_the_model_and_written_beside_it(recipe, parts, tmp_path):

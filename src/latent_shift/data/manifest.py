@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
-from latent_shift.io import printable
+from latent_shift.io import printable, warn
 from latent_shift.media import File, HeldFile, Kind
 
 _END = 4096  # bytes of each end of a file
@@ -101,7 +101,11 @@ def _ends(path: str, first: int, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """One clip or image. start and end cut a piece out of a clip, in seconds."""
+    """One clip or image. start and end cut a piece out of a clip, in seconds.
+
+    place: the beginning of the key that only says where the source lies, so that the same source elsewhere,
+    or by another spelling of its path, has other keys.
+    """
 
     key: str  # unique in its source; names the record in logs
     file: FileRef
@@ -111,6 +115,12 @@ class ClipRecord:
     end: float | None = None
     latents: FileRef | None = None  # precomputed (`precomputed.py`), as the embeddings of the captions
     text: FileRef | None = None
+    place: str = ""
+
+    @property
+    def name(self) -> str:
+        """The key without the place."""
+        return self.key.removeprefix(self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +148,23 @@ class Manifest:
         return replace(self, records=tuple(record for record in self.records if record.kind == kind))
 
     def split(self, count: int, seed: int) -> tuple[Manifest, Manifest]:
-        """All but `count` of the records, and these, chosen by the seed and their keys only.
+        """All but `count` of the records, and these, chosen by the seed and their names only.
 
-        Raises ValueError where that leaves nothing.
+        Other pieces of a file of which a piece is kept out are in neither, with a warning. Raises ValueError
+        where that leaves nothing.
         """
-        if count >= len(self.records):
-            raise ValueError(f"{self.source}: {count} of its {len(self.records)} entries cannot be kept out")
-        order = sorted(self.records, key=lambda record: sha256(f"{seed} {record.key}".encode()).digest())
+        order = sorted(self.records, key=lambda record: sha256(f"{seed} {record.name}".encode()).digest())
         chosen = {record.key for record in order[:count]}
-        rest = tuple(record for record in self.records if record.key not in chosen)
         kept = tuple(record for record in self.records if record.key in chosen)
+        files = {str(record.file) for record in kept}
+        rest = tuple(record for record in self.records if str(record.file) not in files)
+        if not rest:
+            pieces = "" if count >= len(self.records) else " with the other pieces of their files"
+            raise ValueError(
+                f"{self.source}: {count} of its {len(self.records)} entries cannot be kept out{pieces}"
+            )
+        if others := len(self.records) - len(kept) - len(rest):
+            warn(f"{self.source}: {others} other pieces of files that validation has are left out, too")
         return replace(self, records=rest), Manifest(self.source, kept)
 
 

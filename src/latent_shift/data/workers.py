@@ -1,8 +1,11 @@
-"""Errors of the worker processes of torch's DataLoader, as one line for users."""
+"""Worker processes of torch's DataLoader: errors as a line for users, and others' signals."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,3 +34,22 @@ def errors_of_workers() -> Iterator[None]:
             raise
         _, _, line = str(error).strip().splitlines()[-1].partition("Error: ")
         raise ValueError(line) from error
+
+
+def outlive_termination(worker: int) -> None:
+    """Let a worker, by its number, heed SIGTERM from its parent only: the `worker_init_fn` of a DataLoader.
+
+    `timeout`, systemd and SLURM send it to all processes of a run. The main one then takes its step to the
+    end and writes a checkpoint, for which it needs its workers, and ends them itself.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # as on macOS
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -28,6 +28,7 @@ from latent_shift.data.sources import AnyGeneratedSource, AnySource
 from latent_shift.data.sources.base import GeneratedSource
 from latent_shift.data.sources.local import FolderSource
 from latent_shift.data.video_dataset import ClipSettings, VideoDataset
+from latent_shift.data.workers import outlive_termination
 from latent_shift.training.logging import Progress, Report
 from latent_shift.training.recipe import Count, Made, Strict
 
@@ -97,7 +98,7 @@ class Clips(Strict):
         """A hash of the names, pieces and captions of all that the sources hold."""
         manifests = [one for one in (self.manifest, self.image_manifest) if one is not None]
         entries = [
-            [(one.key, one.start, one.end, one.captions) for one in each.records] for each in manifests
+            [(one.name, one.start, one.end, one.captions) for one in each.records] for each in manifests
         ]
         return sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
@@ -263,4 +264,5 @@ def loader(
         collate_fn=default_collate,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=outlive_termination if workers else None,
     )

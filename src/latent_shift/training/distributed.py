@@ -12,19 +12,21 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import timedelta
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from latent_shift.checkpoints import auto_dtype, choose_device
 from latent_shift.training.recipe import Recipe
 
+_PATIENCE = timedelta(days=1)  # of processes that wait for the first one, as while it encodes all clips
 _FSDP_SWITCHES = {  # that would change names or lose the weights of the parts that are not trained
     "CPU_RAM_EFFICIENT_LOADING": "", "ACTIVATION_CHECKPOINTING": "; the recipe has gradient_checkpointing",
 }  # fmt: skip
@@ -77,6 +79,7 @@ def new_accelerator(recipe: Recipe) -> Accelerator:
         mixed_precision="no" if precision == "fp32" or _with_fsdp() else precision,
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(recipe.output), logging_dir=str(recipe.output)),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
     if _with_fsdp() and not accelerator.is_fsdp2:
         AcceleratorState._reset_state()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from latent_shift.precision import auto_dtype
 from latent_shift.training.recipe import OptimizerConfig
 
-_MIN_SIDE = 64  # of a matrix for Muon: the first and the last layer have too few directions
+MIN_SIDE = 64  # of a matrix for Muon: the first and the last layer have too few directions
 _MOMENTUM = 0.95
 
 
@@ -188,4 +188,4 @@ def _orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps:
 
 def is_matrix(parameter: Tensor) -> bool:
     """Whether Muon steps a parameter: the weight of a linear layer or a convolution, no side below 64."""
-    return parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= _MIN_SIDE
+    return parameter.ndim >= 2 and min(len(parameter), parameter[0].numel()) >= MIN_SIDE

@@ -10,13 +10,15 @@ changes for several recipes by their names, and single settings are laid over th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -207,6 +209,19 @@ def known_to(model: type, *without: str, more: str = "") -> AfterValidator:
         return configuration
 
     return AfterValidator(check)
+
+
+@contextmanager
+def making_network(section: str) -> Iterator[None]:
+    """Within the `with` block, values of which a library can make no network are a ValueError.
+
+    section: of the recipe, which holds them.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError,
+            StrictDataclassError) as error:  # fmt: skip
+        raise ValueError(f"{section}: makes no network: {one_line(error)}") from error
 
 
 def load_recipe(path: Path, settings: Sequence[str] = (), preset: Path | None = None) -> Recipe:

@@ -27,6 +27,7 @@ from latent_shift.documents import read_json_mapping
 from latent_shift.io import one_line
 from latent_shift.model_files import check_words, tokenizer_errors
 from latent_shift.prompts import has_closed_vocabulary, unknown_words
+from latent_shift.training.recipe import making_network
 
 WORDS = "trained_words"  # an entry of the tokenizer's configuration, which stock tools keep
 START, END, SUFFIX = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -35,12 +36,15 @@ _MAX_LENGTH = 512  # tokens; prompts are padded to the tokenizer's length, and e
 
 def new_text_encoder(config: dict[str, Any], words: Iterable[str]) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """Build a tokenizer of these words and an untrained encoder. config: arguments of `CLIPTextConfig`."""
-    tokenizer = make_tokenizer(words, CLIPTextConfig(**config).max_position_embeddings)
-    complete = CLIPTextConfig(
-        **config, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    return tokenizer, CLIPTextModel(complete)
+    with making_network("text_encoder"):
+        length = CLIPTextConfig(**config).max_position_embeddings
+    tokenizer = make_tokenizer(words, length)
+    with making_network("text_encoder"):
+        complete = CLIPTextConfig(
+            **config, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        return tokenizer, CLIPTextModel(complete)
 
 
 def load_text_encoder(folder: Path) -> tuple[Any, Any]:

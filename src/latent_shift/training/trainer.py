@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from latent_shift.data.samplers import items_of
+from latent_shift.data.workers import errors_of_workers
 from latent_shift.io import is_out_of_memory, only_process_in
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.training.checkpoint import State, copy_into, full_tensor, load, save, trained_parameters
@@ -113,7 +114,7 @@ class Trainer:
         skipped = SkippedSteps(recipe, done, writes=accelerator.is_main_process)
         held_out = self.task.validation(self.report)
         validation = None if held_out is None else ValidationSet(held_out, recipe, accelerator)
-        with stop_requests() as stop:
+        with stop_requests() as stop, errors_of_workers():
             for step, batch in zip(range(done + 1, recipe.steps + 1), log.timed(batches), strict=False):
                 with _advice_on_memory():
                     metrics = self._step(step, batch)

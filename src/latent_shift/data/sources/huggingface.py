@@ -60,7 +60,8 @@ class HuggingFaceSource(Source):
             start, end = piece_times(row.get(self.start_column or ""), row.get(self.end_column or ""))
         except ValueError as error:
             return Problem(key, str(error))
-        return ClipRecord(key, RowFile(self, number), captions, self.kind, start, end)
+        place = self.path.removesuffix(os.path.basename(self.path))
+        return ClipRecord(key, RowFile(self, number), captions, self.kind, start, end, place=place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class ShardsSource(Source):
                 if members.keys() & {"txt", "json"} or any(
                     kind_by_name(one.name) for one in members.values()
                 ):
-                    found.append(self._sample(f"{tar}/{stem}", members, notes))
+                    found.append(self._sample(tar, stem, members, notes))
                 else:
                     others += len(members)
             if others:
@@ -75,7 +75,10 @@ class ShardsSource(Source):
             raise ValueError(f"{url}: lies on the web; set fetch to a folder that it may be stored in")
         return fetch_file(url, self.fetch)
 
-    def _sample(self, key: str, members: dict[str, TarMember], notes: list[str]) -> ClipRecord | Problem:
+    def _sample(
+        self, tar: str, stem: str, members: dict[str, TarMember], notes: list[str]
+    ) -> ClipRecord | Problem:
+        key = f"{tar}/{stem}"
         media = [member for member in members.values() if kind_by_name(member.name) is not None]
         if len(media) != 1:
             return Problem(key, f"has {len(media)} clips or images, not one: {', '.join(members)}")
@@ -90,7 +93,8 @@ class ShardsSource(Source):
             return Problem(key, f"has no caption: {found}, and {listed} {self.caption_key!r}")
         assert kind is not None
         latents, text = members.get("latents.safetensors"), members.get("text.safetensors")
-        return ClipRecord(key, media[0], captions, kind, start, end, latents, text)
+        place = tar.removesuffix(os.path.basename(tar))
+        return ClipRecord(key, media[0], captions, kind, start, end, latents, text, place)
 
     def _captions(
         self, key: str, members: dict[str, TarMember], notes: list[str]

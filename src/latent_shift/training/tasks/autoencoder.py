@@ -25,7 +25,7 @@ from latent_shift.training.compiling import ready_to_compile
 from latent_shift.training.datasets import Clips, data_summary, refuse_keys
 from latent_shift.training.logging import Report
 from latent_shift.training.model_setup import check_clip_size, check_same_network, load_autoencoder
-from latent_shift.training.recipe import Holds, Recipe, exactly_one, known_to
+from latent_shift.training.recipe import Holds, Recipe, exactly_one, known_to, making_network
 from latent_shift.training.task import Task
 
 _SAMPLED, _MEASURED = 10**6, 2 * 10**6  # indices, far from what is trained on
@@ -110,7 +110,8 @@ class AutoencoderTask(Task):
     def __init__(self, recipe: AutoencoderRecipe) -> None:
         super().__init__(recipe)
         if recipe.init_from is None:
-            self.vae = AutoencoderKL(**recipe.autoencoder)
+            with making_network("autoencoder"):
+                self.vae = AutoencoderKL(**recipe.autoencoder)
         else:
             self.vae = load_autoencoder(recipe.init_from)
             measured = set() if recipe.freeze_encoder else {"scaling_factor"}  # anew, by `export`

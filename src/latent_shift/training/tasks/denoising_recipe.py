@@ -139,6 +139,7 @@ class DenoisingRecipe(Recipe):
                     f"latents.images.folder: {self.latents.images.folder} is the folder of the clips'"
                     " latents; name another"
                 )
+            self._check_validation_of(*(one.source for one in stores))
             shapes = [one.source.shape for one in stores]
             clips, images = (f"{one.width}x{one.height}" for one in shapes)
             if clips != images:
@@ -146,6 +147,15 @@ class DenoisingRecipe(Recipe):
                     f"latents.images: its frames are {images}, and those of the clips {clips}; take a source"
                     " of the same size"
                 )
+
+    def _check_validation_of(self, clips: GeneratedSource, images: GeneratedSource) -> None:
+        """Raise ValueError where images are of the scenes that the validation of clips keeps out."""
+        one, other = clips.latent_settings(), images.latent_settings()
+        if self.validation is not None and one == other and images.clips > clips.clips:
+            raise ValueError(
+                f"latents.images.source: has the clips of latents.source and {images.clips - clips.clips}"
+                " more, of which validation keeps some out; give it another seed"
+            )
 
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""

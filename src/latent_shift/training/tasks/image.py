@@ -19,7 +19,7 @@ from latent_shift.training.model_setup import (
     load_unet,
     noise_scheduler,
 )
-from latent_shift.training.recipe import Holds, known_to
+from latent_shift.training.recipe import Holds, known_to, making_network
 from latent_shift.training.tasks.denoising import DenoisingTask
 from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe
 from latent_shift.training.text_encoder import load_text_encoder
@@ -61,7 +61,8 @@ def image_pipeline(recipe: ImageRecipe) -> LatentShiftPipeline:
     vae = load_autoencoder(recipe.autoencoder)
     new = recipe.init_from is None
     if recipe.init_from is None:
-        unet = UNet2DConditionModel(**recipe.unet)
+        with making_network("unet"):
+            unet = UNet2DConditionModel(**recipe.unet)
     else:
         unet = load_unet(recipe.init_from)
         check_same_network(unet, recipe.unet, "unet", recipe.init_from)

@@ -29,7 +29,11 @@ from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report
 from latent_shift.training.recipe import Recipe, exactly_one, known_to
 from latent_shift.training.task import Task
-from latent_shift.training.tasks.video_text_contrastive import LogitScale, contrastive_loss
+from latent_shift.training.tasks.video_text_contrastive import (
+    LogitScale,
+    contrastive_loss,
+    refuse_without_effect,
+)
 from latent_shift.training.text_encoder import embed_texts, new_text_encoder
 
 _IMAGES = 4  # every fourth pair is of image captions, which leave the motion out
@@ -57,6 +61,7 @@ class TextContrastiveRecipe(Recipe):
     @model_validator(mode="after")
     def _one_kind_of_data(self) -> TextContrastiveRecipe:
         exactly_one(self, "source", "paraphrases")
+        refuse_without_effect(self)
         return self
 
 

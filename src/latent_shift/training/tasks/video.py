@@ -30,6 +30,7 @@ from latent_shift.training.model_setup import (
     interpolate,
     load_unet,
 )
+from latent_shift.training.optim import MIN_SIDE
 from latent_shift.training.recipe import Count, Holds, Ratio, Strict
 from latent_shift.training.tasks.denoising import DenoisingTask
 from latent_shift.training.tasks.denoising_recipe import DenoisingRecipe, Experimental
@@ -134,6 +135,11 @@ class VideoRecipe(DenoisingRecipe):
     def _one_way_to_train_less(self) -> VideoRecipe:
         if self.lora is not None and self.trainable_modules:
             raise ValueError("lora and trainable_modules: give one of them, or neither")
+        if self.lora is not None and self.optimizer.kind == "muon" and self.lora.rank < MIN_SIDE:
+            raise ValueError(
+                f"optimizer.kind: muon steps matrices of {MIN_SIDE} rows and columns or more, and lora has"
+                f" rank {self.lora.rank}; take adamw"
+            )
         return self
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -25,7 +25,7 @@ from latent_shift.data.sources import AnyGeneratedSource
 from latent_shift.rng import StepRNG
 from latent_shift.training.datasets import data_summary
 from latent_shift.training.logging import Report
-from latent_shift.training.recipe import Holds, Recipe, known_to
+from latent_shift.training.recipe import Holds, Recipe, known_to, making_network
 from latent_shift.training.task import Task
 from latent_shift.training.text_encoder import embed_texts, load_text_encoder
 
@@ -43,9 +43,21 @@ class VideoTextContrastiveRecipe(Recipe):
     video_encoder: Annotated[dict[str, Any], known_to(VivitConfig)]
     hard_negatives: int = Field(0, ge=0, le=64, description="captions a clip wrong in one motion or shape")
 
+    @model_validator(mode="after")
+    def _keys_have_an_effect(self) -> VideoTextContrastiveRecipe:
+        refuse_without_effect(self)
+        return self
+
     def data_summary(self) -> list[str]:
         """See `Recipe.data_summary`."""
         return data_summary(self.source, None)
+
+
+def refuse_without_effect(recipe: Recipe) -> None:
+    """Raise ValueError for keys that a contrastive task does not heed."""
+    for name in ("compile", "sample_every"):
+        if value := getattr(recipe, name):
+            raise ValueError(f"{name} is {value}: task {recipe.task} neither compiles nor samples; remove it")
 
 
 class LogitScale(nn.Module):
@@ -92,13 +104,15 @@ class VideoTextContrastiveTask(Task):
         # The parts are named as in the checkpoints of earlier runs.
         self.tokenizer, text_encoder = load_text_encoder(recipe.text_encoder_from)
         self.text_tower = text_encoder.requires_grad_(False)
-        config = VivitConfig(**recipe.video_encoder)
+        with making_network("video_encoder"):
+            config = VivitConfig(**recipe.video_encoder)
         if config.hidden_size != text_encoder.config.hidden_size:
             raise ValueError(
                 f"video_encoder: hidden_size is {config.hidden_size}, but must be"
                 f" {text_encoder.config.hidden_size}: the text encoder's"
             )
-        self.clip_tower = VivitModel(config, add_pooling_layer=False)
+        with making_network("video_encoder"):
+            self.clip_tower = VivitModel(config, add_pooling_layer=False)
         self.scale = LogitScale()
 
     def dataset(self, report: Report) -> Dataset[dict[str, Any]]:

@@ -73,7 +73,7 @@ def frames_of_step(recipe: dict[str, Any]) -> float:
     if recipe["latents"].get("images") is None:
         return frames
     share = recipe["image_batch_ratio"]
-    return (1 - share) * frames + share * (recipe["image_batch_size"] or clips)
+    return (1 - share) * frames + share * (recipe.get("image_batch_size") or clips)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -88,7 +88,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.axvline(end, color="0.8", zorder=0)
         axes.annotate(run, (end, 2), rotation=90, ha="right", fontsize=7, color="0.4")
     axes.set(xlabel="million frames trained on", ylabel="right, %", ylim=(0, 101), xlim=(0, None))
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3)
     with atomic_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
 

@@ -92,7 +92,13 @@ def test_a_row_of_anothers_models_has_its_weights_and_other_steps(smoke):
     assert weights_hash(own / "model") == weights_hash(base / "model")
     assert (systems.inspect(own / "model").steps, systems.inspect(base / "model").steps) == (5, 2)
     kept = {path.name for path in own.iterdir()}
-    assert kept == {"model", "clips", "scores.json", "examples.safetensors"}  # nothing is trained here
+    assert kept == {
+        "model",
+        "made-of.json",
+        "clips",
+        "scores.json",
+        "examples.safetensors",
+    }  # nothing is trained
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_a_pack_of_one_style_has_prompts_of_what_is_there(tmp_path, style):
 
 def test_movement_is_recognised_whatever_the_window_and_size(truth):
     right = [
-        truth.moves_right(index, prompt.emoji, truth.real_clip("moves", prompt))
+        truth.moves_right(index, prompt.emoji, truth.real_clip("moves", prompt), prompt.ground)
         for index, prompt in ((index, truth.prompt("moves", index)) for index in range(20))
     ]
     assert sum(right) >= 17
@@ -101,7 +101,7 @@ def test_movement_is_recognised_whatever_the_window_and_size(truth):
     clip = truth.real_clip("moves", prompt)
     assert mean_change(clip) > FROZEN
     frozen = np.repeat(clip[:1], 16, axis=0)
-    assert not truth.moves_right(0, prompt.emoji, frozen)
+    assert not truth.moves_right(0, prompt.emoji, frozen, prompt.ground)
     assert np.isclose(np.linalg.norm(motion_features(clip)), 1, atol=1e-5)
 
 

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latent_shift.emoji import constants
 from latent_shift.emoji.captions import Words, caption, keyword_caption
 from latent_shift.emoji.constants import FPS, FRAMES, MOTIONS
 from latent_shift.emoji.eyes import Eyes
@@ -154,11 +153,11 @@ class EmojiTruth:
         frames = [round(frame * count / FRAMES) % count for frame in range(FRAMES)]
         return render(self.pack, scene, frames)
 
-    def moves_of(self, code: str, ground: str = constants.DEFAULT_GROUND) -> NDArray[np.float32]:
+    def moves_of(self, code: str, ground: str) -> NDArray[np.float32]:
         """Features of how the real clips of an emoji move by themselves on a ground, a row a style."""
         if (code, ground) not in self._moves:
             rows = [
-                motion_features(self._still_standing(clip, ground)) for clip in self.numbers[code].values()
+                motion_features(self._in_the_middle(clip, ground)) for clip in self.numbers[code].values()
             ]
             self._moves[code, ground] = np.stack(rows)
         return self._moves[code, ground]
@@ -167,13 +166,11 @@ class EmojiTruth:
     def _moves(self) -> dict[tuple[str, str], NDArray[np.float32]]:
         return {}
 
-    def _still_standing(self, clip: int, ground: str) -> NDArray[np.uint8]:
+    def _in_the_middle(self, clip: int, ground: str) -> NDArray[np.uint8]:
         """A real clip (F, H, W, 3) of the pack, by its number there, in the middle of a ground."""
         return render(self.pack, Scene(clip=clip, start=0, ground=ground, size=0.85))
 
-    def moves_right(
-        self, index: int, code: str, clip: NDArray[np.uint8], ground: str = constants.DEFAULT_GROUND
-    ) -> bool:
+    def moves_right(self, index: int, code: str, clip: NDArray[np.uint8], ground: str) -> bool:
         """Whether a clip moves, and nearer to its own emoji's real clip than to 19 others', on its ground.
 
         index: of its prompt, which draws the others. code: of its emoji.
@@ -186,11 +183,11 @@ class EmojiTruth:
         own = float((self.moves_of(code, ground) @ features).max())
         return all(own > float((self.moves_of(codes[other], ground) @ features).max()) for other in order)
 
-    def nearest_training_clip(self, clip: NDArray[np.uint8], ground: str = constants.DEFAULT_GROUND) -> float:
+    def nearest_training_clip(self, clip: NDArray[np.uint8], ground: str) -> float:
         """Distance (colour levels, root mean square) to the nearest animation of training, on that ground."""
         if ground not in self._galleries:
             self._galleries[ground] = np.stack([
-                _look_and_motion(self._still_standing(number, ground))
+                _look_and_motion(self._in_the_middle(number, ground))
                 for code, styles in self.numbers.items()
                 for style, number in styles.items()
                 if not self.splits.style_held_out(code, style)

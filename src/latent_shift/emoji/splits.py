@@ -38,7 +38,7 @@ class Emoji:
     keywords: tuple[str, ...]
     held_out_word: str | None
     left_out: str | None
-    every_word: frozenset[str] = frozenset()
+    every_word: frozenset[str]
 
     def trained_name(self, name: str) -> str:
         """A name of a clip of this emoji, or its first name where that one is the word held out."""

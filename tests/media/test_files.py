@@ -83,6 +83,18 @@ def test_a_gif_says_what_it_cannot_hold(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("suffix", "side"), [(".webp", 16384), (".mp4", 16386), (".gif", 65536)])
+def test_frames_too_large_for_a_format_are_refused_before_and_while_writing(tmp_path, suffix, side):
+    path, shape = tmp_path / f"a{suffix}", (2, 8, side)
+    for write in (
+        lambda: media.write_clip(path, np.zeros((*shape, 3), np.uint8)),
+        lambda: media.check_output(path, shape=shape),
+    ):
+        with pytest.raises(ValueError, match=rf"{path.name}: frames of 8 x {side} are larger than"):
+            write()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 @pytest.mark.parametrize("settings", [None, SETTINGS])
 def test_gif_and_webp_keep_flat_colours_exactly(tmp_path, frames, suffix, settings):

@@ -1,12 +1,15 @@
 """Figures of a report: by hand where that can be done, and intervals that hold what they promise."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from latent_shift.study.analysis import analyse, judge_rater
-from latent_shift.study.report import csv_text, markdown, tables
+from latent_shift.study.report import _shown_prompts, csv_text, markdown, summary, tables
 from latent_shift.study.schema import Answer, Progress, RaterFacts
 from latent_shift.study.simulation import Preference, simulated_votes
-from latent_shift.study.votes import compare, krippendorff_alpha
+from latent_shift.study.votes import bradley_terry, compare, krippendorff_alpha
 from studies import design_only
 
 
@@ -66,6 +69,14 @@ def test_agreement_is_krippendorffs():
     assert krippendorff_alpha(votes, "a").value == pytest.approx(1 - 7 / 15)
     assert krippendorff_alpha([vote(0, 0, "a"), vote(1, 0, "a")], "a") is None  # nothing to disagree on
     assert krippendorff_alpha([vote(0, 0, "a"), vote(1, 1, "b")], "a") is None  # no prompt has two votes
+
+
+def test_agreement_is_of_prompts_that_two_rated():
+    # Of prompt 0 two raters agree, and prompt 1 has one vote so far: nothing varies between raters.
+    votes = [vote(0, 0, "a"), vote(1, 0, "a"), vote(0, 1, "b")]
+    assert krippendorff_alpha(votes, "a") is None
+    assert compare(votes, "quality", "a", "b").agreement is None
+    assert krippendorff_alpha([*votes, vote(1, 1, "b")], "a").value == 1.0
 
 
 def test_what_is_no_vote_is_not_counted():
@@ -156,6 +167,62 @@ STUDIES = 60
 
 
 @pytest.mark.slow
+def three_sources(won):
+    """Votes of three raters on eight prompts of three sources; won(first, second, number): by the first?"""
+    votes = []
+    for number, (first, second) in enumerate([("a", "b"), ("a", "c"), ("b", "c")] * 8):
+        for rater in range(3):
+            choice = "left" if won(first, second, number // 3 + rater) else "right"
+            votes.append(
+                replace(
+                    vote(rater, number // 3, "a", place=number), pair=number, choice=choice,
+                    sources=(first, second),
+                )
+            )  # fmt: skip
+    return votes
+
+
+def test_a_source_that_wins_every_vote_has_no_finite_strength():
+    study = design_only(prompts=8, names=("a", "b", "c"))
+    votes = three_sources(lambda first, second, number: first == "a" or number % 3 > 0)
+    assert bradley_terry(votes, "quality", ["a", "b", "c"]) == []
+    results = results_of(study, votes)
+    (table,) = [one for one in tables(results) if one.title == "Bradley-Terry strengths"]
+    assert table.rows == []
+    assert "quality: no strengths" in table.notes[-1]
+    # Nor have groups that were never compared with each other.
+    apart = [replace(one, sources=("d", "c")) if set(one.sources) == {"b", "c"} else one for one in votes]
+    apart = [one for one in apart if "a" not in one.sources or "b" in one.sources]
+    assert bradley_terry(apart, "quality", ["a", "b", "c", "d"]) == []
+
+
+def test_strengths_that_few_resamples_know_have_no_interval():
+    seldom = {0}  # the one vote that a loses: most resamples leave it out
+    votes = three_sources(lambda first, second, number: number % 3 > 0)
+    lost = [
+        replace(one, choice="left" if one.sources[0] == "a" and number not in seldom else one.choice)
+        for number, one in enumerate(votes)
+    ]
+    found = bradley_terry(lost, "quality", ["a", "b", "c"])
+    sound = bradley_terry(votes, "quality", ["a", "b", "c"])
+    assert np.isfinite([one.strength.value for one in found]).all()
+    assert found[0].strength.value > sound[0].strength.value
+    assert all(one.strength.low is None for one in found)
+    assert all(one.strength.low < one.strength.value < one.strength.high for one in sound)
+
+
+def test_votes_for_neither_are_no_clear_ones():
+    study = design_only(prompts=3, raters=5)
+    ties = [vote(rater, 0, "none") for rater in range(5)]
+    divided = [vote(rater, 1, "a" if rater % 2 else "b") for rater in range(5)]
+    clear = [vote(rater, 2, "a") for rater in range(5)]
+    only = results_of(study, [*ties, *[replace(one, prompt=1, place=1) for one in ties]])
+    assert "all of them say that there is no difference" in "".join(summary(only))
+    shares = {(0, "quality", "a"): 0.5, (1, "quality", "a"): 0.4, (2, "quality", "a"): 1.0}
+    assert _shown_prompts(shares, 2) == [2, 0]
+    assert "too few" not in "".join(summary(results_of(study, [*ties, *divided, *clear])))
+
+
 def test_intervals_hold_the_truth_and_chance_is_seldom_called_a_difference():
     """A short, seeded part of `python benchmarks/study.py coverage`."""
     study, null, real = design_only(prompts=40, raters=3, pairs=12), Preference(0.5), Preference(0.65)

@@ -111,7 +111,7 @@ def test_consent_comes_first(client, application, study):
     token = application.state.store.personal_tokens(1)[0]
     state = client.get(f"/api/r/{token}").json()
     assert (state["stage"], state["pair"]) == ("consent", None)
-    assert "random number" in state["consent"]
+    assert "when you gave them and how long they took" in state["consent"]
     assert client.post(f"/api/r/{token}/consent").json()["stage"] == "rating"
     assert client.get(f"/api/r/{token}").json()["pair"]["number"] == 1
 

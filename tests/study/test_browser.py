@@ -264,6 +264,32 @@ async def _in_detail(address, store):
         assert rater.problems == still.problems == []
 
 
+def test_clips_that_do_not_come_are_fetched_again(folder):
+    with served(folder) as (address, store):
+        asyncio.run(_without_clips(address, store))
+
+
+async def _without_clips(address, store):
+    async with chromium() as browser:
+        rater = await Rater("patient", store).come(browser, address)
+        page = rater.page
+        assert await rater.wait() == "open"
+        await page.route("**/clips/**", lambda route: route.abort())
+        await page.reload()
+        told = "() => document.getElementById('message').textContent.includes('{}')"
+        await page.wait_for_function(told.format("Nothing is lost"))
+        await page.unroute("**/clips/**")
+        assert await rater.wait() == "open"
+        assert await page.inner_text("#message") == ""
+        # Clips that come whole and are none: not the server's fault.
+        await page.route(
+            "**/clips/**", lambda route: route.fulfill(body="no video", content_type="video/mp4")
+        )
+        await page.reload()
+        await page.wait_for_function(told.format("cannot play the clips"))
+        assert rater.problems == []
+
+
 async def _axe(page):
     """Findings of axe-core that are serious or critical."""
     from axe_playwright_python.async_playwright import Axe

@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from latent_shift.generation import slug
 from latent_shift.media import read_clip, write_clip
 from latent_shift.study.create import create_study, spoil
 from latent_shift.study.design import DesignOptions, read_study
@@ -120,6 +122,31 @@ def test_frames_rate_and_size_can_be_made_equal(tmp_path, sources):
     longer = make_folder(tmp_path / "longer", 90, frames=8, fps=2 * FPS, size=(64, 64))
     study = create(tmp_path / "study", sources["zebra"], longer, read=ReadOptions(3, FPS), resolution=32)
     assert (study.frames, study.fps, study.height, study.width) == (3, FPS, 256, 256)
+
+
+def test_frames_at_uneven_times_are_remarked_on(tmp_path):
+    folder = make_folder(tmp_path / "uneven", 40)
+    file = folder / f"{slug(TEXTS[2])}.mp4"
+    frames, _ = read_clip(file)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for image, time in zip(
+            np.repeat(frames, 2, axis=0), (0, 20, 40, 60, 300, 320, 340, 360), strict=True
+        ):
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    with pytest.warns(UserWarning, match="uneven times") as remarks:
+        (_, uneven) = Folder("a", folder, PROMPTS, ReadOptions()).read([0, 2])
+    assert len(uneven.frames) == 8
+    assert [str(one.message).split(":")[0] for one in remarks] == [str(file)]
+    (by_times,) = Folder("a", folder, PROMPTS, ReadOptions(frames=4, fps=10)).read([2])
+    # At 0, 0.1, 0.2 and 0.3 s: nearest are those at 0, 0.06, 0.3 and 0.3 s.
+    for frame, place in zip(by_times.frames, (0, 1, 2, 2), strict=True):
+        assert np.abs(frame.astype(int) - frames[place]).mean() < 4
 
 
 def test_spoilt_clips_are_worse_and_still_to_be_seen():

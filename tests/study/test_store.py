@@ -163,6 +163,38 @@ def test_a_late_answer_is_taken_where_nobody_has_the_pair(store, clock):
     assert len(votes(store)) == 2
 
 
+def test_someone_who_comes_back_to_half_a_pair_finds_it_as_it_was(store, clock):
+    token, _ = begin(store)
+    showing = skip_training(store, clock, token)
+    clock.now += 1
+    store.answer(token, showing.id, "quality", "right")
+    clock.now += 60 * store.study.options.lease_minutes + 1
+    again = store.current(token)
+    assert (again.id, again.answers) == (showing.id, {"quality": "right"})
+    # Released by somebody who came meanwhile and did not take it: the same.
+    clock.now += 60 * store.study.options.lease_minutes + 1
+    begin(store)
+    assert store.current(token).id == showing.id
+    store.answer(token, showing.id, "faithfulness", "left")
+    assert [(one.choice, one.live) for one in store.answers()[-2:]] == [("right", True), ("left", True)]
+
+
+def test_a_pair_that_went_to_another_is_never_shown_again(store, clock):
+    token, _ = begin(store)
+    lost = skip_training(store, clock, token)
+    clock.now += 1
+    store.answer(token, lost.id, "quality", "right")  # and reads the text
+    clock.now += 60 * store.study.options.lease_minutes + 1
+    other, _ = begin(store)
+    skip_training(store, clock, other)
+    rest = rate_alone(store, clock, token, attentive(store), lambda showing: False)
+    assert rest is None
+    shown = [one for one in store.answers() if one.rater == 0 and one.kind == "pair"]
+    assert len(shown) > 3
+    assert [one.pair for one in shown if not one.live] == [shown[0].pair]
+    assert shown[0].pair not in {one.pair for one in shown if one.live}
+
+
 def test_someone_who_comes_back_goes_on(store, clock):
     token, _ = begin(store)
     showing = skip_training(store, clock, token)

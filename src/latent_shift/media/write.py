@@ -40,6 +40,7 @@ WITH_ALPHA = (".gif", ".webp", ".png")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; the system's 4,095, less a temporary name
 _TRANSPARENT = 255  # number of the see-through colour in a gif
 _TICKS = {".gif": 10, ".webp": 1}  # milliseconds in which a format counts
+_LONGEST_SIDES = {".mp4": 16384, ".gif": 65535, ".webp": 16383}  # pixels that an encoder takes
 MAX_RATES = {".gif": 50.0}  # frames a second that a format holds; a gif's shorter delays are shown for 100 ms
 
 
@@ -54,9 +55,9 @@ def check_output(
     """Check that a file could be written to `path`, leaving no trace; called before anything heavy starts.
 
     suffixes: those it may have; None for a clip's. fps: rate of a clip of several frames. shape: frames,
-    height and width of the clip. Raises ValueError for an address, a suffix that is none of them, a rate or a
-    number of frames that its format does not hold, a file that exists (unless `overwrite`) or cannot be
-    replaced, and a folder that cannot be made or written into.
+    height and width of the clip. Raises ValueError for an address, a suffix that is none of them, a rate, a
+    size or a number of frames that its format does not hold, a file that exists (unless `overwrite`) or
+    cannot be replaced, and a folder that cannot be made or written into.
     """
     check_no_address(path)
     path = Path(path)
@@ -68,6 +69,8 @@ def check_output(
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; the name must end in {known}")
     if fps is not None:
         _check_rate(path, fps)
+    if shape is not None:
+        _check_sides(path, shape[1:])
     if shape is not None and path.suffix.lower() == ".png":
         try:
             check_sheet([shape[0]], *shape[1:], square_columns(shape[0]))
@@ -88,6 +91,15 @@ def _check_rate(path: Path, fps: float) -> None:
     if fps > (most := MAX_RATES.get(path.suffix.lower(), MAX_FPS)):
         mend = f"write .mp4 or .webp, or {most:g} frames a second"
         raise ValueError(f"{path}: {fps:g} frames a second are more than the {most:g} of its format; {mend}")
+
+
+def _check_sides(path: Path, sides: Sequence[int]) -> None:
+    most = _LONGEST_SIDES.get(path.suffix.lower())
+    if most is not None and max(sides) > most:
+        mend = "make them smaller, or write .png"
+        raise ValueError(
+            f"{path}: frames of {sides[0]} x {sides[1]} are larger than the {most} its format holds; {mend}"
+        )
 
 
 def _check_names(path: Path) -> None:
@@ -133,6 +145,7 @@ def write_clip(
     if path.suffix.lower() != ".mp4" and (others := list(parts)):
         first = np.concatenate([first, *others])
     check_frames(first)
+    _check_sides(path, first.shape[1:3])
     if not MIN_FPS <= fps <= MAX_FPS:
         raise ValueError(f"fps {fps}: give {MIN_FPS:g} to {MAX_FPS:g} frames a second")
     if len(first) > 1:

@@ -39,9 +39,9 @@ Index = Annotated[int, Field(ge=0)]
 First = Annotated[int, Field(ge=0, le=1, description="which of a pair's two clips stands on the left")]
 
 CONSENT = (
-    "You will see pairs of short silent clips, side by side, and say which one you prefer. Your answers and"
-    " the time they take are stored under a random number. No name, address or account is requested or"
-    " stored. You can stop at any time by closing the page; what you answered until then is kept."
+    "You will see pairs of short silent clips, side by side, and say which one you prefer. Your answers, when"
+    " you gave them and how long they took are stored under a number. No name, address or account is needed"
+    " or stored. You can stop at any time by closing the page; what you answered until then is kept."
 )
 
 

@@ -8,6 +8,7 @@ redraws both at once, holds that part three times (Owen, 2007).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy import stats
 from latent_shift.study.results import Estimate
 
 RESAMPLES = 1000
+MOST_MISSING = 0.05  # of resamples; the others' variance would be too small
 Numbers = NDArray[np.float64]
 Groups = NDArray[np.int64]
 
@@ -32,13 +34,15 @@ def two_way_interval(
     """Return the 95 % interval of each value of a statistic, over prompts and raters.
 
     Args:
-        statistic: takes weights of the answers (R, A), returns R times its V values, (R, V).
+        statistic: takes weights of the answers (R, A), returns R times its V values, (R, V); NaN where
+            answers of these weights have none.
         prompts: of each answer, numbered from 0 (A,).
         raters: of each answer, numbered from 0 (A,).
         resamples: of each of the three bootstraps.
         seed: of the resamples.
 
-    The bounds are None where there are fewer than two prompts or raters, or all values are equal.
+    The bounds are None where there are fewer than two prompts or raters, all values are equal, or more than
+    one in twenty of the resamples have no value.
     """
     values = statistic(np.ones((1, len(prompts))))[0]
     clusters = min(prompts.max(), raters.max()) + 1
@@ -68,16 +72,20 @@ def _variances(statistic: Callable[[Numbers], Numbers], groups: Groups, resample
         times = np.bincount((drawn + rows).ravel(), minlength=drawn.size).reshape(-1, count)
         return statistic(times[:, groups].astype(np.float64)).T
 
-    redrawn = stats.bootstrap(
-        (np.arange(count),),
-        of_redrawn,
-        n_resamples=resamples,
-        batch=resamples,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).bootstrap_distribution
-    return np.asarray(redrawn.var(axis=-1, ddof=1))
+    with warnings.catch_warnings():  # of percentiles that are not needed
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        redrawn = stats.bootstrap(
+            (np.arange(count),),
+            of_redrawn,
+            n_resamples=resamples,
+            batch=resamples,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    if np.isnan(redrawn).mean() > MOST_MISSING:
+        return np.full(len(redrawn), np.nan)
+    return np.asarray(np.nanvar(redrawn, axis=-1, ddof=1))
 
 
 def numbered(labels: Sequence[int]) -> Groups:

@@ -21,7 +21,7 @@ def plots(results: Results, answers: Sequence[Answer]) -> list[str]:
     """Return a plot of the shares of votes, and one of the seconds that answers took."""
     seconds = [one.seconds for one in answers if one.kind == "pair" and one.live]
     with style.context(["default", STYLE]):
-        found = [_shares(results)]
+        found = [_shares(results)] if any(one.share for one in results.included.comparisons) else []
         if len(set(seconds)) > 1:
             found.append(_seconds(seconds))
     return found

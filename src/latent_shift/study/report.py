@@ -27,7 +27,7 @@ def tables(results: Results) -> list[Table]:
     """All tables of a report, as text."""
     found = [
         _comparisons("Preferences", results, results.included),
-        *([_strengths(results)] if results.included.strengths else []),
+        *([_strengths(results)] if len(results.sources) > 2 else []),
         _care(results),
         _raters(results),
     ]
@@ -131,6 +131,8 @@ def _finding(results: Results, one: Comparison) -> str:
         False: "no difference that chance would not explain",
         None: "too few prompts or raters for an interval",
     }
+    if sum(one.votes) == one.votes[2]:
+        found[None] = "all of them say that there is no difference"
     return (
         f"{one.question}: {one.first} has {_share(one.share)} of the votes against {one.second}:"
         f" {found[one.different]}."
@@ -178,6 +180,11 @@ def _strengths(results: Results) -> Table:
         )
     ]
     notes = ["natural logarithms, 0 on average: 1 more is 73 % of the votes; 95 % intervals as above"]
+    if missing := [question for question in questions if question not in [row[0] for row in rows]]:
+        notes.append(
+            f"{', '.join(missing)}: no strengths, since no finite ones fit: a source, or some of them, won or"
+            " lost every vote against the others, or has none against them yet"
+        )
     return Table(("question", "source", "strength"), rows, "Bradley-Terry strengths", notes=notes)
 
 
@@ -236,20 +243,24 @@ def _examples(
 ) -> list[Example]:
     out = {rater.number for rater in results.raters if rater.excluded}
     votes = [one for one in answers if one.is_vote and one.rater not in out]
-    # By prompt, question and source: votes for it, and all votes on pairs that it is in.
+    # By prompt, question and source: votes for it, those for neither, and all votes on pairs that it is in.
     won: dict[tuple[int, str, str], int] = {}
+    neither: dict[tuple[int, str, str], int] = {}
     of: dict[tuple[int, str, str], int] = {}
     for vote in votes:
         for side, name in zip(("left", "right"), vote.sources, strict=True):
             key = (vote.prompt, vote.question, str(name))
             of[key] = of.get(key, 0) + 1
             won[key] = won.get(key, 0) + (vote.choice == side)
+            neither[key] = neither.get(key, 0) + (vote.choice == "none")
     found = []
-    for prompt in _shown_prompts(won, of, prompts):
+    shares = {key: (won[key] + neither[key] / 2) / count for key, count in of.items()}
+    for prompt in _shown_prompts(shares, prompts):
         for clip in (clip for clip in study.clips if clip.prompt == prompt and clip.source is not None):
             source = str(clip.source)
             counts = [
                 f"{question} {won[key]} of {of[key]}"
+                + (f" ({neither[key]} for neither)" if neither[key] else "")
                 for question in results.questions
                 if (key := (prompt, question, source)) in of
             ]
@@ -263,13 +274,14 @@ def _examples(
     return sorted(found, key=lambda one: (study.prompts.index(one.label), order.index(one.column)))
 
 
-def _shown_prompts(
-    won: dict[tuple[int, str, str], int], of: dict[tuple[int, str, str], int], most: int
-) -> list[int]:
-    """The prompts with the clearest votes and those with the most divided ones, half and half."""
+def _shown_prompts(shares: dict[tuple[int, str, str], float], most: int) -> list[int]:
+    """The prompts with the clearest votes and those with the most divided ones, half and half.
+
+    shares: of votes, by prompt, question and source; one for neither counts half.
+    """
     spread: dict[int, float] = {}
-    for key, count in of.items():
-        spread[key[0]] = max(spread.get(key[0], 0.0), abs(won[key] / count - 0.5))
+    for (prompt, _, _), share in shares.items():
+        spread[prompt] = max(spread.get(prompt, 0.0), abs(share - 0.5))
     by_spread = sorted(spread, key=lambda prompt: (-spread[prompt], prompt))
     if len(by_spread) <= most:
         return sorted(by_spread)

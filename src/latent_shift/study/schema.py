@@ -50,6 +50,9 @@ showings = Table(
     Column("completed", Float),
     Column("released", Boolean, nullable=False, default=False),
     Index("one_showing_a_place", "rater", "place", unique=True, sqlite_where=text("NOT released")),
+    Index(
+        "one_pair_a_rater", "rater", "pair", unique=True, sqlite_where=text("NOT released AND kind = 'pair'")
+    ),
     Index("one_showing_a_trial", "trial", unique=True, sqlite_where=text("NOT released")),
 )
 answers = Table(

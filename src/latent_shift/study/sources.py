@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from latent_shift import generation, systems
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.data.caption_io import CaptionFiles, read_captions, single_blanks
 from latent_shift.evaluation.clip_files import ClipReadOptions, Frames, list_clips, read_frames
 from latent_shift.folders import list_files
 from latent_shift.io import warn
-from latent_shift.media import probe, read_clip, read_settings
+from latent_shift.media import open_clip, probe, read_clip, read_settings
 from latent_shift.systems.base import SYSTEM_FILE, GenerationRequest, SettledRequest
 
 MODEL_FILES = (SYSTEM_FILE, "model_index.json")  # a folder with one of them is a model
@@ -106,9 +108,23 @@ class Folder:
         wanted, rate = self._read.frames, self._read.fps
         if wanted is None:
             frames, fps = read_clip(file)
+            if not _even(file, frames, fps):
+                warn(
+                    f"{file}: its frames come at uneven times, and are shown evenly, {fps:.3g} a second;"
+                    " --frames N --fps F takes them by their times"
+                )
         else:
             frames, fps = read_frames(file, ClipReadOptions(wanted, rate)), rate or probe(file).fps
         return SourceClip(prompt, frames, fps, str(file))
+
+
+def _even(file: Path, frames: Frames, fps: float) -> bool:
+    """Whether a clip's frames are those that it has at even times."""
+    with open_clip(file) as clip:
+        try:
+            return np.array_equal(clip.frames([number / fps for number in range(len(frames))]), frames)
+        except ValueError:  # ends before the last of these times
+            return False
 
 
 class _Finder:

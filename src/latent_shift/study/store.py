@@ -135,26 +135,28 @@ class StudyStore:
             if connection.execute(agreed).scalar() is None:
                 raise ConflictError("no_consent", "agree to take part first")
             now = self.clock()
-            giving.release(connection, now)
+            giving.release(connection, now, but=rater)
             for absent, until in giving.absent_raters(connection, now).items():
                 if absent != rater and self._judged.get(absent) != until:
                     self._judged[absent] = until
                     giving.replace_if_excluded(self.study, connection, absent)
             if giving.is_replaced(connection, rater):
                 return None
-            mine = (_showings.c.rater == rater) & ~_showings.c.released
-            live = list(connection.execute(select(_showings).where(mine)).mappings())
-            for row in live:
-                if row["completed"] is None:
-                    lease = {"lease_until": now + self._lease}
+            query = select(_showings).where(_showings.c.rater == rater).order_by(_showings.c.released)
+            known = list(connection.execute(query).mappings())
+            for row in known:
+                if row["completed"] is None and not (
+                    row["released"] and giving.is_given_anew(connection, row)
+                ):
+                    lease = {"lease_until": now + self._lease, "released": False}
                     connection.execute(update(_showings).where(_showings.c.id == row["id"]).values(lease))
-                    return self._showing(connection, row, len(live) - 1)
-            new = giving.next_showing(self.study, connection, rater, live, now, self._lease)
+                    return self._showing(connection, row, self._done(connection, rater))
+            new = giving.next_showing(self.study, connection, rater, known, now, self._lease)
             if new is None:
                 giving.replace_if_excluded(self.study, connection, rater)
                 return None
             connection.execute(insert(_showings).values(new))
-            return self._showing(connection, new, len(live))
+            return self._showing(connection, new, self._done(connection, rater))
 
     def answer(
         self, token: str, showing: str, question: str, choice: Choice, *, seconds: float = 0.0, plays: int = 1

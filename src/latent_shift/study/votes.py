@@ -9,6 +9,8 @@ import evalica
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from latent_shift.study.intervals import (
     Numbers,
@@ -61,23 +63,34 @@ def compare(votes: Sequence[Answer], question: str, first: str, second: str) -> 
 
 
 def bradley_terry(votes: Sequence[Answer], question: str, names: Sequence[str]) -> list[Strength]:
-    """Fit strengths of sources to the votes on a question; none where a source has no vote."""
+    """Fit strengths of sources to the votes on a question.
+
+    None where a source has no vote, and where no finite strengths fit: some sources won, or lost, every vote
+    against the others, or had none against them (Ford, 1957). An interval is left out where more than one in
+    twenty of its resamples are so.
+    """
     index = pd.Index(names)
     if {name for vote in votes for name in vote.sources} != set(names):
         return []
     lefts, rights = ([str(vote.sources[side]) for vote in votes] for side in (0, 1))
     outcome = {"left": evalica.Winner.X, "right": evalica.Winner.Y, "none": evalica.Winner.Draw}
     winners = [outcome[vote.choice] for vote in votes]
+    beaten = _beaten(votes, names)
 
     def fit(weights: Numbers) -> Numbers:
-        fitted = []
-        for row in weights:
+        fitted = np.full((len(weights), len(names)), np.nan)
+        for place, row in enumerate(weights):
+            graph = np.tensordot(row > 0, beaten, 1)
+            if connected_components(csr_array(graph), connection="strong", return_labels=False) > 1:
+                continue
             scores = evalica.bradley_terry(lefts, rights, winners, index=index, weights=row.tolist()).scores
-            logarithms = np.log(np.maximum(scores.loc[list(names)].to_numpy(), 1e-9))
-            fitted.append(logarithms - logarithms.mean())
-        return np.array(fitted)
+            logarithms = np.log(scores.loc[list(names)].to_numpy())
+            fitted[place] = logarithms - logarithms.mean()
+        return fitted
 
     values = fit(np.ones((1, len(votes))))[0]
+    if np.isnan(values).any():
+        return []
     prompts, raters = numbered([vote.prompt for vote in votes]), numbered([vote.rater for vote in votes])
     intervals = two_way_interval(fit, prompts, raters, resamples=_STRENGTH_RESAMPLES)
     return [
@@ -86,14 +99,26 @@ def bradley_terry(votes: Sequence[Answer], question: str, names: Sequence[str]) 
     ]
 
 
-def krippendorff_alpha(votes: Sequence[Answer], first: str) -> Estimate | None:
-    """Agreement of raters on the prompts of two sources; None where no prompt has two votes, or all agree.
+def _beaten(votes: Sequence[Answer], names: Sequence[str]) -> Numbers:
+    """Pairs of sources of which a vote does not call the first worse (A, V, V), no difference both ways."""
+    beaten = np.zeros((len(votes), len(names), len(names)))
+    for number, vote in enumerate(votes):
+        left, right = (names.index(str(name)) for name in vote.sources)
+        beaten[number, left, right] = vote.choice != "right"
+        beaten[number, right, left] = vote.choice != "left"
+    return beaten
 
-    Where every vote is the same there is nothing to agree on, and alpha is not defined.
+
+def krippendorff_alpha(votes: Sequence[Answer], first: str) -> Estimate | None:
+    """Agreement of raters on the prompts of two sources that two or more of them rated, all choices unlike.
+
+    None where no prompt has two votes, or all these votes are the same: there is nothing to agree on, and
+    alpha is not defined.
     """
-    values = [value_of(vote, first) for vote in votes]
     counts = Counter(vote.prompt for vote in votes)
-    if len(set(values)) < 2 or max(counts.values(), default=0) < 2:
+    votes = [vote for vote in votes if counts[vote.prompt] > 1]
+    values = [value_of(vote, first) for vote in votes]
+    if len(set(values)) < 2:
         return None
     frame = pd.DataFrame(
         {"rater": [vote.rater for vote in votes], "prompt": [vote.prompt for vote in votes], "value": values}

@@ -3,7 +3,8 @@
 const PAUSE = 350; // milliseconds between the end of a play and the next
 
 export class Player {
-  // onProgress(part of a play, whole plays) is called with every frame of the screen, onPlayed(plays) after each.
+  // onProgress(part of a play, whole plays) is called with every frame of the screen, onPlayed(plays) after each,
+  // onBroken(video) where a clip did not come, or cannot be decoded.
   constructor(left, right, { onProgress, onPlayed, onBroken }) {
     this.videos = [left, right];
     this.onProgress = onProgress;
@@ -14,7 +15,7 @@ export class Player {
     this.ended = new Set();
     for (const video of this.videos) {
       video.addEventListener("ended", () => { this.ended.add(video); this.finishPlay(); });
-      video.addEventListener("error", () => { if (video.getAttribute("src")) this.onBroken(); });
+      video.addEventListener("error", () => { if (video.getAttribute("src")) this.onBroken(video); });
     }
     document.addEventListener("visibilitychange", () => {
       if (!this.loaded) return;

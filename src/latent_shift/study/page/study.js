@@ -23,8 +23,9 @@ const player = new Player($("left"), $("right"), {
       setOpen(Boolean(state?.pair?.question));
     }
   },
-  onBroken() { say("This browser cannot play the clips (mp4, H.264). Please try another one.", "bad"); },
+  onBroken(video) { fetchAgain(video); },
 });
+const fetchedAgain = new WeakMap(); // by video, the address of a clip that came whole and did not play
 
 class Refused extends Error {
   constructor(status, code, message) { super(message); this.status = status; this.code = code; }
@@ -48,6 +49,28 @@ async function call(path, body) {
     const content = await response.json();
     if (!response.ok) throw new Refused(response.status, content.error.code, content.error.message);
     return content;
+  }
+}
+
+// A clip that did not come is waited for; one that is there and does not play is beyond the browser.
+async function fetchAgain(video) {
+  const address = video.src;
+  if (fetchedAgain.get(video) === address) {
+    say("This browser cannot play the clips (mp4, H.264). Please try another one.", "bad");
+    return;
+  }
+  for (let wait = 500; video.src === address; wait = Math.min(wait * 2, 10000)) {
+    const response = await fetch(address).catch(() => null);
+    if (response?.ok) {
+      await response.arrayBuffer();
+      fetchedAgain.set(video, address);
+      say("");
+      if (video.src === address) video.load();
+      return;
+    }
+    if (response && response.status < 500) return failed(new Refused(response.status, "not_found", ""));
+    say("No connection to the server. Nothing is lost; trying again …", "bad");
+    await new Promise((resolve) => setTimeout(resolve, wait));
   }
 }
 

@@ -1,10 +1,16 @@
 """Precision "auto": the same in training and sampling, bf16 on a CPU that has instructions for it."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from latent_shift import checkpoints, precision
-from latent_shift.training.distributed import resolve_precision
+from latent_shift.training.distributed import new_accelerator, resolve_precision
+from latent_shift.training.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.mark.parametrize(("instructions", "expected"), [(True, "bf16"), (False, "fp32")])
@@ -31,3 +37,14 @@ def test_bf16_by_hand_warns_where_it_is_slow(monkeypatch, recwarn):
     monkeypatch.setattr(precision, "_has_bf16_instructions", lambda: False)
     with pytest.warns(precision.SlowPrecisionWarning, match="no instructions for it"):
         assert checkpoints.choose_dtype("bf16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_bf16_in_training_warns_where_it_is_slow(monkeypatch, tmp_path):
+    monkeypatch.setattr(precision, "_has_bf16_instructions", lambda: False)
+    settings = [f"output={tmp_path / 'run'}", "mixed_precision=bf16"]
+    recipe = load_recipe(RECIPES / "compare" / "latent-1-image.yaml", settings)
+    try:
+        with pytest.warns(precision.SlowPrecisionWarning, match="mixed_precision bf16: this processor"):
+            new_accelerator(recipe)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)

@@ -7,6 +7,8 @@ training.
 
 from __future__ import annotations
 
+import warnings
+
 
 class SlowPrecisionWarning(UserWarning):
     """The chosen precision is slow on this processor."""
@@ -19,6 +21,16 @@ def auto_dtype(device: str) -> str:
     if device == "cpu":
         return "bf16" if _has_bf16_instructions() else "fp32"
     return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp16"
+
+
+def warn_of_slow(setting: str, device: str) -> None:
+    """Warn (SlowPrecisionWarning) of bf16 on a processor without instructions for it.
+
+    setting: option and value, such as "dtype bf16". device: "cpu", "cuda" or "mps".
+    """
+    if device == "cpu" and setting.endswith("bf16") and auto_dtype("cpu") == "fp32":
+        text = "this processor has no instructions for it, and takes many times as long as in fp32"
+        warnings.warn(f"{setting}: {text}", SlowPrecisionWarning, stacklevel=2)
 
 
 def _has_bf16_instructions() -> bool:

@@ -7,11 +7,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
+from latent_shift import precision
 from latent_shift.compare.budget import Timing, parse_budget
 from latent_shift.compare.cost import runs_together
-from latent_shift.compare.plan import StageRun
+from latent_shift.compare.plan import StageRun, one_precision
 from latent_shift.compare.schedule import plan_table
 from latent_shift.compare.scoring import made_by
 from latent_shift.compare.training import _timed, _train_stage, assemble, stored_timing
@@ -85,13 +87,40 @@ def test_a_resolved_recipe_has_all_changes_and_the_comparisons_folders(compared,
     assert recipe.pretrained_model == str(tmp_path / "runs" / "stills" / "latent-1-image" / "model")
     assert recipe.latents.folder == tmp_path / "runs" / "latents"
     assert not recipe.experimental.frame_position_embedding
-    assert (recipe.steps, recipe.ema_decay, recipe.mixed_precision) == (1000, 0.98, "bf16")
+    assert (recipe.steps, recipe.ema_decay) == (1000, 0.98)
     assert (recipe.optimizer.warmup_steps, recipe.optimizer.cooldown_steps) == (30, 333)
     third = next(run for run in comparison.runs if run.row == "latent_shift" and run.seed == 2)
     assert [comparison.resolve(third, one, 100).seed for one in third.stages] == [0, 2]
     image = comparison.resolve(third, third.stages[0], 100)
     assert (image.autoencoder / "vae").is_dir()  # the package's, wherever the program is started
     assert (image.text_encoder_from / "tokenizer").is_dir()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_stages_are_trained_in_the_precision_of_the_comparison(compared, dtype):
+    comparison = compared("compare-6", "latent_vdm", "make_a_video", "cogvideo")
+    comparison = replace(comparison, preset=comparison.preset.model_copy(update={"dtype": dtype}))
+    recipes = [comparison.resolve(run, one, 10) for run in comparison.runs for one in run.stages]
+    assert {recipe.mixed_precision for recipe in recipes} == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("instructions", "begun", "other"), [(True, "bf16", "fp32"), (False, "fp32", "bf16")]
+)
+def test_a_comparison_keeps_its_precision_on_another_machine(
+    compared, tmp_path, monkeypatch, instructions, begun, other
+):
+    def here(can):
+        monkeypatch.setattr(precision, "_has_bf16_instructions", lambda: can)
+        return one_precision("auto", tmp_path / "runs")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert here(instructions) == begun
+    comparison = compared("compare-6")
+    replace(comparison, preset=comparison.preset.model_copy(update={"dtype": begun})).record()
+    assert here(not instructions) == begun
+    assert one_precision(other, tmp_path / "runs") == other  # a preset that names one decides
 
 
 def test_a_recorded_recipe_is_read_as_it_was(compared):

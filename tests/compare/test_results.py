@@ -140,6 +140,8 @@ def test_the_tables_have_every_piece(filled):
     assert found["Parameters"].rows[0] == ["latent_shift", "9.54", "0.00", "7.90", "unet 7.90, vae 1.64"]
     assert found["Sampling"].rows[0] == ["latent_shift", "0.5000", "0.3000", "23.90", "22", "100"]
     stages = {row[0]: row[1:] for row in found["Training"].rows}
+    shared_once = (1 + 2 + 1) * 107.0 / 3600  # stills, two seeds of one row, one of the other
+    assert found["Training"].notes[-1].endswith(f"{shared_once:.2f}.")
     assert [*stages] == [
         "latent-1-image",
         "latent_shift: latent_shift-2-clips",

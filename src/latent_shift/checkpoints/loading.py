@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from latent_shift.io import one_line
 from latent_shift.limits import MAX_STEPS
 from latent_shift.model_files import scheduler_problem, tokenizer_errors
 from latent_shift.model_weights import check_weights, opened_files
-from latent_shift.precision import SlowPrecisionWarning, auto_dtype
+from latent_shift.precision import auto_dtype, warn_of_slow
 
 if TYPE_CHECKING:
     import torch
@@ -152,11 +151,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     import torch
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if device.type == "cpu" and name == "bf16" and auto_dtype("cpu") == "fp32":
-        warnings.warn(
-            "dtype bf16: this processor has no instructions for it, and takes many times as long as in fp32",
-            SlowPrecisionWarning, stacklevel=1,
-        )  # fmt: skip
+    warn_of_slow(f"dtype {name}", device.type)
     if name in kinds:
         return kinds[name]
     if name != "auto":

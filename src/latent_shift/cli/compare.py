@@ -120,7 +120,7 @@ def _comparison(
     import torch
 
     from latent_shift.compare.budget import parse_budget
-    from latent_shift.compare.plan import ROOT, Comparison
+    from latent_shift.compare.plan import ROOT, Comparison, one_precision
     from latent_shift.compare.preset import default_recipes, load_preset
 
     folder = recipes or default_recipes()
@@ -129,12 +129,13 @@ def _comparison(
         raise ValueError(f"--preset {name}: is for a GPU, and torch finds none; take another preset")
     if preset.threads is not None:
         torch.set_num_threads(preset.threads)
+    own = output or Path(ROOT) / name
     return Comparison(
-        preset,
+        preset.model_copy(update={"dtype": one_precision(preset.dtype, own)}),
         name,
         preset.choose_rows(split_names(names)),
         folder,
-        output or Path(ROOT) / name,
+        own,
         seeds=seeds,
         budget=None if budget is None else parse_budget(budget),
         stills_from=stills,

@@ -25,12 +25,14 @@ from typing import Any
 
 import yaml
 
+from latent_shift.checkpoints import DTYPES
 from latent_shift.compare.budget import Budget, schedule
 from latent_shift.compare.preset import Changes, Preset, RowConfig, laid_over
 from latent_shift.documents import read_json_mapping, read_yaml_mapping
 from latent_shift.io import one_line, write_json, write_text
 from latent_shift.systems import SYSTEMS
 from latent_shift.systems.base import Stage, TextToVideoSystem, TrainingPlan
+from latent_shift.training.distributed import resolve_precision
 from latent_shift.training.recipe import Recipe, load_recipe
 from latent_shift.training.run_config import changes as changed_keys
 from latent_shift.video_config import FILE_NAME, read_video_config
@@ -259,6 +261,8 @@ class Comparison:
         folders = {_output(other.stage): str(other.folder) for other in run.stages}
         folders |= {ROOT: str(self.folder), **_assets()}
         content = _replaced(recipe.model_dump(mode="json"), folders)
+        if content["mixed_precision"] == "auto":
+            content["mixed_precision"] = self.preset.dtype
         return type(recipe).model_validate(content)
 
     def check_begun(self, run: Run, one: StageRun) -> Recipe | None:
@@ -343,6 +347,18 @@ class Comparison:
             "budget of stills": preset.stills,
             **{name: getattr(preset, name) for name in names},
         }
+
+
+def one_precision(wanted: str, folder: Path) -> str:
+    """The precision of a comparison, on whatever machine it goes on: of "auto", what it was begun with.
+
+    wanted: the preset's. folder: of the comparison; where none was begun there, this machine decides.
+    """
+    file = folder / _SETTINGS
+    if wanted != "auto":
+        return wanted
+    kept = read_json_mapping(file).get("dtype") if file.is_file() else None
+    return kept if kept in DTYPES else resolve_precision("auto")
 
 
 def _steps_of(model: Path) -> int | None:

@@ -75,7 +75,9 @@ class Preset(Strict):
     reference: Count = Field(1000, description="other real clips, that distances are from")
     resamples: Count = 100
     batch: Count = Field(32, description="clips made together")
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="precision of sampling, and of training where a recipe leaves it to the machine"
+    )
     examples: Count = Field(16, description="prompts on the page")
     repeats: Count = Field(7, description="times that a clip is made to find the median of its seconds")
     unmeasured: int = Field(2, ge=0, description="times before these")

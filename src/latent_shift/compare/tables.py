@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from latent_shift.compare.preset import PaperResult, Question
 from latent_shift.compare.results import (
@@ -190,8 +191,19 @@ def _training_table(results: Results) -> Table:
         " its children (on a GPU, seconds); those of data, such as encoding it once, count as stills. Items:"
         " clips or images; of a stage on clips a part of the batches are their frames as single images.",
         "GMAC: 10^9 multiply-adds, forward and backward, counted.",
+        f"Core-hours of all stages of all seeds, with those of data: {_core_hours(results):.2f}.",
     ]
     return Table(headers, rows, "Training", notes=notes)
+
+
+def _core_hours(results: Results) -> float:
+    """Core-hours of all that is trained; a stage that rows or seeds share counts once."""
+    spent: dict[Path, float] = {}
+    for run in results.comparison.runs:
+        folders = {one.stage.name: one.folder for one in run.stages}
+        for stage in results.by_name[run.row].stages.get(run.seed, []):
+            spent[folders[stage.name]] = stage.seconds + stage.preparation
+    return sum(spent.values()) / 3600
 
 
 def shared_stages(results: Results) -> dict[str, tuple[RowResult, StageResult]]:

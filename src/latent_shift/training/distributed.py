@@ -24,6 +24,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from latent_shift.checkpoints import auto_dtype, choose_device
+from latent_shift.precision import warn_of_slow
 from latent_shift.training.recipe import Recipe
 
 _PATIENCE = timedelta(days=1)  # of processes that wait for the first one, as while it encodes all clips
@@ -72,7 +73,10 @@ def check_processes(recipe: Recipe) -> None:
 
 
 def new_accelerator(recipe: Recipe) -> Accelerator:
-    """Accelerate, as it was launched. Raises ValueError where it cannot shard as configured."""
+    """Accelerate, as it was launched. Raises ValueError where it cannot shard as configured.
+
+    Warns (SlowPrecisionWarning) of bf16 on a processor without instructions for it.
+    """
     precision = resolve_precision(recipe.mixed_precision)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else several processes on CPUs do not know of each other
@@ -87,6 +91,8 @@ def new_accelerator(recipe: Recipe) -> Accelerator:
             "accelerate shares out parameters (FSDP) among several GPUs only, and there are not several here;"
             " use another configuration, as those in recipes/accelerate"
         )
+    if accelerator.is_main_process:
+        warn_of_slow(f"mixed_precision {precision}", accelerator.device.type)
     return accelerator
 
 

@@ -192,7 +192,8 @@ def default_batch(request: SettledRequest, info: SystemInfo) -> int:
     if info.device == "cpu":
         everywhere = request.guidance > 1 and "guidance_interval" not in info.settings
         in_blocks = request.frames > 2 * max(_SAME_KERNELS, info.defaults.frames)  # the last ones are small
-        if request.frames * (2 if everywhere else 1) < _SAME_KERNELS or in_blocks:
+        images = min(request.frames, info.fewest_frames or request.frames) * (2 if everywhere else 1)
+        if images < _SAME_KERNELS or in_blocks:
             return 1
     return max(1, _BATCH_PIXELS // (request.frames * request.height * request.width))
 

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 import tiny_video
 from latent_shift import systems
 from latent_shift.checkpoints import resolve
+from latent_shift.io import write_json
 from latent_shift.systems.base import GenerationRequest, TrainingPlan
+from latent_shift.systems.diffusers_folder import read_defaults
 from latent_shift.systems.diffusers_pipeline import DiffusersPipeline, to_uint8
 from tiny import tiny_pipeline_folder
 
@@ -106,7 +108,9 @@ def test_values_left_open_are_the_pipelines(load):
     settled = load("cogvideox").info().defaults.settle(request)
     assert load("cogvideox").generate([request]).shape == (1, 17, 16, 16, 3)
     assert (load("cogvideox").generate([settled]) == load("cogvideox").generate([request])).all()
-    assert load("cogvideox")._options(settled) == {"num_inference_steps": 1}
+    # Frames of which the call's own default is None are named; it might take others.
+    assert load("cogvideox")._options(settled) == {"num_inference_steps": 1, "num_frames": 17}
+    assert load("wan")._options(load("wan").info().defaults.settle(request)) == {"num_inference_steps": 1}
 
 
 def test_an_image_pipeline_makes_single_frames(tmp_path):
@@ -138,11 +142,52 @@ def test_one_clip_a_call_where_the_pipeline_takes_no_list(load, monkeypatch):
         ("ltx", {"frames": 4}, "frames 4: this model makes 1, 9, 17 .*; for example 1 or 9"),
         ("cogvideox", {"frames": 5}, "frames 5: this model made 8; give a number that it can make"),
         ("animatediff", {"height": 30}, "divisible by 8"),
+        (
+            "animatediff",
+            {"frames": 40},
+            "AnimateDiffPipeline cannot make frames 40, steps 2: .*size of tensor",
+        ),
+        ("wan", {"loop": True}, "loop: this model makes no loops"),
     ],
 )
 def test_requests_that_cannot_be_met(load, name, values, message):
     with pytest.raises(ValueError, match=message):
         load(name).generate(requests(name, **values))
+
+
+@pytest.mark.parametrize(
+    ("kind", "denoiser", "autoencoder", "frames"),
+    [
+        ("SanaVideoPipeline", {}, {}, 81),  # by the call, as `frames`
+        ("AllegroPipeline", {"sample_frames": 22}, {"temporal_compression_ratio": 4}, 88),
+        ("CogVideoXPipeline", {"sample_frames": 49}, {"temporal_compression_ratio": 4}, 49),
+        ("LTX2Pipeline", {}, {}, 121),
+    ],
+)
+def test_the_number_of_frames_that_a_call_takes_by_itself(tmp_path, kind, denoiser, autoencoder, frames):
+    write_json(tmp_path / "model_index.json", {"_class_name": kind})
+    write_json(tmp_path / "transformer" / "config.json", denoiser)
+    write_json(tmp_path / "vae" / "config.json", autoencoder)
+    assert read_defaults(tmp_path).frames == frames
+
+
+def test_a_pipeline_whose_first_argument_is_not_the_prompt(folders, tmp_path):
+    folder = shutil.copytree(folders("ltx"), tmp_path / "conditions")
+    index = json.loads((folder / "model_index.json").read_text())
+    write_json(folder / "model_index.json", {**index, "_class_name": "LTXConditionPipeline"})
+    system = systems.load(f"diffusers_pipeline:{folder}", device="cpu")
+    assert system.generate(requests("ltx", 1)).shape == (1, 9, 32, 32, 3)
+
+
+def test_an_exception_of_the_caller_ends_the_call_as_it_is(load):
+    class StoppedError(RuntimeError):
+        pass
+
+    def stop(done, of):
+        raise StoppedError(done)
+
+    with pytest.raises(StoppedError, match="1"):
+        load("animatediff").generate(requests("animatediff"), stop)
 
 
 def test_batches_that_are_none(load):
@@ -262,6 +307,19 @@ def test_remote_code_is_never_run(broken):
     refused(folder, "transformer comes from 'mine', and remote code is never run")
     change(transformer=["diffusers", "WanTransformer3DModel"], _class_name=["mine", "Pipeline"])
     refused(folder, r"_class_name \['mine', 'Pipeline'\]: .*has no such pipeline")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("WanImageToVideoPipeline", "WanImageToVideoPipeline needs image, which a sentence does not give"),
+        ("DDPMPipeline", "DDPMPipeline takes no prompt, so it makes no clips of sentences"),
+    ],
+)
+def test_pipelines_that_are_not_of_text_to_video(broken, kind, message):
+    folder, change = broken
+    change(_class_name=kind)
+    refused(folder, message)
 
 
 def test_damaged_and_missing_files(broken, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from latent_shift import systems
 from latent_shift.systems.base import GenerationRequest, Stage, TrainingPlan
 from latent_shift.systems.first_frame import FirstFrame, FirstFrameOptions, warped_copies
-from tiny import TEXT_WIDTH
+from tiny import TEXT_WIDTH, tiny_pipeline_folder, tiny_unet
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "compare"
 FRAMES = 4
@@ -123,6 +123,28 @@ def test_a_warp_that_cannot_be(image_model):
     system.options = FirstFrameOptions(warp=(4.0, 0.0))
     with pytest.raises(ValueError, match="warp: not with the scheduler EulerDiscreteScheduler"):
         system.generate([request()])
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "euler-a"])
+def test_schedulers_that_draw_noise_for_each_frame(image_model, scheduler):
+    system = FirstFrame.load(image_model, device="cpu", scheduler=scheduler)
+    with pytest.raises(ValueError, match="draws noise for each frame at each step"):
+        system.generate([request()])
+    assert system.generate([request(frames=1)]).shape == (1, 1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++", "euler", "unipc"])
+def test_a_clip_stands_still_by_any_other_scheduler(image_model, scheduler):
+    clip = FirstFrame.load(image_model, device="cpu", scheduler=scheduler).generate([request()])[0]
+    assert np.abs(clip.astype(int) - clip[:1]).max() <= 1
+
+
+def test_attention_that_would_not_read_another_frame(tmp_path):
+    folder = tiny_pipeline_folder(tmp_path / "image", shift=None)
+    unet = tiny_unet(down_block_types=("AttnDownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=4)
+    unet.save_pretrained(folder / "unet")
+    with pytest.raises(ValueError, match="attention outside of transformer blocks, as down_blocks"):
+        FirstFrame.load(folder, device="cpu")
 
 
 def test_a_folder_keeps_the_options_and_the_image_model(system, image_model, tmp_path):

@@ -284,6 +284,21 @@ def test_clips_depend_on_the_layers_and_images_do_not(system, tmp_path):
     assert (together[1] == alone[0]).all()
 
 
+def test_a_run_with_the_systems_name_and_a_compiled_model(system, tmp_path, monkeypatch):
+    system.save(tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert systems.inspect(f"latent_vdm:{tmp_path / 'run'}") == system.info().defaults
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **options: plain(module, backend="eager"))
+    compiled = systems.load(f"latent_vdm:{tmp_path / 'run'}", device="cpu", compile=True)
+    assert np.abs(compiled.generate([request()]).astype(int) - system.generate([request()])).max() <= 1
+
+
+def test_loops_are_refused(system):
+    with pytest.raises(ValueError, match="loop: this model makes no loops"):
+        system.generate([request(loop=True)])
+
+
 def test_a_saved_model_makes_the_same_clips(system, tmp_path):
     system.save(tmp_path / "saved")
     again = systems.load(tmp_path / "saved", device="cpu")

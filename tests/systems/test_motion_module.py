@@ -114,6 +114,8 @@ def test_where_the_modules_are():
     without = tiny_unet(**{**SMALL, "mid_block_type": "UNetMidBlock2D"})
     assert "mid_block.resnets.0" in motion_sites(without)
     assert len(motion_sites(tiny_unet(**{**SMALL, "mid_block_type": None}))) == 17
+    other = tiny_unet(down_block_types=("AttnDownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=4)
+    assert "down_blocks.0.resnets.0" in motion_sites(other)  # whose attention is no transformer
 
 
 def test_after_one_step_gradient_reaches_every_weight_and_only_those_of_the_modules(recipe):
@@ -134,6 +136,10 @@ def test_after_one_step_gradient_reaches_every_weight_and_only_those_of_the_modu
 def test_what_cannot_be():
     with pytest.raises(ValueError, match=re.escape("heads 5: the width 12 at down_blocks.0.resnets.0")):
         with_modules(MotionModuleLayers(heads=5))
+    with pytest.raises(ValueError, match="heads 2: the width 0 at down_blocks"):
+        with_modules(MotionModuleLayers(heads=2, width=0.01))
+    with pytest.raises(ValueError, match="width 0.26: gives 3 at down_blocks.* even"):
+        with_modules(MotionModuleLayers(heads=1, width=0.26))
     unet = with_modules(MotionModuleLayers(heads=2, max_frames=3))
     with pytest.raises(ValueError, match="num_frames=4: this model knows positions of 3"):
         predict(unet, 4, inputs(4))

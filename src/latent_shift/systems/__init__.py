@@ -69,7 +69,7 @@ def _split(name: str | Path) -> tuple[type[TextToVideoSystem], str | Path]:
     """A model's system, and its name without a prefix."""
     prefix, _, rest = str(name).partition(":")
     if rest and prefix in SYSTEMS:
-        return SYSTEMS[prefix], rest
+        return SYSTEMS[prefix], model_of_run(Path(rest)) if Path(rest).is_dir() else rest
     if str(name) and Path(name).is_dir():
         name = model_of_run(Path(name))
     file = Path(name) / SYSTEM_FILE

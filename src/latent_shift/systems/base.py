@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from latent_shift.documents import parse_yaml, read_yaml_mapping
-from latent_shift.io import is_out_of_memory, write_json
+from latent_shift.io import is_out_of_memory, warn, write_json
 from latent_shift.limits import (
     MAX_FPS,
     MAX_FRAMES,
@@ -154,7 +154,7 @@ class SystemInfo:
 
     weights: 12 hexadecimal digits of the SHA-256 of its weight files. config: the same of its other settings.
     settings: more that clips are made with, by name (scheduler, LoRA files), as JSON can hold it. licence:
-    of the weights, None where unknown.
+    of the weights, None where unknown. fewest_frames: of a clip that a network sees at once, None: all.
     """
 
     system: str
@@ -165,6 +165,7 @@ class SystemInfo:
     config: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None
+    fewest_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,23 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for one in value for text in _strings(one)]
     return [value] if isinstance(value, str) else []
+
+
+def check_batch(requests: Sequence[GenerationRequest], *, loops: bool = False) -> None:
+    """Raise ValueError for no requests, requests of several shapes, and loops where `loops` is not set."""
+    if not requests:
+        raise ValueError("a batch needs at least one request")
+    if len({request.shape for request in requests}) > 1:
+        raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
+    if requests[0].loop and not loops:
+        raise ValueError("loop: this model makes no loops; a latent_shift model does")
+
+
+def warn_of_negatives(requests: Sequence[SettledRequest]) -> None:
+    """Warn (UserWarning) about negative prompts of a batch without guidance, which reads none."""
+    if requests[0].guidance <= 1 and any(request.negative for request in requests):
+        reason = f"guidance is {requests[0].guidance:g}: give more than 1 to make it count"
+        warn(f"the negative prompt has no effect, for {reason}")
 
 
 @contextmanager

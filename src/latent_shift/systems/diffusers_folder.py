@@ -21,7 +21,7 @@ _CHECKED = ("CLIP", "T5EncoderModel", "UMT5EncoderModel")  # text models whose f
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Names by which pipelines take a value of a request.
 KEYWORDS = {
-    "frames": ("num_frames", "video_length"),
+    "frames": ("num_frames", "video_length", "frames"),
     "fps": ("frame_rate", "fps"),
     "steps": ("num_inference_steps",),
     "guidance": ("guidance_scale",),
@@ -29,7 +29,9 @@ KEYWORDS = {
     "height": ("height",),
     "width": ("width",),
 }
-_FPS, _FRAMES, _SIDE, _STEPS = 8.0, 16, 512, 50  # shown where neither pipeline nor files name a default
+# Where neither pipeline nor files name a default; frames: of autoencoders that take one and a multiple of 8.
+_FPS, _FRAMES, _SIDE, _STEPS = 8.0, 121, 512, 50
+_FRAMES_OF_LATENTS = ("AllegroPipeline",)  # of which sample_frames are those of the latents
 
 
 def find_folder(name: str | Path, download: bool) -> Path:
@@ -59,6 +61,23 @@ def _check_folder(folder: Path) -> None:
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
         where = f"{folder / _INDEX}: _class_name {name!r}"
         raise ValueError(f"{where}: this version of diffusers has no such pipeline")
+    taken = inspect.signature(kind.__call__).parameters
+    for wanted in ("prompt", "generator"):
+        if wanted not in taken:
+            raise ValueError(
+                f"{folder / _INDEX}: {name} takes no {wanted}, so it makes no clips of sentences"
+            )
+    needed = [
+        one.name
+        for one in taken.values()
+        if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
+        and one.name not in ("self", "prompt")
+    ]  # fmt: skip
+    if needed:
+        raise ValueError(
+            f"{folder / _INDEX}: {name} needs {', '.join(needed)}, which a sentence does not give; take a"
+            " text-to-video pipeline"
+        )
     for part in _components(index):
         library, component = library_and_class(folder, index, part)
         if library not in _LIBRARIES and not hasattr(pipelines, str(library)):
@@ -186,8 +205,11 @@ def read_defaults(folder: Path) -> RequestDefaults:
         return int(own(name, latent and latent * scale, _SIDE))
 
     is_video = any(one in parameters for one in KEYWORDS["frames"])
+    frames = denoiser.get("sample_frames")
+    if frames is not None and kind.__name__ in _FRAMES_OF_LATENTS:
+        frames *= autoencoder.get("temporal_compression_ratio", 1)
     return RequestDefaults(
-        frames=int(own("frames", denoiser.get("sample_frames"), _FRAMES)) if is_video else 1,
+        frames=int(own("frames", frames, _FRAMES)) if is_video else 1,
         fps=float(own("fps", _FPS)),
         steps=int(own("steps", _STEPS)),
         guidance=float(own("guidance", 1.0)),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from latent_shift.checkpoints import choose_device, choose_dtype
-from latent_shift.io import one_line, write_json
+from latent_shift.io import is_out_of_memory, one_line, write_json
 from latent_shift.systems.base import (
     SYSTEM_FILE,
     GenerationRequest,
@@ -27,6 +27,7 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainingPlan,
     advice_on_memory,
+    check_batch,
     model_card_licence,
 )
 from latent_shift.systems.diffusers_folder import (
@@ -57,6 +58,7 @@ class DiffusersPipeline(TextToVideoSystem):
         """Wrap a pipeline loaded from `folder`."""
         self.pipeline, self._folder = pipeline, folder
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._stopped_by: BaseException | None = None  # what a caller's report of steps has raised
         pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -128,10 +130,7 @@ class DiffusersPipeline(TextToVideoSystem):
         """
         import numpy as np
 
-        if not requests:
-            raise ValueError("a batch needs at least one request")
-        if len({request.shape for request in requests}) > 1:
-            raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
+        check_batch(requests)
         options = self._options(requests[0])
         size = len(requests) if self._takes_lists else 1
         made = []
@@ -142,7 +141,7 @@ class DiffusersPipeline(TextToVideoSystem):
                 made.append(self._call(part, {**options, **listener}))
         clips = np.concatenate(made)
         frames, wanted = clips.shape[1], requests[0].frames
-        if wanted not in (None, frames, self._defaults.frames):
+        if wanted not in (None, frames):
             raise ValueError(f"frames {wanted}: this model made {frames}; give a number that it can make")
         return clips
 
@@ -228,9 +227,11 @@ class DiffusersPipeline(TextToVideoSystem):
         own, options = vars(self._defaults), {}
         for name, keywords in KEYWORDS.items():
             value = getattr(request, name)
-            if value is None or value == own.get(name):
-                continue
             keyword = next((one for one in keywords if one in self._parameters), None)
+            # Of frames the pipeline may take another number for None than its files say.
+            open_ = name == "frames" and keyword is not None and self._parameters[keyword].default is None
+            if value is None or (value == own.get(name) and not open_):
+                continue
             if keyword is None and name != "fps":  # only how fast a clip is played
                 raise ValueError(f"{name} {value}: {type(self.pipeline).__name__} takes no {keywords[0]}")
             if keyword is not None:
@@ -256,7 +257,13 @@ class DiffusersPipeline(TextToVideoSystem):
             options = {key: value[0] if key == "negative_prompt" else value for key, value in options.items()}
         if "output_type" in self._parameters:
             options = {**options, "output_type": "np"}
-        result = self.pipeline(prompts, generator=generators, **options)
+        try:
+            result = self.pipeline(prompt=prompts, generator=generators, **options)
+        except (RuntimeError, TypeError, LookupError, AttributeError) as error:
+            if is_out_of_memory(error) or error is self._stopped_by:
+                raise
+            kind = type(self.pipeline).__name__
+            raise ValueError(f"{kind} cannot make {_described(requests[0])}: {one_line(error)}") from error
         frames = getattr(result, "frames", None)
         made = to_uint8(result.images if frames is None else frames)
         if made.ndim == 4:  # images, one a request; or the frames of a single clip
@@ -271,7 +278,11 @@ class DiffusersPipeline(TextToVideoSystem):
 
         def step_ended(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             steps = len(pipeline.scheduler.timesteps)
-            report(call * steps + step + 1, calls * steps)
+            try:
+                report(call * steps + step + 1, calls * steps)
+            except BaseException as error:
+                self._stopped_by = error
+                raise
             return {}
 
         if "callback_on_step_end" in self._parameters:
@@ -279,6 +290,17 @@ class DiffusersPipeline(TextToVideoSystem):
         if "callback" in self._parameters:
             return {"callback": lambda step, time, latents: step_ended(self.pipeline, step, time, {})}
         return {}
+
+
+def _described(request: GenerationRequest) -> str:
+    """A request as a message names it."""
+    values = {
+        "frames": request.frames,
+        "steps": request.steps,
+        "height": request.height,
+        "width": request.width,
+    }
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None) or "a clip"
 
 
 def to_uint8(frames: Any) -> Clips:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from pydantic import TypeAdapter, ValidationError
 from torch import Generator, Tensor
@@ -46,8 +46,9 @@ from latent_shift.systems.base import (
 from latent_shift.systems.latent_shift import TRAINED_ON, LatentShift
 from latent_shift.video_config import VideoConfig
 
+_LAYERS = ("attn1.processor", "attn2.processor")  # of a transformer block: on the frame itself, on the text
 _WARPED, _NOISED_TO = 0.12, 0.06  # parts of the steps: 44 and 47 of 50 are left then, as in the paper
-_VARIANCE_PRESERVING = (DDIMScheduler, DDPMScheduler)
+_DRAWING = ("DDPM", "Ancestral", "LCM", "TCD", "SDE")  # in names of schedulers that draw noise at each step
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,20 @@ class FirstFrame(LatentShift):
     def __init__(self, pipeline: Any, path: Path, **loaded_with: Any) -> None:
         """Wrap a pipeline loaded from `path`, with the options of its folder.
 
-        A U-Net without self-attention is left as it is: its frames do not influence each other.
+        A U-Net without self-attention is left as it is: its frames do not influence each other. Raises
+        ValueError for one with attention of another kind.
         loaded_with: as of `LatentShift`.
         """
         super().__init__(pipeline, path, **loaded_with)
         self.options = _read_options(path)
         self._image_config: VideoConfig = pipeline.video_config
         pipeline.video_config = self._clip_config()
+        unknown = [name for name in pipeline.unet.attn_processors if not name.endswith(_LAYERS)]
+        if unknown:
+            raise ValueError(
+                f"{path}: its U-Net has attention outside of transformer blocks, as {unknown[0]}, which does"
+                " not read another frame; first_frame takes U-Nets of CrossAttn blocks"
+            )
         processors = {
             name: FirstFrameAttention(stock) if name.endswith("attn1.processor") else stock
             for name, stock in pipeline.unet.attn_processors.items()
@@ -170,11 +178,22 @@ class FirstFrame(LatentShift):
         frames = requests[0].frames or self._defaults.frames
         if frames == 1:
             return super()._sample(requests, **call)
+        self._check_scheduler()
         noise = self._noise(requests[0], call["generator"])  # (B, 1, C, h, w)
         if self.options.warp is not None:
             call["callback_on_step_end"] = self._warp_callback(requests, noise, frames, call)
         with self._reading_first_frame(frames):
             return super()._sample(requests, **{**call, "latents": noise.expand(-1, frames, -1, -1, -1)})
+
+    def _check_scheduler(self) -> None:
+        """Raise ValueError for a scheduler that draws noise of its own for each frame at each step."""
+        scheduler = self.pipeline.scheduler
+        name = type(scheduler).__name__
+        if any(part in name for part in _DRAWING) or "sde" in scheduler.config.get("algorithm_type", ""):
+            raise ValueError(
+                f"the scheduler {name} draws noise for each frame at each step, and first_frame's frames are"
+                " to have the same; use ddim, dpm++, euler or unipc (--scheduler)"
+            )
 
     def _noise(self, request: GenerationRequest, generators: list[Generator]) -> Tensor:
         """Noise (B, 1, C, h, w) as the image model draws it for one image a generator."""
@@ -203,8 +222,8 @@ class FirstFrame(LatentShift):
         latents are moved for each later frame; at a noisier step of the clips, these take their places.
         """
         scheduler, steps = self.pipeline.scheduler, requests[0].steps or self._defaults.steps
-        if not isinstance(scheduler, _VARIANCE_PRESERVING):
-            raise ValueError(f"warp: not with the scheduler {type(scheduler).__name__}; use ddim or ddpm")
+        if not isinstance(scheduler, DDIMScheduler):
+            raise ValueError(f"warp: not with the scheduler {type(scheduler).__name__}; use ddim")
         noised_to = max(1, round(_NOISED_TO * steps))
         warped = max(noised_to + 1, round(_WARPED * steps))
         if warped >= steps:

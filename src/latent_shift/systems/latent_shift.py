@@ -26,6 +26,7 @@ from latent_shift.systems.base import (
     TrainedOn,
     TrainingPlan,
     advice_on_memory,
+    check_batch,
     model_card_licence,
     recipe_stages,
 )
@@ -173,10 +174,7 @@ class LatentShift(TextToVideoSystem):
         """Keywords of the pipeline's call for requests, checked, without the type of output."""
         from latent_shift.rng import clip_generator
 
-        if not requests:
-            raise ValueError("a batch needs at least one request")
-        if len({request.shape for request in requests}) > 1:
-            raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
+        check_batch(requests, loops=self.loops)
         first = requests[0]
 
         def step_ended(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

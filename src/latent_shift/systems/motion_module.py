@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
+from diffusers import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from pydantic import Field
 from torch import Tensor, nn
@@ -69,8 +70,12 @@ class MotionModuleLayers(LayerSettings):
             if path not in sites:
                 return None
             inner = int(block.out_channels * self.width)
-            if inner % self.heads:
+            if inner < self.heads or inner % self.heads:
                 raise ValueError(f"heads {self.heads}: the width {inner} at {path} is no multiple of it")
+            if inner % 2:
+                raise ValueError(
+                    f"width {self.width}: gives {inner} at {path}; frame positions need an even one"
+                )
             return MotionModule(block.out_channels, inner, self.heads, groups, self.max_frames)
 
         return make
@@ -81,12 +86,16 @@ def motion_sites(unet: Any) -> set[str]:
     sites = set()
     for path, blocks in (("down_blocks", unet.down_blocks), ("up_blocks", unet.up_blocks)):
         for level, block in enumerate(blocks):
-            kind = "attentions" if getattr(block, "attentions", None) else "resnets"
+            kind = "attentions" if _has_transformers(block) else "resnets"
             sites |= {f"{path}.{level}.{kind}.{number}" for number in range(len(block.resnets))}
     if unet.mid_block is not None:
-        has_attention = any(one is not None for one in unet.mid_block.attentions)
-        sites.add("mid_block.attentions.0" if has_attention else "mid_block.resnets.0")
+        sites.add(f"mid_block.{'attentions' if _has_transformers(unet.mid_block) else 'resnets'}.0")
     return sites
+
+
+def _has_transformers(block: Any) -> bool:
+    """Whether a block has transformers; attention of other kinds, as AttnDownBlock2D's, is part of it."""
+    return any(isinstance(one, Transformer2DModel) for one in getattr(block, "attentions", None) or ())
 
 
 class MotionModules(TemporalUNet):

@@ -220,7 +220,8 @@ def attention_sites(unet: nn.Module) -> set[str]:
 
     Where the down and up path of a U-Net have none, the last ResNet block of each of their levels stands in.
     """
-    found = {path for path, block in unet.named_modules() if isinstance(block, Transformer2DModel)}
+    named = _model(unet).named_modules()
+    found = {path for path, block in named if isinstance(block, Transformer2DModel)}
     if any(not path.startswith("mid_block.") for path in found):
         return found
     paths: list[tuple[str, Any]] = [("down_blocks", unet.down_blocks), ("up_blocks", unet.up_blocks)]

@@ -123,6 +123,13 @@ def test_guidance_changes_the_clip_and_steps_are_told(system):
         system.generate([request()], stop)
 
 
+def test_guidance_of_one_or_less_is_none(system):
+    plain, none = (system.generate([request(frames=1, guidance=scale)]) for scale in (1.0, 0.0))
+    assert (plain == none).all()
+    with pytest.warns(UserWarning, match="the negative prompt has no effect, for guidance is 0"):
+        system.generate([request(frames=1, guidance=0.0, negative="a green square")])
+
+
 def test_the_image_model_may_make_the_first_frame(system, tmp_path):
     system.save(tmp_path / "papers")
     file = tmp_path / "papers" / "cogvideo.json"
@@ -145,6 +152,7 @@ def test_the_image_model_may_make_the_first_frame(system, tmp_path):
         ([request(steps=20)], "steps 20: this model writes tokens, one after the other; leave steps out"),
         ([request(frames=17)], "17 frames at 8 fps: this model makes up to 6 at 2.667 fps, 16 at 8 fps"),
         ([request("qwertz")], "knows no word of 'qwertz'"),
+        ([request(loop=True)], "loop: this model makes no loops"),
     ],
 )
 def test_requests_that_cannot_be_met(system, requests, message):

@@ -194,6 +194,23 @@ def test_captions_are_dropped_and_stills_named_with_and_without_motion(recipe, m
     assert all(text in (EMPTY, other) for text, other in zip(trained_on, validated, strict=True))
 
 
+def test_captions_that_are_longer_than_the_text_are_told(recipe):
+    task = build_task(
+        recipe(
+            "image",
+            transformer={
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "text_length": 4,
+            },
+        )
+    )
+    batch = {"caption": ["a small red circle moving left on a black background"]}
+    with pytest.warns(UserWarning, match="captions of more than 4 tokens are truncated"):
+        assert task.captions(batch, torch.ones(1)) == batch["caption"]
+
+
 def test_the_loss_of_every_stage_falls(recipe):
     for stage in ("image", "key_frames", "interpolation"):
         torch.manual_seed(0)
@@ -230,6 +247,11 @@ def test_the_first_frame_may_be_the_image_models(recipe):
             "key_frames",
             {"num_frames": 7, "frame_strides": [3]},
             "num_frames 7 at a stride of 3: clips of source have 16",
+        ),
+        (
+            "image",
+            {"transformer": {"hidden_size": 16, "num_attention_heads": 5}},
+            "hidden_size 16: is no multiple",
         ),
         ("key_frames", {"num_frames": 17}, "num_frames 17 at a stride of 1"),
         ("interpolation", {"known": [0, 2]}, r"known \[0, 2\]: expected evenly spaced"),

@@ -41,17 +41,18 @@ def request(prompt="a red circle", seed=1, **values):
 # ---- interpolation ----------------------------------------------------------------------------------
 
 
-def interpolate(network, known):
+def interpolate(network, known, steps=3):
     frames = known.frames.shape[1]
     context = Context(text(frames), torch.tensor([8.0]), known.channels())
     shape = known.frames.shape[1:]
-    return denoise(network, shape, stage_generators([3], "interpolation"), context, steps=3, known=known)
+    return denoise(network, shape, stage_generators([3], "interpolation"), context, steps=steps, known=known)
 
 
-def test_known_frames_come_out_as_they_went_in(stage):
+@pytest.mark.parametrize("steps", [3, 7, 15])  # of some, the last step is as long as its timestep
+def test_known_frames_come_out_as_they_went_in(stage, steps):
     known = spread(clip(2), 3)
     assert known.mask.tolist() == [[True, False, False, True]]
-    made = interpolate(stage("interpolation"), known)
+    made = interpolate(stage("interpolation"), known, steps)
     assert torch.equal(made[known.mask], clip(2)[0])
     assert made.isfinite().all()
     assert not torch.allclose(made[~known.mask], torch.zeros(()))

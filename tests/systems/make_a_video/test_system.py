@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latent_shift import systems
+from latent_shift import generation, systems
 from latent_shift.systems.base import GenerationRequest, Stage, TrainingPlan
 from latent_shift.systems.make_a_video.stage import StageNetwork
 from latent_shift.systems.make_a_video.system import MakeAVideo
@@ -57,11 +58,25 @@ def test_steps_of_all_stages_are_counted_and_an_exception_ends_the_call(system):
         ([request(), request(frames=2)], "of one shape"),
         ([request(height=30)], "height 30: this model makes multiples of 16"),
         ([request("purple")], "the model knows no word of 'purple'"),
+        ([request(loop=True)], "loop: this model makes no loops"),
     ],
 )
 def test_requests_that_cannot_be_met(system, requests, message):
     with pytest.raises(ValueError, match=message):
         system.generate(requests)
+
+
+def test_a_negative_prompt_without_guidance_is_told(system):
+    with pytest.warns(UserWarning, match="the negative prompt has no effect, for guidance is 1"):
+        system.generate([request(guidance=1.0, negative="green")])
+
+
+def test_a_batch_sees_key_frames_only(system, assembled):
+    longer = systems.load(assembled("image", "video", "interpolation"), device="cpu")
+    settled = longer.info().defaults.settle(request())
+    assert (settled.frames, longer.info().fewest_frames) == (16, 6)
+    assert generation.default_batch(settled, longer.info()) == 1  # 12 images are under 16
+    assert generation.default_batch(settled, replace(longer.info(), fewest_frames=None)) > 1
 
 
 def test_values_that_are_not_finite_are_an_error(assembled):
@@ -180,6 +195,10 @@ def test_what_cannot_be_loaded(assembled, models, tmp_path):
     shutil.copy(tmp_path / "holes" / "video_sr" / "stage.json", stage)
     with pytest.raises(ValueError, match=r"video/stage\.json: stage is video_sr; expected video"):
         systems.inspect(tmp_path / "holes")
+    shutil.copytree(assembled(*SIX), tmp_path / "unnamed")
+    (tmp_path / "unnamed" / "video_sr" / "stage.json").unlink()
+    with pytest.raises(ValueError, match=r"video_sr/stage\.json: is missing"):
+        systems.inspect(tmp_path / "unnamed")
     with pytest.raises(ValueError, match="reads embeddings of stills, and there is no prior/"):
         systems.load(assembled("prior-video"), device="cpu")
 

@@ -136,7 +136,7 @@ def write_clips(
 
     text = model.captions(prompts, device)
     guided = Guided(text)
-    if sampling.guidance_scale != 1:
+    if sampling.guidance_scale > 1:
         other = model.captions(negatives or [EMPTY] * len(prompts), device)
         guided = Guided(text, sampling.guidance_scale, other)
 

@@ -26,8 +26,10 @@ from latent_shift.systems.base import (
     TrainedOn,
     TrainingPlan,
     advice_on_memory,
+    check_batch,
     model_card_licence,
     recipe_stages,
+    warn_of_negatives,
 )
 from latent_shift.systems.cogvideo.clips import longest_clips, plan_clip, tokens_in_turn, write_clips
 from latent_shift.systems.cogvideo.model import CHANNELS, NAME, CogVideoModel, read_config, weight_files
@@ -113,11 +115,9 @@ class CogVideo(TextToVideoSystem):
 
         A step is a token. `steps` cannot be chosen, and the size is the model's own.
         """
-        if not requests:
-            raise ValueError("a batch needs at least one request")
-        if len({request.shape for request in requests}) > 1:
-            raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
+        check_batch(requests)
         settled = [self._defaults.settle(request) for request in requests]
+        warn_of_negatives(settled)
         first = settled[0]
         self._check(first)
         given = None if first.negative is None else [one.negative or "" for one in settled]

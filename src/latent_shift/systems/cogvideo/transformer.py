@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer, Glm4Config, Glm4ForCausalLM
@@ -48,6 +48,15 @@ class TransformerConfig(Strict):
         "tower", description="text as states of the text encoder, or as pieces in the vocabulary"
     )
     text_length: Count = Field(23, description="tokens of a caption, start and end included")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size}: is no multiple of num_attention_heads"
+                f" {self.num_attention_heads}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

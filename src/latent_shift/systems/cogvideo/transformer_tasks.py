@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from latent_shift.data.latent_dataset import LatentDataset
+from latent_shift.io import warn
 from latent_shift.media import contact_sheet, write_image
 from latent_shift.rng import StepRNG
 from latent_shift.systems.cogvideo.clips import EMPTY, longest_clips, write_clips
@@ -182,7 +183,15 @@ class TokenTask(Task):
         )  # fmt: skip
 
     def captions(self, batch: dict[str, Any], numbers: Tensor) -> list[str]:
-        """The captions of a batch; in training some are dropped. numbers: from 0 to 1, (B,)."""
+        """The captions of a batch; in training some are dropped. numbers: from 0 to 1, (B,).
+
+        Warns (UserWarning) where one is longer than the text of the model.
+        """
+        most = self.model.captions.length
+        if max(len(ids) for ids in self.model.captions.tokenizer(batch["caption"]).input_ids) > most:
+            warn(
+                f"captions of more than {most} tokens are truncated; a new model has transformer.text_length"
+            )
         ratio = self.recipe.caption_dropout if self.training else 0.0
         return [
             EMPTY if drop else text

@@ -95,7 +95,8 @@ def denoise(
     scheduler.set_timesteps(steps or config.num_inference_steps, device=device)
     first = clips = clip_noise(shape, generators, shared=shared).to(device)
     both = context.guided(unconditional) if unconditional is not None and scale > 1 else None
-    for timestep in scheduler.timesteps:
+    levels = [*(float(scheduler.alphas_cumprod[int(one)]) for one in scheduler.timesteps[1:]), 1.0]
+    for timestep, level in zip(scheduler.timesteps, levels, strict=True):
         if both is None:
             predicted = stage(clips, timestep.expand(len(clips)), context)
         else:
@@ -108,16 +109,10 @@ def denoise(
             fresh = {"eta": min(config.eta, _MAX_ETA), "variance_noise": noise}
         clips = scheduler.step(predicted, timestep, clips, **fresh).prev_sample
         if known is not None:
-            clips = known.laid_over(clips, first, _signal_after(scheduler, int(timestep)))
+            clips = known.laid_over(clips, first, level)
         if on_step is not None:
             on_step()
     return clips
-
-
-def _signal_after(scheduler: Any, timestep: int) -> float:
-    """The share of the signal in the variance after the step at `timestep`; 1 after the last."""
-    following = timestep - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    return float(scheduler.alphas_cumprod[following]) if following >= 0 else 1.0
 
 
 def upscale(

@@ -29,8 +29,11 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainedOn,
     TrainingPlan,
+    advice_on_memory,
+    check_batch,
     model_card_licence,
     recipe_stages,
+    warn_of_negatives,
 )
 from latent_shift.systems.make_a_video.cascade import (
     Cascade,
@@ -168,11 +171,9 @@ class MakeAVideo(TextToVideoSystem):
 
         The steps of a request are those of the first stage, its guidance that of all stages that read text.
         """
-        if not requests:
-            raise ValueError("a batch needs at least one request")
-        if len({request.shape for request in requests}) > 1:
-            raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
+        check_batch(requests)
         settled = [self._defaults.settle(request) for request in requests]
+        warn_of_negatives(settled)
         first = settled[0]
         avoided = [request.negative for request in settled if request.negative]
         if avoided and self.cascade.prior is not None:
@@ -191,16 +192,12 @@ class MakeAVideo(TextToVideoSystem):
             if on_step is not None:
                 on_step(done, total)
 
-        try:
+        with advice_on_memory(len(requests)):
             clips = self.cascade.generate(
                 prompts, negatives, [request.seed for request in settled],
                 ClipShape(first.frames, first.fps, first.height, first.width),
                 steps=first.steps, guidance=first.guidance, on_step=step_ended,
             )  # fmt: skip
-        except torch.OutOfMemoryError as error:
-            made = "this clip" if len(requests) == 1 else f"a batch of {len(requests)} clips"
-            mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
-            raise ValueError(f"the device's memory does not hold {made}; try {mends}") from error
         if not clips.isfinite().all():
             raise ValueError("sampling gave values that are not finite; try the dtype fp32")
         return _to_clips(clips)
@@ -247,6 +244,7 @@ class MakeAVideo(TextToVideoSystem):
             device=network.device.type,
             weights=self._weights,
             config=self._config,
+            fewest_frames=self.cascade.configs[plan.base].frames,
             settings={"scheduler": "DDIMScheduler", **({"later_steps": steps} if steps else {})},
             licence=model_card_licence(self._path / "README.md"),
         )
@@ -271,9 +269,7 @@ class MakeAVideo(TextToVideoSystem):
 
 def _configs(folder: Path) -> dict[str, StageConfig]:
     """The stages that a model has. Raises ValueError for one in the folder of another."""
-    found = {
-        name: read_stage_config(folder / name) for name in STAGES if (folder / name / STAGE_FILE).is_file()
-    }
+    found = {name: read_stage_config(folder / name) for name in STAGES if (folder / name).is_dir()}
     for name, config in found.items():
         if config.stage != name:
             raise ValueError(f"{folder / name / STAGE_FILE}: stage is {config.stage}; expected {name}")

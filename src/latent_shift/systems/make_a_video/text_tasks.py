@@ -207,7 +207,13 @@ class VideoStageTask(TextTask):
         folder = recipe.init_from / "image"
         unet = load_unet(folder / "unet")
         add_fps_embedding(unet)
-        config = read_stage_config(folder).changed(
+        stills = read_stage_config(folder)
+        if stills.text == "prior" and recipe.frame_position_embedding:
+            raise ValueError(
+                "frame_position_embedding: this stage reads embeddings of stills, which have no places; set"
+                " it to false"
+            )
+        config = stills.changed(
             stage="video", temporal_head_width=recipe.temporal_head_width,
             frame_position_embedding=recipe.frame_position_embedding,
             untrained_words=recipe.untrained_words(), **recipe.clip_shape(), **recipe.sampling.model_dump(),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 from latent_shift.generation import GeneratedClip
 from latent_shift.media import write_clip
 from latent_shift.media.pictures import SETTINGS_KEY
-from latent_shift.server import uploads
+from latent_shift.server import uploads, variants
 from latent_shift.server.app import create_app, security_of
 from latent_shift.server.config import Limits, ServerConfig
 from latent_shift.systems.base import SettledRequest
@@ -22,6 +23,7 @@ from latent_shift.systems.base import SettledRequest
 JSON = {"content-type": "application/json"}
 PROMPT = "a red circle"
 UNKNOWN = "video_" + "0" * 32
+FORM = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xc3\xa4\r\n--x--\r\n'
 
 
 def client_of(config, **options):
@@ -178,6 +180,8 @@ def test_texts_of_a_form_that_are_no_numbers_are_refused(client):
         (b"", "", 415, "unsupported_media_type"),
         (b"--x\r\nbroken", "multipart/form-data; boundary=x", 400, "invalid_request"),
         (b"a", "multipart/form-data", 400, "invalid_request"),
+        (FORM, "multipart/form-data; boundary=x; charset=undefined", 400, "invalid_request"),
+        (FORM, "multipart/form-data; boundary=x; charset=punycode", 400, "invalid_request"),
     ],
 )
 def test_a_damaged_body_is_refused(client, body, kind, status, code):
@@ -253,6 +257,18 @@ def test_a_repeat_with_the_same_key_is_the_same_video(client):
     assert create(client)["id"] != first["id"]
 
 
+def test_a_repeat_is_answered_where_nothing_new_is_taken(client, service, config):
+    body, headers = {"prompt": PROMPT}, {"Idempotency-Key": "k3"}
+    first = client.post("/v1/videos", json=body, headers=headers).json()
+    service.store.close()
+    full = client_of(replace(config, min_free_bytes=10**18, limits=replace(config.limits, prompt_chars=5)))
+    again = full.post("/v1/videos", json={"prompt": "a dot"}, headers=headers)
+    assert error_of(again)["code"] == "idempotency_mismatch"
+    full = client_of(replace(config, min_free_bytes=10**18))
+    assert full.post("/v1/videos", json=body, headers=headers).json()["id"] == first["id"]
+    assert error_of(full.post("/v1/videos", json=body), 429)["code"] == "storage_full"
+
+
 def test_keys_hold_for_remixes_and_for_sync(client, service):
     videos = [create(client)["id"] for _ in range(2)]
     body, headers = {"prompt": "another"}, {"Idempotency-Key": "k2"}
@@ -322,6 +338,19 @@ def test_lists_have_pages(client):
     assert error_of(client.get("/v1/videos", params={"order": "up"}))["param"] == "order"
 
 
+def test_a_list_may_be_deleted_while_it_is_read(client):
+    ids = [create(client)["id"] for _ in range(4)]
+    after, deleted = {}, []
+    while True:
+        page = client.get("/v1/videos", params={"limit": 2, **after}).json()
+        for video in page["data"]:
+            deleted.append(client.delete(f"/v1/videos/{video['id']}").json()["id"])
+        if not page["has_more"]:
+            break
+        after = {"after": page["last_id"]}
+    assert deleted == ids[::-1]
+
+
 def test_cancelling_fails_a_job_and_leaves_a_finished_one(client, service):
     video = create(client)
     cancelled = client.post(f"/v1/videos/{video['id']}/cancel")
@@ -349,8 +378,8 @@ def test_deleting_removes_job_and_files(client, service, config):
 
 
 def test_ids_are_matched_by_their_pattern(client):
-    for id in ("x", "video_", "..%2f..%2fetc%2fpasswd", "video_" + "g" * 32):
-        assert client.get(f"/v1/videos/{id}").status_code in (400, 404)
+    for id in ("x", "video_", "..%2f..%2fetc%2fpasswd", "video_" + "g" * 32, "video_123"):
+        assert client.get(f"/v1/videos/{id}").status_code == 404
     for call, path in (("post", "cancel"), ("post", "remix"), ("get", "content"), ("get", "events")):
         options = {"json": {"prompt": PROMPT}} if path == "remix" else {}
         answer = getattr(client, call)(f"/v1/videos/{UNKNOWN}/{path}", **options)
@@ -451,11 +480,54 @@ def test_ranges_of_a_clip(client, service):
     assert client.get(url, headers={"range": "bytes=-5"}).content == whole[-5:]
 
 
+def test_a_clip_that_has_not_changed_is_not_sent_again(client, service):
+    video = create(client)
+    finish(service, video["id"])
+    url = f"/v1/videos/{video['id']}/content"
+    whole = client.get(url)
+    tag, size = whole.headers["etag"], len(whole.content)
+    for tags in (tag, f'"other", W/{tag}', "*"):
+        unchanged = client.get(url, headers={"if-none-match": tags})
+        assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", tag)
+    assert client.get(url, headers={"if-none-match": '"other"'}).content == whole.content
+    assert error_of(client.get(url, headers={"if-match": '"other"'}), 412)["code"] == "changed"
+    assert client.get(url, headers={"if-match": tag}).status_code == 200
+    for part in ("bytes=0-3", f"bytes={size}-"):  # of a file that there was before
+        answer = client.get(url, headers={"range": part, "if-range": '"other"'})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+    part = client.get(url, headers={"range": "bytes=0-3", "if-range": tag})
+    assert (part.status_code, part.content) == (206, whole.content[:4])
+
+
+def test_a_copy_is_made_once_and_keeps_nobody_waiting(client, service, monkeypatch):
+    video = create(client)
+    finish(service, video["id"])
+    made, wait, begun = [], threading.Event(), threading.Event()
+    plain = variants._copy
+
+    def slow(clip, target):
+        made.append(target)
+        begun.set()
+        assert wait.wait(30)
+        plain(clip, target)
+
+    monkeypatch.setattr(variants, "_copy", slow)
+    url = f"/v1/videos/{video['id']}"
+    with client, ThreadPoolExecutor(50) as pool:
+        copies = [pool.submit(client.get, f"{url}/content?format=gif") for _ in range(45)]  # over 40 threads
+        assert begun.wait(30)
+        assert pool.submit(client.get, url).result(30).status_code == 200  # others are answered meanwhile
+        assert pool.submit(client.get, f"{url}/content").result(30).status_code == 200
+        wait.set()
+        contents = {copy.result(30).content for copy in copies}
+    assert len(contents) == len(made) == 1
+
+
 def test_an_expired_clip_is_not_found_and_its_job_still_is(client, service):
     video = create(client)
     finish(service, video["id"])
-    for job in service.store.expire(0, 0):
-        service.files.remove(job.id)
+    for id in service.store.expire(0, 0):
+        service.files.remove(id)
     assert error_of(client.get(f"/v1/videos/{video['id']}/content"), 404)["code"] == "expired"
     assert client.get(f"/v1/videos/{video['id']}").json()["expired"]
 

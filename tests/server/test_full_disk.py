@@ -105,7 +105,7 @@ def test_requests_to_a_full_disk_are_refused_and_a_removal_makes_room(small_disk
     store, files = client.app.state.service.store, client.app.state.service.files
     ids = [client.post("/v1/videos", json={"prompt": "x"}).json()["id"] for _ in range(2)]
     (job,) = store.claim("w", 60, lambda job: 1)
-    noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), np.uint8)
     made = files.write([(job, GeneratedClip(noise, SettledRequest(**job.request), 1.0), {})])
     store.finish(made, peak_memory_mb=1.0, keep=10.0)
     (small_disk / "filler").write_bytes(os.urandom(files.free_bytes()))
@@ -133,7 +133,10 @@ def test_a_batch_that_ends_on_a_full_disk_is_settled_when_there_is_room(small_di
     if way == "stop":
         worker.orders.stop_at = time.monotonic()
     job, _ = worker.store.add(_new_job(model), **MANY)
-    hook = worker.load("tiny").pipeline.unet.register_forward_hook(lambda *values: _fill_disk(small_disk))
+    loaded = worker.load("tiny")
+    assert told == [{"state": "ready"}]
+    told.clear()
+    hook = loaded.pipeline.unet.register_forward_hook(lambda *values: _fill_disk(small_disk))
     assert worker._work(worker._next_batch())
     hook.remove()
     assert worker._next_batch() == []

@@ -68,10 +68,30 @@ def test_changes_from_other_sites_are_refused_and_looks_are_not(headers):
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:8000"}]
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:8000"},
+        {"sec-fetch-site": "same-origin", "origin": "https://clips.example"},  # by a proxy that replaces Host
+    ],
 )
 def test_changes_from_its_own_page_and_from_programs_are_let_through(headers):
     assert client_of().post("/closed", headers=headers).status_code == 200
+
+
+def test_a_fault_of_the_program_is_told_in_the_same_shape_with_a_request_id(capsys):
+    client = client_of()
+
+    @client.app.get("/fault")
+    def fault():
+        raise RuntimeError("deep inside")
+
+    answer = client.get("/fault")
+    assert code_of(answer, 500) == "internal_error"
+    assert len(answer.headers["x-request-id"]) == 16
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "deep inside" in capsys.readouterr().err
+    assert "deep" not in answer.text
 
 
 def test_keys():

@@ -4,12 +4,14 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from sqlalchemy import event
 
+from latent_shift.server import database
 from latent_shift.server.files import ClipFiles
-from latent_shift.server.jobs import UNOBSERVED, MadeFile, NewJob, QueueFullError
+from latent_shift.server.jobs import UNOBSERVED, MadeFile, NewJob, QueueFullError, StoreBusyError
 from latent_shift.server.metrics import Metrics
 from latent_shift.server.store import FILE_NAME, JobStore
 
@@ -293,10 +295,50 @@ def test_pages_in_both_orders(store):
     ids = [job.id for job in jobs]
     page, more = store.page("", after=None, limit=2, newest_first=True)
     assert ([job.id for job in page], more) == (ids[:2:-1], True)
-    page, more = store.page("", after=page[-1], limit=3, newest_first=True)
+    page, more = store.page("", after=page[-1].seq, limit=3, newest_first=True)
     assert ([job.id for job in page], more) == (ids[2::-1], False)
-    page, more = store.page("", after=jobs[1], limit=3, newest_first=False)
+    page, more = store.page("", after=jobs[1].seq, limit=3, newest_first=False)
     assert ([job.id for job in page], more) == (ids[2:], False)
+
+
+def test_a_list_goes_on_behind_a_job_that_was_deleted(store, passes):
+    jobs = [add(store) for _ in range(3)]
+    store.delete(jobs[1].id)
+    assert store.place_of(jobs[1].id, "") == jobs[1].seq
+    assert store.place_of(jobs[1].id, "b") is None
+    page, _ = store.page("", after=store.place_of(jobs[1].id, ""), limit=3, newest_first=True)
+    assert [job.id for job in page] == [jobs[0].id]
+    passes(2 * 86400.0)
+    store.expire(10**9, 10**9)
+    assert store.place_of(jobs[1].id, "") is None
+    assert store.place_of(jobs[2].id, "") == jobs[2].seq
+
+
+def test_nothing_is_locked_where_nothing_expires(store, monkeypatch):
+    job = add(store)
+    (claimed,) = claim(store)
+    finish(store, claimed, "a.mp4")
+
+    def locked():
+        raise AssertionError("the store was locked")
+
+    monkeypatch.setattr(store, "_write", locked)
+    assert store.expire(100, 1000) == []
+    with pytest.raises(AssertionError, match="locked"):
+        store.expire(100, 1)
+    assert not store.get(job.id).expired
+
+
+def test_a_store_that_others_keep_locked_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    store = JobStore(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError, match="database is locked"):
+            add(store)
+        other.rollback()
+    add(store)
+    store.close()
 
 
 def test_clips_expire_by_age_and_by_the_size_of_all(store, passes):
@@ -304,15 +346,15 @@ def test_clips_expire_by_age_and_by_the_size_of_all(store, passes):
     for job in claim(store):
         finish(store, job, f"{job.id}.mp4")
     assert store.expire(100, 1000) == []
-    assert [job.id for job in store.expire(100, 25)] == [jobs[0].id, jobs[1].id]
+    assert store.expire(100, 25) == [jobs[0].id, jobs[1].id]
     assert store.get(jobs[0].id).expired
     assert store.stored_bytes() == 20
     assert store.files() == {f"{job.id}.mp4" for job in jobs[2:]}
     sizes = {jobs[2].id: 10, jobs[3].id: 500}  # with a large gif
     assert store.expire(100, 510, sizes) == []
-    assert [job.id for job in store.expire(100, 505, sizes)] == [jobs[2].id]
+    assert store.expire(100, 505, sizes) == [jobs[2].id]
     passes(101)
-    assert [job.id for job in store.expire(100, 1000)] == [jobs[3].id]
+    assert store.expire(100, 1000) == [jobs[3].id]
     passes(101)
     store.expire(100, 1000)
     assert store.get(jobs[0].id) is None

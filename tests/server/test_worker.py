@@ -85,8 +85,34 @@ def test_a_job_of_a_model_that_is_no_longer_served_fails_in_the_open(worker, cap
 
 def test_a_default_model_that_cannot_be_loaded_is_told_at_the_start(worker, capsys):
     worker.config = replace(worker.config, models={"none": worker.config.models["none"]})
-    assert _begin(worker)["state"] == "no_model"
+    told = []
+    _begin(worker, told.append)
+    assert [answer["state"] for answer in told] == ["no_model"]
     assert capsys.readouterr().err.startswith("latent-shift: error: model none cannot be loaded: ")
+
+
+def test_a_default_model_that_is_found_later_is_told(worker, model, capsys):
+    told = []
+    worker._systems.clear()
+    worker._tell = told.append
+    worker.config = replace(worker.config, models={"tiny": worker.config.models["none"]})
+    _begin(worker, told.append)
+    worker.config = replace(worker.config, models={"tiny": str(model)})  # the share is mounted now
+    system = worker.load("tiny")
+    assert [answer["state"] for answer in told] == ["no_model", "ready"]
+    assert "_weights" in vars(system)  # hashed already, before any claim
+
+
+def test_a_request_of_another_release_keeps_no_other_waiting(worker):
+    (first,) = claimed(worker)
+    worker.store.give_back([first])
+    other = NewJob(model="tiny", request={**first.request, "unknown": 1}, shape="tiny")
+    worker.store.delete(first.id)
+    job, _ = worker.store.add(other, **MANY)
+    batch = worker._next_batch()
+    assert [one.id for one in batch] == [job.id]
+    assert worker._work(batch)
+    assert worker.store.get(job.id).error_code == "generation_failed"
 
 
 def test_a_batch_that_takes_too_long_fails(worker):

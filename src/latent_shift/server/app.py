@@ -16,7 +16,7 @@ from latent_shift import __version__
 from latent_shift.server import errors
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.errors import ERRORS
-from latent_shift.server.jobs import StoreFullError
+from latent_shift.server.jobs import StoreBusyError, StoreFullError
 from latent_shift.server.metrics import CONTENT_TYPE
 from latent_shift.server.pages import static_pages
 from latent_shift.server.security import Guard, Security
@@ -112,6 +112,11 @@ def create_app(config: ServerConfig, security: Security | None = None) -> FastAP
     async def full(request: Request, error: StoreFullError) -> JSONResponse:
         answer = errors.storage_full()
         return errors.error_response(answer.status, answer.code, answer.message, answer.param, answer.headers)
+
+    @app.exception_handler(StoreBusyError)
+    async def busy(request: Request, error: StoreBusyError) -> JSONResponse:
+        message = "the store of jobs is busy; try again later"
+        return errors.error_response(503, "store_busy", message, headers={"Retry-After": "10"})
 
     app.include_router(video_routes(service))
     app.include_router(_service_routes(service, shows_sources=not guarded.api_keys))

@@ -7,12 +7,13 @@ Field names are those of OpenAI's and vLLM's video APIs. A field that is unknown
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, create_model
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from latent_shift.io import printable
 from latent_shift.limits import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MIN_FPS
@@ -22,7 +23,7 @@ from latent_shift.server.errors import ApiError, validation_message
 _Model = TypeVar("_Model", bound=BaseModel)
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _SIZE = r"^[1-9][0-9]{0,3}x[1-9][0-9]{0,3}$"
-_SECONDS = r"^[0-9]{1,4}(\.[0-9]{1,3})?$"
+_SECONDS = r"^[0-9]{1,4}(\.[0-9]{1,6})?$"  # a video's own have up to five digits after the point
 _Seconds = Annotated[float, Field(ge=0, lt=10_000, allow_inf_nan=False)]
 _REFERENCES = ("input_reference", "image_reference", "video_reference", "audio_reference")
 
@@ -154,6 +155,16 @@ class Settings(BaseModel):
     settings: dict[str, Any]
 
 
+@asynccontextmanager
+async def form_of(request: Request, *, files: int, fields: int) -> AsyncIterator[FormData]:
+    """The form of a body, with so many files and fields at most. Raises ApiError for an unknown charset."""
+    try:
+        async with request.form(max_files=files, max_fields=fields) as form:
+            yield form
+    except UnicodeError as error:
+        raise ApiError(400, "invalid_request", "the body's charset is not known; send UTF-8") from error
+
+
 async def read_fields(request: Request) -> tuple[Mapping[str, Any], bool]:
     """Fields of a body by name, and whether they are texts of a form.
 
@@ -162,7 +173,7 @@ async def read_fields(request: Request) -> tuple[Mapping[str, Any], bool]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in FORMS:
         fields: dict[str, Any] = {}
-        async with request.form(max_files=4, max_fields=100) as form:
+        async with form_of(request, files=4, fields=100) as form:
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile) and name in VideoRequest.model_fields:
                     raise ApiError(400, "invalid_request", f"{name}: send a text, not a file", param=name)
@@ -180,8 +191,8 @@ async def read_fields(request: Request) -> tuple[Mapping[str, Any], bool]:
     else:
         message = f"a body of the type {kind!r} is not read; send application/json or {' or '.join(FORMS)}"
         raise ApiError(415, "unsupported_media_type", message)
-    for name in fields:
-        if name.partition("[")[0] in _REFERENCES:
+    for name, value in fields.items():
+        if name.partition("[")[0] in _REFERENCES and value is not None:
             raise ApiError(400, "unsupported", f"{name}: these models take text only", param=name)
     return {printable(name): value for name, value in fields.items()}, kind in FORMS
 

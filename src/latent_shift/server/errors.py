@@ -104,6 +104,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         param, message = validation_message(error)
+        if error.errors()[0]["loc"][0] == "path":  # no thing has such an id
+            return error_response(404, "not_found", message, param)
         return error_response(400, "invalid_request", message, param)
 
     @app.exception_handler(HTTPException)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from latent_shift.io import atomic_file
 from latent_shift.media import write_clip
@@ -30,6 +32,13 @@ _ORPHAN = 600.0  # seconds; a file of no job is younger only while it is being w
 _OWN = re.compile(rf"(\.\d+-\d+-)?{ID}\.[0-9a-z.]+|\.[0-9a-f]{{32}}\.tmp")
 
 
+class _Lock:
+    """A lock that is forgotten when nobody holds it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class ClipFiles:
     """Files of the jobs in a server's folder."""
 
@@ -37,6 +46,7 @@ class ClipFiles:
         self.clips, self._previews = data / "clips", data / "previews"
         self.clips.mkdir(parents=True, exist_ok=True)
         self._previews.mkdir(parents=True, exist_ok=True)
+        self._being_made: WeakValueDictionary[str, _Lock] = WeakValueDictionary()  # by a derived file's name
 
     def path(self, name: str) -> Path:
         """Path of a file that a row names."""
@@ -66,17 +76,28 @@ class ClipFiles:
         what: end of its name. job: a completed one. Raises FileNotFoundError where the clip has gone.
         """
         clip = self.clips / str(job.file)
-        target = clip.with_suffix(f".{what}")
-        if not target.is_file():
-            if not clip.is_file():
-                raise FileNotFoundError(str(clip))
-            partial = target.with_name(f".{os.getpid()}-{time.monotonic_ns()}-{target.name}")
-            try:
-                make(clip, partial)
-                os.replace(partial, target)
-            finally:
-                partial.unlink(missing_ok=True)
+        target = self._derived_path(job, what)
+        if target.is_file():
+            return target
+        being_made = self._being_made.setdefault(target.name, _Lock())
+        with being_made.lock:  # others wait for the same file
+            if not target.is_file():
+                if not clip.is_file():
+                    raise FileNotFoundError(str(clip))
+                partial = target.with_name(f".{os.getpid()}-{time.monotonic_ns()}-{target.name}")
+                try:
+                    make(clip, partial)
+                    os.replace(partial, target)
+                finally:
+                    partial.unlink(missing_ok=True)
         return target
+
+    def has_derived(self, job: Job, what: str) -> bool:
+        """Whether a file made of a job's clip is there. job, what: as of `derived`."""
+        return self._derived_path(job, what).is_file()
+
+    def _derived_path(self, job: Job, what: str) -> Path:
+        return (self.clips / str(job.file)).with_suffix(f".{what}")
 
     def sizes(self) -> dict[str, int]:
         """Bytes of all files of a job, what is derived from its clip included, by its id."""

@@ -59,6 +59,16 @@ videos = Table(
     sqlite_autoincrement=True,
 )
 
+deleted = Table(  # so that a list goes on behind a video that was deleted meanwhile
+    "deleted",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,  # one page to write, on a full disk
+)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -132,6 +142,10 @@ class MadeFile:
 
 class QueueFullError(Exception):
     """More jobs wait than may."""
+
+
+class StoreBusyError(Exception):
+    """Others have written for so long that no turn came."""
 
 
 class StoreFullError(Exception):

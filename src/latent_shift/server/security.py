@@ -17,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -102,6 +104,12 @@ class Guard:
             if not started:
                 message = f"the body is larger than {allowed} bytes"
                 await error_response(413, "request_too_large", message)(scope, receive, send_safely)
+        except Exception as error:
+            if started:
+                raise
+            traceback.print_exception(error, file=sys.stderr)
+            message = "the server failed at this request; see its log"
+            await error_response(500, "internal_error", message)(scope, receive, send_safely)
 
     def _refusal(
         self, method: str, path: str, headers: Headers
@@ -113,8 +121,11 @@ class Guard:
             return 403, "host_not_allowed", message, None, {}
         if method not in _SAFE_METHODS:
             site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-            foreign = site is not None and site not in ("same-origin", "none")
-            if foreign or (origin is not None and origin.partition("://")[2] != host):
+            # A browser that says whether a page is of this site is believed: behind a proxy Host is another.
+            foreign = site not in ("same-origin", "none")
+            if site is None:
+                foreign = origin is not None and origin.partition("://")[2] != host
+            if foreign:
                 return 403, "cross_site_request", "requests of other sites' pages are refused", None, {}
         if self._settings.api_keys and not self._settings.is_public(path) and not self._has_key(headers):
             message = "this server needs an API key: Authorization: Bearer KEY"

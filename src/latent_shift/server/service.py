@@ -21,7 +21,7 @@ from latent_shift.server.errors import ApiError, storage_full, validation_messag
 from latent_shift.server.files import ClipFiles
 from latent_shift.server.jobs import Job, NewJob, QueueFullError, StoreFullError
 from latent_shift.server.metrics import Metrics
-from latent_shift.server.store import JobStore
+from latent_shift.server.store import CANCELLED, JobStore
 from latent_shift.server.supervisor import Supervisor
 from latent_shift.systems.base import GenerationRequest, RequestDefaults, SettledRequest
 
@@ -179,10 +179,23 @@ class Service:
             raise ApiError(429, "queue_full", message, retry_after=self.retry_after()) from error
         except StoreFullError as error:
             raise storage_full() from error
-        if not is_new and job.body_hash != body_hash:
-            message = "this Idempotency-Key came with another request"
-            raise ApiError(400, "idempotency_mismatch", message, param="Idempotency-Key")
+        if not is_new:
+            _check_same(job, body_hash)
         self.supervisor.wake()
+        return job
+
+    def repeated(self, idempotency: tuple[str, str] | None, owner: str) -> Job | None:
+        """The job that a repeated request has made, whatever the server could make now; None: a new request.
+
+        idempotency, owner: as of `submit`. Raises ApiError for a key that came with another request.
+        """
+        if idempotency is None:
+            return None
+        key, body_hash = idempotency
+        job = self.store.of_key(key, owner)
+        if job is None or (job.error_code == CANCELLED and job.body_hash == body_hash):
+            return None
+        _check_same(job, body_hash)
         return job
 
     def find(self, id: str, owner: str) -> Job:
@@ -196,6 +209,13 @@ class Service:
 def not_found(id: str, param: str = "video_id") -> ApiError:
     """The answer for an id that names no video of the caller; param: where it was given."""
     return ApiError(404, "video_not_found", f"video {id!r}: there is none", param=param)
+
+
+def _check_same(job: Job, body_hash: str | None) -> None:
+    """Raise ApiError where the job that has an Idempotency-Key is of another request."""
+    if job.body_hash != body_hash:
+        message = "this Idempotency-Key came with another request"
+        raise ApiError(400, "idempotency_mismatch", message, param="Idempotency-Key")
 
 
 def body_hash(fields: Mapping[str, Any]) -> str:

@@ -32,9 +32,11 @@ from latent_shift.server.jobs import (
     MadeFile,
     NewJob,
     QueueFullError,
+    StoreBusyError,
     StoreFullError,
     all_jobs,
     count_jobs,
+    deleted,
     metadata,
     one_job,
     videos,
@@ -43,6 +45,7 @@ from latent_shift.server.jobs import (
 VERSION = 1  # of the table, kept in the file
 FILE_NAME = "jobs.sqlite"
 WORKER_DIED, CANCELLED = "worker_died", "cancelled"
+_KNOWN_DELETED = 86400.0  # seconds that the place of a deleted job is known
 MAX_PROGRESS = 99  # percent, until the file is durable
 _queued = videos.c.status == "queued"
 _running = videos.c.status == "in_progress"
@@ -91,6 +94,8 @@ class JobStore:
         except sql.exc.OperationalError as error:
             if "disk is full" in str(error) or "disk I/O error" in str(error):
                 raise StoreFullError(str(error.orig)) from error
+            if "database is locked" in str(error):
+                raise StoreBusyError(str(error.orig)) from error
             raise
 
     # ---- the server's side -----------------------------------------------------------------------------
@@ -136,18 +141,34 @@ class JobStore:
         with reading(self._engine) as connection:
             return one_job(connection, (videos.c.id == id) & (videos.c.owner == owner))
 
+    def of_key(self, key: str, owner: str) -> Job | None:
+        """The job of an owner that came with an idempotency key."""
+        with reading(self._engine) as connection:
+            return one_job(connection, (videos.c.idempotency_key == key) & (videos.c.owner == owner))
+
+    def place_of(self, id: str, owner: str) -> int | None:
+        """The place of a job in lists, also of one that was deleted of late; None where it is not known."""
+        with reading(self._engine) as connection:
+            for table in (videos, deleted):
+                where = (table.c.id == id) & (table.c.owner == owner)
+                seq = connection.execute(sql.select(table.c.seq).where(where)).scalar()
+                if seq is not None:
+                    return int(seq)
+        return None
+
     def page(
-        self, owner: str, *, after: Job | None, limit: int, newest_first: bool
+        self, owner: str, *, after: int | None, limit: int, newest_first: bool
     ) -> tuple[list[Job], bool]:
         """Jobs of an owner in the order of their submission, and whether there are more.
 
-        owner: of the jobs. after: the job before the first. limit: jobs at most. newest_first: order.
+        owner: of the jobs. after: the place before the first, of `place_of`. limit: jobs at most.
+        newest_first: order.
         """
         query = SELECT.where(videos.c.owner == owner).limit(limit + 1)
         seq = videos.c.seq
         query = query.order_by(seq.desc() if newest_first else seq.asc())
         if after is not None:
-            query = query.where(seq < after.seq if newest_first else seq > after.seq)
+            query = query.where(seq < after if newest_first else seq > after)
         with reading(self._engine) as connection:
             jobs = [Job(**row) for row in connection.execute(query).mappings()]
         return jobs[:limit], len(jobs) > limit
@@ -177,6 +198,10 @@ class JobStore:
         """Remove a job in any state; a worker that has it stops at its next step."""
         where = (videos.c.id == id) & (videos.c.owner == owner)
         with self._write() as connection:
+            kept = sql.select(videos.c.seq, videos.c.id, videos.c.owner, sql.literal(time.time())).where(
+                where
+            )
+            connection.execute(deleted.insert().from_select(["seq", "id", "owner", "at"], kept))
             return connection.execute(videos.delete().where(where)).rowcount > 0
 
     # ---- the worker's side -----------------------------------------------------------------------------
@@ -322,32 +347,39 @@ class JobStore:
             connection.execute(videos.update().where(_unobserved).values(observed=True))
         return finished
 
-    def expire(self, keep: float, keep_bytes: int, sizes: Mapping[str, int] | None = None) -> list[Job]:
+    def expire(self, keep: float, keep_bytes: int, sizes: Mapping[str, int] | None = None) -> list[str]:
         """Mark finished jobs of a greater age, and the oldest while all clips take more space, as expired.
 
         keep: seconds. keep_bytes: of all clips. sizes: of all files of a job, by its id; None: of the clip.
-        Rows of jobs that expired as long ago are removed. Returns the jobs of which the files are to be
-        removed.
+        Rows of jobs that expired as long ago are removed. Returns the ids of the jobs of which the files are
+        to be removed.
         """
-        now = time.time()
-        finished = videos.c.status.in_(("completed", "failed"))
-        with self._write() as connection:
-            removed = finished & videos.c.expired & (videos.c.completed_at < now - 2 * keep)
-            connection.execute(videos.delete().where(removed))
-            old = all_jobs(connection, finished & ~videos.c.expired & (videos.c.completed_at < now - keep))
-            kept = all_jobs(
-                connection, (videos.c.bytes > 0) & ~videos.c.expired & (videos.c.completed_at >= now - keep)
+        now, row = time.time(), videos.c
+        aged = row.status.in_(("completed", "failed")) & ~row.expired & (row.completed_at < now - keep)
+        gone = row.expired & (row.completed_at < now - 2 * keep)
+        forgotten = deleted.c.at < now - _KNOWN_DELETED
+        clips = sql.select(row.seq, row.id, row.bytes).order_by(row.seq)
+        with reading(self._engine) as connection:  # most looks find nothing, and need no lock
+            over = [*connection.execute(clips.where(aged))]
+            kept = [*connection.execute(clips.where((row.bytes > 0) & ~row.expired & ~aged))]
+            is_old = any(
+                connection.execute(sql.select(table.c.seq).where(where).limit(1)).first() is not None
+                for table, where in ((videos, gone), (deleted, forgotten))
             )
-            taken = {job.id: (sizes or {}).get(job.id, job.bytes) for job in kept}
-            total = sum(taken.values())
-            for job in kept:
-                if total <= keep_bytes:
-                    break
-                total -= taken[job.id]
-                old.append(job)
-            for job in old:
-                connection.execute(videos.update().where(videos.c.seq == job.seq).values(expired=True))
-        return old
+        taken = {one.id: (sizes or {}).get(one.id, one.bytes) for one in kept}
+        total = sum(taken.values())
+        for one in kept:
+            if total <= keep_bytes:
+                break
+            total -= taken[one.id]
+            over.append(one)
+        if over or is_old:
+            with self._write() as connection:
+                connection.execute(videos.delete().where(gone))
+                connection.execute(deleted.delete().where(forgotten))
+                for one in over:
+                    connection.execute(videos.update().where(row.seq == one.seq).values(expired=True))
+        return [one.id for one in over]
 
     def files(self) -> set[str]:
         """Names of the files of all jobs that have one."""

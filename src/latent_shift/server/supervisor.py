@@ -48,6 +48,7 @@ class Supervisor:
         self._process: subprocess.Popen[str] | None = None
         self._name = ""
         self._waits_for_room = False  # the worker, which makes nothing meanwhile
+        self._has_taken_over = False  # the jobs of an earlier server
         self._born = self._start_at = self._care_at = self._clear_at = 0.0
         self._young_deaths = self._number = 0
         self._ending = threading.Event()
@@ -63,9 +64,17 @@ class Supervisor:
 
     def start(self) -> None:
         """Return jobs of an earlier server to the queue, remove what they left, and start the worker."""
-        self._retrying(self._store.requeue_lost)  # on a full disk their leases run out
+        self._retrying(self._take_over)
         self._files.sweep(self._store.files(), age=-math.inf)  # nobody writes a file that counts now
         self._thread.start()
+
+    def _take_over(self) -> None:
+        """Return jobs of an earlier server to the queue: on a full disk later, before the first worker.
+
+        Their leases are times of the clock of a machine that may have been started anew since.
+        """
+        self._store.requeue_lost()
+        self._has_taken_over = True
 
     def wake(self) -> None:
         """Tell the worker that there is a job."""
@@ -102,6 +111,8 @@ class Supervisor:
 
     def _look(self) -> None:
         now = time.monotonic()
+        if not self._has_taken_over:
+            self._take_over()
         if self._process is None and now >= self._start_at:
             self._spawn()
         elif self._process is not None and self._process.poll() is not None:
@@ -112,8 +123,8 @@ class Supervisor:
         if now >= self._clear_at:
             self._clear_at = now + _CLEAR_EVERY
             sizes = self._files.sizes()
-            for job in self._store.expire(self._config.keep, self._config.keep_bytes, sizes):
-                self._files.remove(job.id)
+            for id in self._store.expire(self._config.keep, self._config.keep_bytes, sizes):
+                self._files.remove(id)
             self._files.sweep(self._store.files())
 
     def _care(self) -> None:

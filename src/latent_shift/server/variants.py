@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +24,7 @@ TYPES = {
     ".mp4": "video/mp4", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp",
     ".jpeg": "image/jpeg",
 }  # fmt: skip
+_Derivation = tuple[str, Callable[[Path, Path], None]]
 _THUMBNAIL_SIDE = 320  # pixels at most
 _SHEET_COLUMNS = 4  # or more, where a sheet would be longer than a JPEG can be
 _JPEG_SIDE = 65_000
@@ -44,20 +46,9 @@ def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None)
     gone = ApiError(404, "expired", "the clip has been removed for its age or the disk's space")
     if job.expired or job.file is None:
         raise gone
-    stored = Path(job.file).suffix
-    is_image = stored == ".png"
+    made = _derivation(job.file, variant, format)
     try:
-        if variant == "thumbnail":
-            path = files.derived(job, "thumbnail.webp", _thumbnail)
-        elif variant == "spritesheet":
-            path = files.derived(job, "spritesheet.jpeg", _spritesheet)
-        elif format is None or f".{format}" == stored:
-            path = files.path(job.file)
-        elif format == ("mp4" if is_image else "png"):
-            have = "an image: png, webp or gif" if is_image else "a clip: mp4, webp or gif"
-            raise ApiError(404, "invalid_format", f"format {format}: this is {have}", param="format")
-        else:
-            path = files.derived(job, f"copy.{format}", _copy)
+        path = files.path(job.file) if made is None else files.derived(job, *made)
     except FileNotFoundError as error:
         raise gone from error
     except (OSError, ValueError) as error:
@@ -71,6 +62,30 @@ def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None)
     return ClipResponse(path, media_type=TYPES[path.suffix], filename=name, content_disposition_type="inline")
 
 
+def is_work(files: ClipFiles, job: Job, variant: Variant, format: Format | None) -> bool:
+    """Whether `content` has to decode the clip and make a file first. Arguments, errors: as of it."""
+    if job.status != "completed" or job.expired or job.file is None:
+        return False
+    made = _derivation(job.file, variant, format)
+    return made is not None and not files.has_derived(job, made[0])
+
+
+def _derivation(file: str, variant: Variant, format: Format | None) -> _Derivation | None:
+    """How a variant is made of a stored file: the end of its name, and a function; None: the file itself."""
+    stored = Path(file).suffix
+    if variant == "thumbnail":
+        return "thumbnail.webp", _thumbnail
+    if variant == "spritesheet":
+        return "spritesheet.jpeg", _spritesheet
+    if format is None or f".{format}" == stored:
+        return None
+    is_image = stored == ".png"
+    if format == ("mp4" if is_image else "png"):
+        have = "an image: png, webp or gif" if is_image else "a clip: mp4, webp or gif"
+        raise ApiError(404, "invalid_format", f"format {format}: this is {have}", param="format")
+    return f"copy.{format}", _copy
+
+
 class ClipResponse(FileResponse):
     """A file with ETag and ranges; ranges that cannot be served are errors in the API's shape."""
 
@@ -81,9 +96,20 @@ class ClipResponse(FileResponse):
         except FileNotFoundError:
             await error_response(404, "expired", "the clip has just been removed")(scope, receive, send)
             return
-        wanted = Headers(scope=scope).get("range", "")
-        match = _RANGE.fullmatch(wanted)
-        if match is None or (match[2] and int(match[2]) < int(match[1])):
+        headers_in = Headers(scope=scope)
+        self.set_stat_headers(Path(self.path).stat())
+        tag, changed = self.headers["etag"], self.headers["last-modified"]
+        if _holds(headers_in.get("if-none-match"), tag):
+            unchanged = {"ETag": tag, "Last-Modified": changed}
+            await Response(status_code=304, headers=unchanged)(scope, receive, send)
+            return
+        if "if-match" in headers_in and not _holds(headers_in["if-match"], tag):
+            refused = error_response(412, "changed", "the file is not the one that If-Match names")
+            await refused(scope, receive, send)
+            return
+        match = _RANGE.fullmatch(headers_in.get("range", ""))
+        is_other = headers_in.get("if-range") not in (None, tag, changed)
+        if match is None or is_other or (match[2] and int(match[2]) < int(match[1])):
             headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
             scope = {**scope, "headers": headers}
         elif (match[1] and int(match[1]) >= size) or (match[3] and int(match[3]) == 0):
@@ -92,6 +118,12 @@ class ClipResponse(FileResponse):
             await refused(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
+
+
+def _holds(tags: str | None, tag: str) -> bool:
+    """Whether a header's list of entity tags has one, or is "*"."""
+    found = [one.strip().removeprefix("W/") for one in (tags or "").split(",")]
+    return "*" in found or tag in found
 
 
 def _thumbnail(clip: Path, target: Path) -> None:

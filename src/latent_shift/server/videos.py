@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,7 @@ from latent_shift.server.bodies import (
     Video,
     VideoList,
     VideoRequest,
+    form_of,
     read_fields,
     validated,
 )
@@ -27,9 +29,10 @@ from latent_shift.server.errors import ERRORS, ApiError
 from latent_shift.server.jobs import ID, Job, StoreFullError
 from latent_shift.server.service import Service, body_hash, not_found
 from latent_shift.server.uploads import BusyError, UnreadableError, settings_of
-from latent_shift.server.variants import Format, Variant, content
+from latent_shift.server.variants import Format, Variant, content, is_work
 from latent_shift.server.views import LOOK_EVERY, events_of, show, video
 
+_MADE_AT_ONCE = 2  # files of clips, each of which is decoded whole
 _RETRY_UPLOAD = 2.0  # seconds after which a file to read may find a place
 Id = Annotated[str, Path(pattern=f"^{ID}$", description="id of a video")]
 # Not in the document: it makes the same body valid or not.
@@ -100,6 +103,12 @@ def _add_making(router: APIRouter, service: Service) -> None:
         wanted = validated(RemixRequest, fields, is_form=is_form, strict=strict)
 
         def add() -> Video:
+            idempotency = None
+            if idempotency_key is not None:
+                idempotency = idempotency_key, body_hash({**fields, "remix": video_id})
+            ignored = sorted(wanted.model_extra or ())
+            if (known := service.repeated(idempotency, _owner(request))) is not None:
+                return show(service, known, response, ignored)
             source = service.find(video_id, _owner(request))
             values = source.request
             facts, settled, warnings = service.settle(VideoRequest(
@@ -108,12 +117,11 @@ def _add_making(router: APIRouter, service: Service) -> None:
                 negative_prompt=values["negative"], height=values["height"], width=values["width"],
                 loop=values.get("loop", False),
             ))  # fmt: skip
-            key = idempotency_key
             job = service.submit(
                 facts, settled, owner=_owner(request), warnings=warnings, remixed_from=source.id,
-                idempotency=None if key is None else (key, body_hash({**fields, "remix": video_id})),
+                idempotency=idempotency,
             )  # fmt: skip
-            return show(service, job, response, sorted(wanted.model_extra or ()))
+            return show(service, job, response, ignored)
 
         return await run_in_threadpool(add)
 
@@ -126,8 +134,10 @@ async def _submitted(
     wanted: VideoRequest = validated(service.request_model, fields, is_form=is_form, strict=strict)
 
     def add() -> Job:
-        facts, settled, warnings = service.settle(wanted)
         idempotency = None if key is None else (key, body_hash(fields))
+        if (known := service.repeated(idempotency, _owner(request))) is not None:
+            return known
+        facts, settled, warnings = service.settle(wanted)
         return service.submit(
             facts, settled, owner=_owner(request), warnings=warnings, idempotency=idempotency
         )
@@ -167,7 +177,7 @@ def _add_inspecting(router: APIRouter, most: int) -> None:
         """Read the settings inside a file that this package made."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORMS[0]:
             raise ApiError(415, "unsupported_media_type", f"send {FORMS[0]} with a file")
-        async with request.form(max_files=1, max_fields=10) as form:
+        async with form_of(request, files=1, fields=10) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise ApiError(400, "invalid_request", "file: is missing", param="file")
@@ -188,6 +198,7 @@ def _add_inspecting(router: APIRouter, most: int) -> None:
 def _add_looking(router: APIRouter, service: Service) -> None:
     """Routes that change nothing."""
     store = service.store
+    making = CapacityLimiter(_MADE_AT_ONCE)  # of threads, which all other requests need
 
     @router.get("", operation_id="list_videos")
     def listing(
@@ -200,7 +211,7 @@ def _add_looking(router: APIRouter, service: Service) -> None:
         owner = _owner(request)
         last = None
         if after is not None:
-            last = store.get(after, owner)
+            last = store.place_of(after, owner)
             if last is None:
                 raise not_found(after, "after")
         jobs, more = store.page(owner, after=last, limit=limit, newest_first=order == "desc")
@@ -220,11 +231,14 @@ def _add_looking(router: APIRouter, service: Service) -> None:
         response_class=Response,
         responses=media({200: "the content", 206: "a range of it"}),
     )
-    def download(
+    async def download(
         video_id: Id, request: Request, variant: Variant = "video", format: Format | None = None
     ) -> Response:
         """Download a clip, a thumbnail (webp) or a sheet of all frames (jpeg)."""
-        return content(service.files, service.find(video_id, _owner(request)), variant, format)
+        job = await run_in_threadpool(service.find, video_id, _owner(request))
+        wanted = service.files, job, variant, format
+        limiter = making if await run_in_threadpool(is_work, *wanted) else None
+        return await to_thread.run_sync(content, *wanted, limiter=limiter)
 
     @router.get(
         "/{video_id}/events",
@@ -235,7 +249,8 @@ def _add_looking(router: APIRouter, service: Service) -> None:
     async def events(video_id: Id, request: Request) -> StreamingResponse:
         """Follow a video by events until it is finished: `status` (a video), `preview` (step, data URL)."""
         job = await run_in_threadpool(service.find, video_id, _owner(request))
-        return StreamingResponse(events_of(service, job), media_type="text/event-stream")
+        unheld = {"X-Accel-Buffering": "no"}  # by nginx
+        return StreamingResponse(events_of(service, job), media_type="text/event-stream", headers=unheld)
 
 
 def _add_ending(router: APIRouter, service: Service) -> None:

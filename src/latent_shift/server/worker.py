@@ -107,7 +107,11 @@ class Worker:
             name = self.config.models.get(model)
             if name is None:  # the job is of an earlier server
                 raise ValueError(f"{model!r} is not served; known are {', '.join(self.config.models)}")
-            self._systems[model] = systems.load(name, device=self.config.device, dtype=self.config.dtype)
+            system = systems.load(name, device=self.config.device, dtype=self.config.dtype)
+            system.info()  # hashes the weights now, which may take long, and not while a claim holds the lock
+            self._systems[model] = system
+            if model == self.config.default_model:
+                self._tell({"state": "ready"})
         return self._systems[model]
 
     def _next_batch(self) -> list[Job]:
@@ -126,7 +130,10 @@ class Worker:
         system = self._systems.get(job.model)
         if system is None:  # not loaded yet, so nothing is known of it
             return 1
-        return generation.default_batch(SettledRequest(**job.request), system.info())
+        try:
+            return generation.default_batch(SettledRequest(**job.request), system.info())
+        except ValueError:  # a request of another release: by itself it fails, and the others are made
+            return 1
 
     def _keep_leases(self) -> None:
         while True:
@@ -300,20 +307,22 @@ def main(text: str) -> int:
     worker = Worker(given["name"], ServerConfig.from_json(given["config"]), tell)
     threading.Thread(target=worker.orders.listen, args=(orders,), daemon=True).start()
     quiet_libraries()
-    tell(_begin(worker))
+    _begin(worker, tell)
     return worker.run()
 
 
-def _begin(worker: Worker) -> dict[str, str]:
-    """Load the default model. Returns the worker's first answer, and says on stderr what is wrong with it."""
+def _begin(worker: Worker, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Load the default model; where it cannot be, tell so, and say on stderr what is wrong with it.
+
+    A job that finds it in order later tells that by itself.
+    """
     model = worker.config.default_model
     try:
         worker.load(model)
     except Exception as error:  # its jobs will fail one by one, and those of other models may not
         message = one_line(error)
         print(f"latent-shift: error: model {model} cannot be loaded: {message}", file=sys.stderr, flush=True)
-        return {"state": "no_model", "message": message}
-    return {"state": "ready"}
+        tell({"state": "no_model", "message": message})
 
 
 if __name__ == "__main__":

@@ -63,7 +63,10 @@ def content(files: ClipFiles, job: Job, variant: Variant, format: Format | None)
 
 
 def is_work(files: ClipFiles, job: Job, variant: Variant, format: Format | None) -> bool:
-    """Whether `content` has to decode the clip and make a file first. Arguments, errors: as of it."""
+    """Whether `content` has to decode the clip and make a file first.
+
+    files, job, variant, format: as of `content`. Raises ApiError for a format that does not fit.
+    """
     if job.status != "completed" or job.expired or job.file is None:
         return False
     made = _derivation(job.file, variant, format)
@@ -71,7 +74,7 @@ def is_work(files: ClipFiles, job: Job, variant: Variant, format: Format | None)
 
 
 def _derivation(file: str, variant: Variant, format: Format | None) -> _Derivation | None:
-    """How a variant is made of a stored file: the end of its name, and a function; None: the file itself."""
+    """The end of a variant's name and the function that makes it of a stored file; None: the file itself."""
     stored = Path(file).suffix
     if variant == "thumbnail":
         return "thumbnail.webp", _thumbnail

@@ -1,7 +1,7 @@
 # make install   set up .venv with everything (quick when nothing changed)
 # make video     render the example prompt and an emoji into out/
 # make test      lint, types, import rules, docstrings, tests
-# make test-all  the same with those that take longest: compiled code, waiting
+# make test-all  the same with those that take longest: compiled code, waiting, a curve over trainings
 # make test-fast the same without the slow tests: two minutes on two quiet cores
 # make lint      the checks without the tests
 # make default-model   train the default model again from nothing: hours, resumable; PRESET=gpu on a GPU

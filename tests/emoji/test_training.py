@@ -188,6 +188,7 @@ def test_mistakes_are_one_line(pack, eyes, tmp_path, capsys):
         assert re.search(message, line)
 
 
+@pytest.mark.long
 def test_scores_against_training(trained, pack, eyes, tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("curve", RECIPES / "curve.py")
     curve = importlib.util.module_from_spec(spec)

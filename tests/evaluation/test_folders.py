@@ -200,7 +200,7 @@ def test_mistakes_are_told_in_one_line(run, monkeypatch, options, message):
 
 @pytest.mark.slow
 def test_what_an_extractor_notices_is_plotted(run, tmp_path):
-    status, out, err = run("sensitivity", "--count", 20, "-o", tmp_path / "s.svg")
+    status, out, err = run("sensitivity", "--count", 8, "-o", tmp_path / "s.svg")
     assert status == 0, err
     lines = {line.split(":")[0]: line.split(":")[1] for line in out.splitlines()}
     assert set(lines) == {"noise", "blur", "shuffle", "freeze"}

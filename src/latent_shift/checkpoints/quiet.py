@@ -15,6 +15,7 @@ def quiet_libraries() -> None:
     """Switch off the progress bars and log lines of diffusers and transformers; imports both."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when they are imported
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # of torch's profiler, which tells when it begins and ends
     import_later()
     with _uncollected():
         from diffusers.utils import logging as diffusers_logging

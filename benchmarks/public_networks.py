@@ -58,7 +58,7 @@ def inceptions(folder: Path, weights: Path) -> dict[str, tuple[Tensor, Tensor]]:
     torch.save(with_chance(InceptionV3()).state_dict(), weights)
     module = published(folder, "torch_fidelity", "feature_extractor_inceptionv3")
     public = module.FeatureExtractorInceptionV3(
-        "public", ["2048", "logits"], feature_extractor_weights_path=str(weights)
+        "public", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
     )
     ours = InceptionV3()
     load_into(ours, read_tensors(weights), weights)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ from PIL import Image
 from clips import write_video
 from latent_shift import io
 from latent_shift.data.check import inspect
-from latent_shift.data.pack import pack
+from latent_shift.data.pack import fingerprint, pack
 from latent_shift.data.sources import detect_source
 
 
@@ -173,11 +174,12 @@ class Measured:
         return {"size.txt": str(file.stat().st_size).encode()}
 
 
-def test_a_clip_that_was_left_out_is_packed_when_it_is_repaired(clips, tmp_path):
-    """By one of the same size, so that the source is the same to all appearance."""
+@pytest.mark.parametrize("part", [1.0, 0.4])
+def test_a_clip_that_was_left_out_is_packed_when_it_is_repaired(clips, tmp_path, part):
+    """By one of the same size, which looks the same; and a cut one by the whole."""
     folder = Path(shutil.copytree(clips, tmp_path / "clips"))
     whole, file = (folder / "a.mkv").read_bytes(), folder / "text.mp4"
-    file.write_bytes(bytes(len(whole)))
+    file.write_bytes(bytes(round(part * len(whole))))
     manifest = detect_source(str(folder)).read()
     first, second = pack(manifest, tmp_path / "shards", per_shard=4)
     assert set(second.left_out) == {"text.mp4"}
@@ -192,6 +194,43 @@ def test_a_clip_that_was_left_out_is_packed_when_it_is_repaired(clips, tmp_path)
     list(pack(manifest, tmp_path / "anew", per_shard=4))
     assert packed_bytes(tmp_path / "shards") == packed_bytes(tmp_path / "anew")
     assert list(pack(manifest, tmp_path / "shards", per_shard=4)) == again
+
+
+def test_shards_of_an_earlier_release_go_on(clips, tmp_path):
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    manifest = detect_source(str(folder)).read()
+    first = list(pack(manifest, tmp_path / "shards"))
+    file = tmp_path / "shards" / "pack.json"
+    settings = json.loads(file.read_text())
+    old = {**settings, "format": 1, "source": fingerprint(manifest, sizes=True)}
+    file.write_text(json.dumps(old))
+    assert list(pack(manifest, tmp_path / "shards")) == first
+    file.write_text(json.dumps({**old, "source": "0" * 64}))
+    with pytest.raises(ValueError, match="holds shards of another source"):
+        list(pack(manifest, tmp_path / "shards"))
+
+
+def test_pieces_of_one_film_stay_on_one_side_of_a_split_when_packed(clips, tmp_path):
+    shutil.copy(clips / "a.mkv", tmp_path / "film.mkv")
+    shutil.copy(clips / "b.avi", tmp_path / "other.avi")
+    lines = ["film.mkv,one,0,0.2", "film.mkv,two,0.1,0.3", "film.mkv,three,0.2,0.4", "other.avi,four,,"]
+    (tmp_path / "table.csv").write_text("\n".join(["path,caption,start,end", *lines]))
+    manifest = detect_source(str(tmp_path / "table.csv")).read()
+    list(pack(manifest, tmp_path / "shards"))
+    packed = detect_source(str(tmp_path / "shards" / "*.tar")).read()
+    for source in (manifest, packed):
+        kept_out = {}
+        for seed in range(12):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    rest, kept = source.split(1, seed)
+                except ValueError:
+                    continue
+            kept_out[kept.records[0].captions] = {record.captions for record in rest.records}
+        assert kept_out.pop(("four",)) == {("one",), ("two",), ("three",)}
+        assert kept_out
+        assert set(map(frozenset, kept_out.values())) == {frozenset({("four",)})}
 
 
 def test_repairing_a_clip_does_not_hide_that_another_was_replaced(clips, tmp_path):

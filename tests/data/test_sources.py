@@ -125,6 +125,19 @@ def test_a_table_without_the_columns_is_an_error_that_names_file_column_and_mend
         detect_source("e.csv").read()
 
 
+def test_a_piece_from_the_start_has_all_its_captions_however_it_is_written():
+    put("a.mp4")
+    put("t.csv", "path,caption,start,end\na.mp4,one,,3\na.mp4,two,0,3\na.mp4,far,12000.01,12000.02\n")
+    with (Path("t.csv")).open("a") as table:
+        table.write("a.mp4,farther,12000.03,12000.04\n")
+    manifest = detect_source("t.csv").read()
+    assert manifest.problems == ()
+    assert {record.key: record.captions for record in manifest.records} == {
+        "a.mp4@0-3": ("one", "two"), "a.mp4@12000.01-12000.02": ("far",),
+        "a.mp4@12000.03-12000.04": ("farther",),
+    }  # fmt: skip
+
+
 def test_a_csv_in_utf_16_is_read():
     put("clé.mp4")
     put("t.csv", "path,caption\nclé.mp4,été\n".encode("utf-16"))

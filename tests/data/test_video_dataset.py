@@ -158,6 +158,18 @@ def test_too_many_bad_files_end_the_run_with_one_line_that_names_one(folder):
         videos(folder, "0.mkv", problems=[Problem("t.csv line 3", "bad")])
 
 
+def test_one_bad_clip_of_a_few_is_no_large_share_of_their_source(folder):
+    few = {"max_bad_share": 0.1}
+    with pytest.raises(TooManyBadClips, match="1 of 1 entries tried"):
+        videos(folder, "text.mp4", *FIVE, **few)[0]
+    settings = ClipSettings(num_frames=8, **SMALL, **few)
+    manifest = Manifest("source", records(folder, "text.mp4", *FIVE))
+    assert VideoDataset(manifest, settings, seed=0, of=40)[0]["frames"].shape[0] == 8
+    nothing = Manifest("source", records(folder, "text.mp4"))
+    with pytest.raises(TooManyBadClips):  # where nothing is left, of however many
+        VideoDataset(nothing, settings, seed=0, of=40)[0]
+
+
 def test_a_worker_ends_the_run_with_the_same_line(folder):
     loader = DataLoader(videos(folder, "text.mp4"), batch_sampler=[[0]], num_workers=1)
     with pytest.raises(TooManyBadClips) as caught:

@@ -220,6 +220,29 @@ def test_what_an_extractor_notices_is_plotted(run, tmp_path):
     assert (status, "1 of some left out: bad.mp4" in err) == (0, True)
 
 
+def test_clips_of_other_shapes_are_not_squeezed_unasked(run, tmp_path):
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for number in range(3):
+        write_clip(wide / f"{number}.webp", np.full((6, 32, 64, 3), 40 * number, np.uint8))
+    order = ("folders", "real", wide, "--frames", 6, *EYES)
+    status, out, err = run(*order)
+    assert (status, out) == (2, "")
+    assert "its clips are of 64 x 32 pixels, those of real of 64 x 64" in err
+    assert run(*order, "--fit", "crop")[0] == 0
+
+
+def test_a_reference_of_other_contents_is_another_column(run, world, tmp_path):
+    shutil.copytree(world / "other", tmp_path / "real")  # names of files that real has, too
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    few = (*FRAMES, "--frames", 4, "--clips", 6, "--metrics", "fid")
+    for real, file in zip((world / "real", tmp_path / "real"), files, strict=True):
+        assert run("folders", real, "bare", *few, "-o", file)[0] == 0
+    keys = [json.loads(file.read_text())["metrics"][0]["settings"]["reference stamp"] for file in files]
+    assert keys[0] != keys[1]
+    assert "2 columns" not in run("report", *files)[1]
+
+
 @pytest.mark.slow
 def test_metrics_are_chosen_by_name(run):
     order = ("folders", "real", "other", "--resamples", 0, "--json", "--extractor")
@@ -236,7 +259,9 @@ def test_metrics_are_chosen_by_name(run):
         ("fad", "metric 'fad': expected one of fid, kid"),
         ("fid", "other: FID needs a reference and an extractor of features of each frame"),
         ("kid", "with rows kept, such as inception-v3 or moving-shapes-frames; moving-shapes-eyes gives"),
-        ("fvd@clip", "other: FVD@clip: clip is none of the extractors given"),
+        ("fvd@clip", "other: clip: is none of the extractors given (moving-shapes-eyes)"),
+        ("is@i3d", "other: i3d: is none of the extractors given"),
+        ("", "--metrics '': names none; known are fid, kid"),
         ("clipsim", "other: CLIPSIM needs an extractor that embeds texts"),
     ):
         status, _, err = run(*order, "moving-shapes-eyes", "--metrics", metric)

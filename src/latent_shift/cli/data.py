@@ -91,7 +91,8 @@ def preview(
         _refuse(window | {"images": images or None, "format": format, "set": settings}, "another source")
         from latent_shift.moving_shapes import caption, draw_scenes, render
 
-        level, of_split = level or 1, cast("Split", split or "seen")
+        level = 1 if level is None else level
+        of_split = cast("Split", "seen" if split is None else split)
         chosen = {"level": level, "split": of_split, "objects": objects}
         scenes = draw_scenes(seed or 0, range(count), level=level, num_objects=objects, split=of_split)
         clips, captions = list(render(scenes)), [caption(scene) for scene in scenes]

@@ -83,7 +83,7 @@ def folders(
     from latent_shift.evaluation.features import SourceFeatures
     from latent_shift.evaluation.metrics.base import MetricOptions
     from latent_shift.evaluation.runner import evaluate, first_examples, reference_from_file
-    from latent_shift.evaluation.sources import FolderClips
+    from latent_shift.evaluation.sources import FolderClips, check_shapes
 
     read = ClipReadOptions(frames, fps, fit)  # type: ignore[arg-type]  # checked there
     extractors = opt.build_extractors(
@@ -106,6 +106,7 @@ def folders(
         shown = first_examples(whole, examples)
         if baseline:
             sources.insert(0, whole.hold_out(baseline, BASELINE_NAME, seed))
+    check_shapes([*sources, *([reference] if isinstance(reference, FolderClips) else [])])
     with progress_of_sets() as on_progress:
         report = evaluate(
             sources,

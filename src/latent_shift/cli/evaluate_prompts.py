@@ -63,6 +63,7 @@ class PromptSetOptions(opt.Sampling):
     weights: opt.Weights = None
     clip: opt.ClipModel = None
     antialias: opt.Antialias = None
+    allow_unreadable: opt.AllowUnreadable = False
     allow_short: opt.AllowShort = False
     output: opt.Output = None
     html: opt.Html = None
@@ -127,7 +128,7 @@ def ucf_101(
         Path | None, typer.Option(metavar="FILE", help="UCF-101's classInd.txt, for its order. [all 101]")
     ] = None,
     extractor: opt.Extractors = "i3d,c3d",
-    is_splits: opt.IsSplits = 10,
+    is_splits: opt.IsSplits = 1,
     *,
     options: PromptSetOptions,
 ) -> None:
@@ -170,7 +171,10 @@ def _evaluate(
         return
     reference = None
     if options.real is not None:
-        reference = FolderClips(options.real, read, batch_size=options.batch, allow_short=options.allow_short)
+        reference = FolderClips(
+            options.real, read, batch_size=options.batch,
+            allow_unreadable=options.allow_unreadable, allow_short=options.allow_short,
+        )  # fmt: skip
     metrics = opt.metric_names(options.metrics)
     with progress_of_sets() as on_progress:
         report = evaluate(

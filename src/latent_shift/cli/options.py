@@ -286,6 +286,8 @@ def metric_names(text: str | None) -> list[str] | None:
 
     if text is None:
         return None
+    if not split_names(text):
+        raise ValueError(f"--metrics {text!r}: names none; known are {', '.join(METRICS.names())}")
     for name in split_names(text):
         METRICS.check(name.partition("@")[0])
     return split_names(text)

@@ -155,10 +155,7 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: 
         return
     # New processes, not forks: a fork of a process with threads may hang.
     pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,  # SIGTERM of a whole group then ends a `with` and what it has half written
-        initargs=(signal.SIGTERM, signal.default_int_handler),
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_heed_signals
     )
     try:
         yield from pool.map(work, items, chunksize=min(max(len(items) // (8 * workers), 1), 64))
@@ -168,6 +165,15 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: 
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _heed_signals() -> None:
+    """Leave Ctrl-C, which a terminal sends to all, to the process that waits for this one.
+
+    SIGTERM of a whole group ends a `with` and what it has half written.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -156,8 +156,8 @@ class Manifest:
         order = sorted(self.records, key=lambda record: sha256(f"{seed} {record.name}".encode()).digest())
         chosen = {record.key for record in order[:count]}
         kept = tuple(record for record in self.records if record.key in chosen)
-        files = {str(record.file) for record in kept}
-        rest = tuple(record for record in self.records if str(record.file) not in files)
+        files = {_film_of(record) for record in kept}
+        rest = tuple(record for record in self.records if _film_of(record) not in files)
         if not rest:
             pieces = "" if count >= len(self.records) else " with the other pieces of their files"
             raise ValueError(
@@ -166,6 +166,13 @@ class Manifest:
         if others := len(self.records) - len(kept) - len(rest):
             warn(f"{self.source}: {others} other pieces of files that validation has are left out, too")
         return replace(self, records=rest), Manifest(self.source, kept)
+
+
+def _film_of(record: ClipRecord) -> bytes:
+    """A name of the file that a record is a piece of: in shards, which have a copy for each, its content."""
+    is_piece = record.start is not None or record.end is not None
+    content = record.file.ends() if is_piece and isinstance(record.file, TarMember) else b""
+    return content or str(record.file).encode(errors="surrogatepass")
 
 
 def build_manifest(source: str, found: Iterable[ClipRecord | Problem], notes: Iterable[str] = ()) -> Manifest:

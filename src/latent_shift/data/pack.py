@@ -84,16 +84,22 @@ def pack(
         Shard(number, first, manifest.records[first : first + per_shard])
         for number, first in enumerate(range(0, len(manifest.records), per_shard))
     ]
-    settings = {"format": 1, "per_shard": per_shard, "source": fingerprint(manifest)}
-    _claim(folder, settings if encoder is None else {**settings, "ahead": encoder.settings_record})
+    settings = {"format": 2, "per_shard": per_shard, "source": fingerprint(manifest)}
+    ahead = {} if encoder is None else {"ahead": encoder.settings_record}
+    old = {**settings, "format": 1, "source": fingerprint(manifest, sizes=True)}
+    _claim(folder, {**settings, **ahead}, {**old, **ahead})
     yield from in_parallel(partial(write_shard, folder, encoder=encoder), shards, workers)
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """A hash of all that is packed: keys, captions, pieces, and the sizes of the files."""
+def fingerprint(manifest: Manifest, *, sizes: bool = False) -> str:
+    """A hash of all that is packed but the files, of which the shards keep account: keys, captions, pieces.
+
+    sizes: of the files, too, as earlier releases had it.
+    """
     digest = hashlib.sha256()
     for record in manifest.records:
-        values = [record.key, record.captions, record.kind, record.start, record.end, _size(record)]
+        values = [record.key, record.captions, record.kind, record.start, record.end]
+        values += [_size(record)] if sizes else []
         digest.update(json.dumps(values).encode())
     return digest.hexdigest()
 
@@ -101,11 +107,10 @@ def fingerprint(manifest: Manifest) -> str:
 def write_shard(folder: Path, shard: Shard, *, encoder: RecordEncoder | None = None) -> PackedShard:
     """Write one shard and before it its notes, whole or not at all; or read the notes of one that exists.
 
-    Of one that exists, each file has to be that which was packed. It is read for that only where its size
-    (`fingerprint`) is the same and a time of it is not, so that a stopped pack of terabytes goes on at once;
-    a file that was replaced has another time of its inode, whatever time its content claims. Where one that
-    was left out can be packed now, the shard is written again. Raises ValueError naming the shard and the key
-    of another file.
+    Of one that exists, each file has to be that which was packed. It is read for that only where a time of it
+    is not the same, so that a stopped pack of terabytes goes on at once; a file that was replaced has another
+    time of its inode, whatever time its content claims. Where one that was left out can be packed now, the
+    shard is written again. Raises ValueError naming the shard and the key of another file.
     """
     path = folder / f"train-{shard.number:06d}.tar"
     notes = path.with_suffix(".json")
@@ -251,11 +256,14 @@ def _size(record: ClipRecord) -> int:
         return -1
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the folder's settings. Raises ValueError where it is in use for others."""
+def _claim(folder: Path, settings: dict[str, Any], old: dict[str, Any]) -> None:
+    """Write the folder's settings. Raises ValueError where it is in use for others.
+
+    old: the same settings as an earlier release wrote them.
+    """
     path = folder / "pack.json"
     if path.exists():
-        if read_json_mapping(path) != settings:
+        if read_json_mapping(path) not in (settings, old):
             raise ValueError(
                 f"{folder}: holds shards of another source, or of other settings; name another folder"
             )

@@ -80,6 +80,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         seed: decides windows and captions.
         kind: "clip" or "image".
         bad_log: file that gets a line for each bad record, from whatever worker meets it (`read_bad_log`).
+        of: records of the source that these are of; of many, one bad one among a few is no large share.
 
     Raises:
         ValueError: the manifest has no record of the kind.
@@ -95,8 +96,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
         seed: int,
         kind: Kind = "clip",
         bad_log: Path | None = None,
+        of: int = 0,
     ) -> None:
         self.records = manifest.of_kind(kind).records
+        self._of = max(of, len(self.records))
         self.source, self.settings, self.seed, self.bad_log = manifest.source, settings, seed, bad_log
         if not self.records:
             other = "images" if kind == "clip" else "clips"
@@ -186,7 +189,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
                         log.write(line.encode())
                 except OSError as error:  # as of a full disk: the clip is left out nevertheless
                     warnings.warn(f"{self.bad_log}: could not be written: {error}: {line}", stacklevel=1)
-        tried = max(len(self._tried), min(len(self), MIN_COVERAGE))
+        tried = max(len(self._tried), min(self._of, MIN_COVERAGE))
         # Even a share of 1 ends where nothing is left that could take a bad one's place.
         if len(self.bad) > self.settings.max_bad_share * tried or len(self.bad) == len(self):
             raise TooManyBadClips(

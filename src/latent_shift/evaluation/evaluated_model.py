@@ -73,7 +73,8 @@ class EvaluatedModel:
             "model": model, "weights": info.weights, "video settings": info.config, **sampling,
             **info.settings, "dtype": info.dtype, "device": info.device,
         }  # fmt: skip
-        parts = Path(model).parts  # of runs/fold-8/model, the last two
+        # A folder may be named as ".", which has no parts.
+        parts = Path(model).parts or Path(model).resolve().parts  # of runs/fold-8/model, the last two
         name = "/".join(parts[-2:]) if len(parts) > 1 and parts[-1] == "model" else parts[-1]
         return cls(name, system, {**sampling, "height": resolution, "width": resolution}, settings)
 

@@ -35,6 +35,7 @@ from latent_shift.io import printable
 Clips = NDArray[np.uint8]
 BATCH_SIZE = 8
 MAX_REMARKS = 5  # on clips of a folder, in a report
+_SAME_SHAPE = 0.01  # sides of a shape are rounded to pixels
 DEFAULT_FPS = 8.0  # at which clips without a rate of their own are shown
 
 
@@ -170,6 +171,22 @@ class FolderClips(ClipSource):
                 f"{error}; leave it out with --allow-{'short' if short else 'unreadable'}"
             ) from error
         (self.scan.short if short else self.scan.unreadable)[self.scan.name(file)] = str(error)
+
+
+def check_shapes(sources: Sequence[FolderClips]) -> None:
+    """Raise ValueError where clips of several folders, taken as they are, are of other shapes.
+
+    Extractors see squares, so one folder's clips would be squeezed and another's not. sources: of a report,
+    the reference among them.
+    """
+    sizes = {source.name: next(iter(source.scan.sizes)) for source in sources if source.read.fit == "exact"}
+    for name, (high, wide) in sizes.items():
+        first, (height, width) = next(iter(sizes.items()))
+        if abs(width * high - wide * height) > _SAME_SHAPE * width * high:
+            raise ValueError(
+                f"{first}: its clips are of {width} x {height} pixels, those of {name} of {wide} x {high},"
+                " and both become squares: say --fit crop (the middle square of each) or --fit stretch"
+            )
 
 
 @dataclass(frozen=True)

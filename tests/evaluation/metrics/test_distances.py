@@ -98,6 +98,34 @@ def test_the_kernel_distance_has_no_bias_with_few_samples():
     assert frechet_of_rows(normal(10, 4), normal(10, 4, seed=1)) > 0.2
 
 
+@pytest.mark.parametrize("subset_size", [1000, 40])  # whole sets, and subsets
+def test_frames_of_one_clip_are_no_samples_of_their_own(subset_size):
+    def frames(seed, clips=20, each=8):
+        centres = normal(clips, 4, seed=seed).repeat(each, axis=0)
+        return centres + 0.1 * normal(clips * each, 4, seed=seed + 5000)
+
+    def distances(rows_per_clip):
+        options = {"rows_per_clip": rows_per_clip, "subset_size": subset_size, "subsets": 20}
+        return [kernel_distance(frames(s), frames(s + 10_000), **options) for s in range(150)]
+
+    found, naive = distances(8), distances(1)
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+    assert np.mean(naive) > 5 * np.std(naive) / np.sqrt(len(naive))
+
+
+def test_the_kernel_distance_of_frames_is_the_plain_sums():
+    first, second = normal(6, 4), normal(4, 4, seed=1) + 1
+    kernels = [polynomial_kernel(*both) for both in ((first, first), (second, second), (first, second))]
+    inside, other = (
+        np.mean([one[i, j] for i in range(len(one)) for j in range(len(one)) if i // 2 != j // 2])
+        for one in kernels[:2]
+    )
+    found = kernel_distance(first, second, rows_per_clip=2)
+    assert found == pytest.approx(inside + other - 2 * kernels[2].mean(), rel=1e-9)
+    with pytest.raises(ValueError, match="of 3 and 1 clips; give at least 2"):
+        kernel_distance(first, second[:2], rows_per_clip=2)
+
+
 def test_large_sets_are_taken_in_seeded_subsets():
     first, second = normal(80, 4), normal(90, 4, seed=1) + 0.5
     found = kernel_distance(first, second, subsets=20, subset_size=40, seed=3)

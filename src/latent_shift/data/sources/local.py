@@ -122,8 +122,9 @@ class TableSource(Source):
         for where, row in table_rows(self.path, text, required):
             columns |= dict.fromkeys(row if isinstance(row, dict) else ())
             try:
-                piece, captions = self._values(row)
-                captions_of.setdefault(piece, []).extend(captions)
+                (file, start, end), captions = self._values(row)
+                begins = 0.0 if start is None and end is not None else start  # ",,3" is the piece of ",0,3"
+                captions_of.setdefault((file, begins, end), []).extend(captions)
             except ValueError as error:
                 found.append(Problem(where, str(error)))
         known = {self.file_column, self.caption_column, self.start_column, self.end_column, ""}
@@ -131,8 +132,8 @@ class TableSource(Source):
             notes.append(f"{self.path}: columns that are not read: {', '.join(unread)}")
         root = self.path.parent if self.root is None else self.root
         for (file, start, end), repeated in captions_of.items():
-            till = "" if end is None else f"{end:g}"
-            span = "" if start is None and end is None else f"@{start or 0:g}-{till}"
+            till = "" if end is None else f"{end:.10g}"
+            span = "" if start is None and end is None else f"@{start or 0:.10g}-{till}"
             found.append(file_record(file + span, root / file, tuple(dict.fromkeys(repeated)), start, end))
         return build_manifest(str(self.path), found, notes)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from latent_shift.evaluation.extractors import base
@@ -75,7 +76,7 @@ def _load(name: str) -> tuple[Any, Any, str]:
         with tokenizer_errors(name):
             tokenizer = CLIPTokenizer.from_pretrained(name)
         digest = combined_hash(_weight_files(name))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             "clip needs a model in the layout of transformers (config.json, model.safetensors, tokenizer):"
             f" {name} is neither such a folder nor a hub id that could be fetched; get {DEFAULT} from the"

@@ -104,7 +104,11 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(WIDTH, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (N, 3, 299, 299), -1 to 1: pool3 (N, 2048) and logits (N, 1008)."""
+        """Frames (N, 3, 299, 299), -1 to 1: pool3 (N, 2048) and logits (N, 1008), without bias.
+
+        The first Inception Scores left the bias of the last layer out, and so do all that are compared with
+        them ("logits_unbiased").
+        """
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = functional.max_pool2d(x, 3, stride=2)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
@@ -113,7 +117,7 @@ class InceptionV3(nn.Module):
             if name.startswith("Mixed"):
                 x = block(x)
         pooled = x.mean(dim=(2, 3))
-        return pooled, self.fc(pooled)
+        return pooled, functional.linear(pooled, self.fc.weight)
 
 
 class Inception(base.Extractor):

@@ -74,6 +74,12 @@ class FeatureMetric(Metric):
 
     needs = ""  # a sentence for NotAvailable
 
+    def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
+        """See `Metric.check`."""
+        if self.extractor is not None and all(info.name != self.extractor for info in extractors):
+            given = ", ".join(info.name for info in extractors)
+            raise NotAvailable(f"{self.extractor}: is none of the extractors given ({given})")
+
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""
         chosen = [name for name in clips.features if self.extractor in (None, name)]

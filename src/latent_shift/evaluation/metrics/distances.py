@@ -11,7 +11,8 @@ With fewer rows than numbers a row, the centred rows themselves are such factors
 
 The kernel distance (Bińkowski et al., arXiv 1801.01401) is the squared maximum mean discrepancy with the
 kernel (x·y / D + 1)³, estimated without bias: on average it does not depend on the number of samples, which
-the Fréchet distance does, so it is the one to read for small sets. It can come out a little below 0.
+the Fréchet distance does, so it is the one to read for small sets. It can come out a little below 0. Frames
+of one clip are near copies and no independent samples, so no two of them are compared with each other.
 
 Shapes: N, M rows; D numbers a row; factors (D, K).
 """
@@ -29,7 +30,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from latent_shift.evaluation.extractors.base import ExtractorInfo
-from latent_shift.evaluation.features import Features, Moments, SourceFeatures, check_same
+from latent_shift.evaluation.features import Features, Moments, SourceFeatures, check_same, frames_of
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
     Measurement,
@@ -64,10 +65,8 @@ class Distance(FeatureMetric):
 
     def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
         """See `Metric.check`."""
+        super().check(extractors, has_reference)
         chosen = [info for info in extractors if self.extractor in (None, info.name)]
-        if self.extractor is not None and not chosen:
-            name = self.extractor
-            raise NotAvailable(f"{self.name}@{name}: {name} is none of the extractors given")
         if not has_reference or all(info.per != self.per for info in chosen):
             needs = f"{self.needs}, such as {_EXAMPLES[self.per]}"
             given = [f"{info.name} gives features of each {info.per}" for info in chosen]
@@ -86,8 +85,9 @@ class Distance(FeatureMetric):
         if self.kernel and not has_rows:
             return None
         for one in (real, features):
-            if (count := one.moments.count) < 2:
-                reason = f"{one.provenance.source}: {self.name} needs two {self.per}s or more, not {count}"
+            of = "clip" if self.kernel else self.per
+            if (count := len(one.clips) if self.kernel else one.moments.count) < 2:
+                reason = f"{one.provenance.source}: {self.name} needs two {of}s or more, not {count}"
                 self.notes.append(reason)
                 raise NotAvailable(reason)
         if not self.kernel:
@@ -99,7 +99,12 @@ class Distance(FeatureMetric):
             return Measurement(info, MetricResult(value=frechet_distance(real.moments, features.moments)))
         counts = real.moments.count, features.moments.count
         if self.kernel:
-            distance: Callable[..., float] = partial(kernel_distance, seed=self.options.seed)
+            distance: Callable[..., float] = partial(
+                kernel_distance, seed=self.options.seed, rows_per_clip=features.rows_per_clip
+            )
+            if features.rows_per_clip > 1:
+                settings |= {"pairs": "of different clips"}
+                info = MetricInfo(name=f"{self.name} ({name})", better="lower", settings=settings)
             quick = max(counts) <= SUBSET_SIZE
         else:
             distance, quick = frechet_of_rows, min(*counts, features.moments.width) <= LARGEST_REDRAWN
@@ -119,12 +124,13 @@ kvd = partial(Distance, "KVD", "clip", True)
 
 
 def _reference_settings(reference: Features) -> dict[str, Any]:
-    """Return which clips the reference is of, by a hash over their names."""
+    """Return which clips the reference is of, by hashes over their names and, of files, their contents."""
     names = hashlib.sha256("\n".join(reference.clips).encode()).hexdigest()[:8]
     return {
         "reference": reference.provenance.source,
         "reference clips": len(reference.clips),
         "reference names": names,
+        **({"reference stamp": stamp} if (stamp := reference.provenance.stamp) else {}),
     }
 
 
@@ -208,39 +214,53 @@ def kernel_distance(
     first: NDArray[np.floating],
     second: NDArray[np.floating],
     *,
+    rows_per_clip: int = 1,
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,
     seed: int = 0,
 ) -> float:
     """Return the distance of `first` (N, D) and `second` (M, D): whole sets up to `subset_size`, else a mean.
 
-    The mean is over `subsets` pairs of subsets, drawn by `seed`. Raises ValueError for other widths, or fewer
-    than two rows.
+    The mean is over `subsets` pairs of subsets of whole clips, drawn by `seed`. rows_per_clip: so many rows,
+    one after the other, are of one clip. Raises ValueError for other widths, or fewer than two clips.
     """
     _check_widths(first.shape[1], second.shape[1])
-    if min(len(first), len(second)) < 2:
-        raise ValueError(f"a kernel distance of {len(first)} and {len(second)} rows; give at least 2 of each")
+    clips = [len(rows) // rows_per_clip for rows in (first, second)]
+    if min(clips) < 2:
+        of = "rows" if rows_per_clip == 1 else "clips"
+        raise ValueError(f"a kernel distance of {clips[0]} and {clips[1]} {of}; give at least 2 of each")
     if max(len(first), len(second)) <= subset_size:
-        return unbiased_discrepancy(first, second)
+        return unbiased_discrepancy(first, second, rows_per_clip)
     rng = np.random.default_rng(seed)
-    size = min(subset_size, len(first), len(second))
+    size = max(min(subset_size // rows_per_clip, *clips), 2)
+
+    def drawn(rows: NDArray[np.floating], count: int) -> NDArray[np.floating]:
+        return rows[frames_of(rng.choice(count, size, replace=False), rows_per_clip)]
+
     found = [
-        unbiased_discrepancy(
-            first[rng.choice(len(first), size, replace=False)],
-            second[rng.choice(len(second), size, replace=False)],
-        )
+        unbiased_discrepancy(drawn(first, clips[0]), drawn(second, clips[1]), rows_per_clip)
         for _ in range(subsets)
     ]
     return float(np.mean(found))
 
 
-def unbiased_discrepancy(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Return the squared discrepancy of rows (N, D) and (M, D), no row compared with itself."""
-    within, other_within = polynomial_kernel(first, first), polynomial_kernel(second, second)
-    n, m = len(first), len(second)
-    inside = (within.sum() - np.trace(within)) / (n * (n - 1))
-    other_inside = (other_within.sum() - np.trace(other_within)) / (m * (m - 1))
-    return float(inside + other_inside - 2 * polynomial_kernel(first, second).mean())
+def unbiased_discrepancy(
+    first: NDArray[np.floating], second: NDArray[np.floating], rows_per_clip: int = 1
+) -> float:
+    """Return the squared discrepancy of rows (N, D) and (M, D), none compared with one of its own clip.
+
+    rows_per_clip: as of `kernel_distance`.
+    """
+    within = [_mean_of_others(polynomial_kernel(rows, rows), rows_per_clip) for rows in (first, second)]
+    return float(sum(within) - 2 * polynomial_kernel(first, second).mean())
+
+
+def _mean_of_others(kernel: Array, rows_per_clip: int) -> float:
+    """Return the mean of a kernel (N, N) over pairs of rows of different clips."""
+    count = len(kernel)
+    blocks = kernel.reshape(count // rows_per_clip, rows_per_clip, -1, rows_per_clip)
+    own = np.einsum("iaib->", blocks)  # of pairs within a clip, a row with itself among them
+    return float((kernel.sum() - own) / (count * (count - rows_per_clip)))
 
 
 def polynomial_kernel(first: NDArray[np.floating], second: NDArray[np.floating]) -> Array:

@@ -133,6 +133,7 @@ class DenoisingTask(Task):
         if recipe.single_frames:
             frames = frames.model_copy(update={"num_frames": 1})
         manifest = clips.manifest.of_kind("clip")
+        options["of"] = len(manifest.records)  # a few are kept out, and one bad among them is no large share
         if recipe.validation is not None:
             manifest = manifest.split(recipe.validation.items, recipe.seed)[validation]
         if clips.precomputed_latents:
@@ -143,7 +144,7 @@ class DenoisingTask(Task):
             videos = VideoDataset(manifest, frames, **options)
         if clips.image_manifest is None or validation:
             return videos
-        images = VideoDataset(clips.image_manifest, frames, kind="image", **options)
+        images = VideoDataset(clips.image_manifest, frames, kind="image", **{**options, "of": 0})
         return self._mixed(videos, images)
 
     def _mixed(self, clips: Dataset[Any], images: Dataset[Any]) -> ImageVideoMix:

@@ -174,7 +174,7 @@ class FolderClips(ClipSource):
 
 
 def check_shapes(sources: Sequence[FolderClips]) -> None:
-    """Raise ValueError where clips of several folders, taken as they are, are of other shapes.
+    """Raise ValueError where clips of several folders, with fit exact, are of other shapes.
 
     Extractors see squares, so one folder's clips would be squeezed and another's not. sources: of a report,
     the reference among them.

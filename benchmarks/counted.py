@@ -2,8 +2,8 @@
 
     python benchmarks/counted.py [--size sd-1] [--networks shift,unet3d] [--frames 8,16] [--resolution 256]
 
-GMAC: 10^9 multiply-adds. GiB: weights, and in a training step gradients, with all tensors that live at once, in
-the precision; attention keeps no map, as fused kernels do. An allocator loses some of its memory besides, and
+GMAC: 10^9 multiply-adds. GiB: weights and, in a training step, gradients, with all tensors that live at once,
+in the precision; attention keeps no map, as fused kernels do. An allocator loses some memory besides, and
 convolutions may copy: `latent-shift benchmark networks --memory` measures.
 """
 

@@ -23,7 +23,7 @@ from latent_shift.cli.progress import progress_bar, training_bar
 from latent_shift.evaluation.report import MetricInfo, MetricResult, Report, Row
 from latent_shift.io import is_out_of_memory, warn, write_text
 from latent_shift.pipeline import LatentShiftPipeline
-from latent_shift.systems.base import advice_on_memory
+from latent_shift.systems.batch import advice_on_memory
 from latent_shift.training.logging import Progress
 from program import run_program
 from tiny import tiny_components, tiny_pipeline_folder

@@ -19,7 +19,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import yaml
 
 from latent_shift.checkpoints import DTYPES
 from latent_shift.compare.budget import Budget, schedule
+from latent_shift.compare.contents import assets, flat, replaced, with_names_of_recipes
 from latent_shift.compare.preset import Changes, Preset, RowConfig, laid_over
 from latent_shift.documents import read_json_mapping, read_yaml_mapping
 from latent_shift.io import one_line, write_json, write_text
@@ -37,8 +37,7 @@ from latent_shift.training.recipe import Recipe, load_recipe
 from latent_shift.training.run_config import changes as changed_keys
 from latent_shift.video_config import FILE_NAME, read_video_config
 
-ROOT, ASSETS = "runs/compare", "src/latent_shift/assets"  # in recipes, replaced by folders of this machine
-_PACKAGED = "latent_shift/assets"  # how the folder of the package's parts ends, wherever it is installed
+ROOT = "runs/compare"  # in recipes, replaced by the comparison's folder
 _SETTINGS = "compare.json"
 _MADE_OF = "made-of.json"  # of a run: by label, the hash of the recipe of each stage that its model is of
 _BEGUN = ("stills", "rows", "timings")  # folders of a comparison in which something was trained
@@ -256,11 +255,11 @@ class Comparison:
     def resolve(self, run: Run, one: StageRun, steps: int) -> Recipe:
         """The recipe of a stage with all changes, the folders of this comparison and a number of steps."""
         changes = laid_over(dict(one.changes), schedule(steps))
-        settings = [f"{key}={json.dumps(value)}" for key, value in _flat(changes)]
+        settings = [f"{key}={json.dumps(value)}" for key, value in flat(changes)]
         recipe = load_recipe(one.stage.recipe, settings)
         folders = {_output(other.stage): str(other.folder) for other in run.stages}
-        folders |= {ROOT: str(self.folder), **_assets()}
-        content = _replaced(recipe.model_dump(mode="json"), folders)
+        folders |= {ROOT: str(self.folder), **assets()}
+        content = replaced(recipe.model_dump(mode="json"), folders)
         if content["mixed_precision"] == "auto":
             content["mixed_precision"] = self.preset.dtype
         return type(recipe).model_validate(content)
@@ -369,43 +368,3 @@ def _steps_of(model: Path) -> int | None:
 
 def _output(stage: Stage) -> str:
     return str(read_yaml_mapping(stage.recipe, "recipe").get("output", stage.name))
-
-
-def _assets() -> dict[str, str]:
-    """The package's folder of parts, for the path that recipes name, where that is not the same."""
-    packaged = Path(str(files("latent_shift"))) / "assets"
-    here = Path(ASSETS)
-    return {} if here.is_dir() and here.resolve() == packaged.resolve() else {ASSETS: str(packaged)}
-
-
-def with_names_of_recipes(value: Any) -> Any:
-    """A resolved recipe's content in which parts of the package are named as in the project's recipes."""
-    if isinstance(value, dict):
-        return {key: with_names_of_recipes(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [with_names_of_recipes(one) for one in value]
-    if isinstance(value, str) and f"/{_PACKAGED}/" in f"/{value}":
-        return f"{ASSETS}/{value.partition(f'{_PACKAGED}/')[2]}"
-    return value
-
-
-def _flat(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a mapping, by keys such as "a.b"."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{parent}{key}.")
-        else:
-            yield f"{parent}{key}", value
-
-
-def _replaced(value: Any, folders: Mapping[str, str]) -> Any:
-    """A value with the folders that texts begin with replaced, the longest first."""
-    if isinstance(value, dict):
-        return {key: _replaced(one, folders) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_replaced(one, folders) for one in value]
-    if isinstance(value, str):
-        for old in sorted(folders, key=len, reverse=True):
-            if value == old or value.startswith(f"{old}/"):
-                return folders[old] + value.removeprefix(old)
-    return value

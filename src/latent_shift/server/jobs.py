@@ -5,6 +5,7 @@ States: queued -> in_progress -> completed | failed; in_progress -> queued where
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -171,3 +172,34 @@ def all_jobs(connection: sql.Connection, where: sql.ColumnElement[bool]) -> list
 def count_jobs(connection: sql.Connection, where: sql.ColumnElement[bool]) -> int:
     """The number of jobs of which a condition holds."""
     return int(connection.execute(sql.select(sql.func.count()).select_from(videos).where(where)).scalar_one())
+
+
+WAITING: dict[str, Any] = {"status": "queued", "worker": None, "lease_until": None}  # of a job given back
+
+
+def failing(code: str, message: str) -> sql.Update:
+    """The change of a row that fails its job. code: for programs. message: for people."""
+    return videos.update().values(
+        status="failed", error_code=code, error_message=message, completed_at=time.time(), worker=None,
+        lease_until=None,
+    )  # fmt: skip
+
+
+def completing(made: MadeFile, values: Mapping[str, Any]) -> sql.Update:
+    """The change of a row that completes its job, while its claim holds. values: beside those of its file."""
+    return while_held(made.job).values(**values, file=made.name, bytes=made.bytes, inference_s=made.seconds)
+
+
+def is_held(job: Job) -> sql.ColumnElement[bool]:
+    """Whether a claim holds still: nobody cancelled, deleted or claimed the job since."""
+    return (
+        (videos.c.seq == job.seq)
+        & (videos.c.fence == job.fence)
+        & (videos.c.worker == job.worker)
+        & (videos.c.status == "in_progress")
+    )
+
+
+def while_held(job: Job) -> sql.Update:
+    """A change of a job's row while its claim holds."""
+    return videos.update().where(is_held(job))

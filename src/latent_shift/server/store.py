@@ -28,6 +28,7 @@ from latent_shift.server.jobs import (
     COLUMNS,
     SELECT,
     UNOBSERVED,
+    WAITING,
     Job,
     MadeFile,
     NewJob,
@@ -35,11 +36,15 @@ from latent_shift.server.jobs import (
     StoreBusyError,
     StoreFullError,
     all_jobs,
+    completing,
     count_jobs,
     deleted,
+    failing,
+    is_held,
     metadata,
     one_job,
     videos,
+    while_held,
 )
 
 VERSION = 1  # of the table, kept in the file
@@ -148,13 +153,10 @@ class JobStore:
 
     def place_of(self, id: str, owner: str) -> int | None:
         """The place of a job in lists, also of one that was deleted of late; None where it is not known."""
+        rows = (one.c for one in (videos, deleted))
+        known = [sql.select(row.seq).where((row.id == id) & (row.owner == owner)) for row in rows]
         with reading(self._engine) as connection:
-            for table in (videos, deleted):
-                where = (table.c.id == id) & (table.c.owner == owner)
-                seq = connection.execute(sql.select(table.c.seq).where(where)).scalar()
-                if seq is not None:
-                    return int(seq)
-        return None
+            return connection.execute(sql.union_all(*known)).scalar()
 
     def page(
         self, owner: str, *, after: int | None, limit: int, newest_first: bool
@@ -191,7 +193,7 @@ class JobStore:
         where = (videos.c.id == id) & (videos.c.owner == owner)
         with self._write() as connection:
             open_ = where & (_queued | _running)
-            connection.execute(_failure(CANCELLED, "the job was cancelled").where(open_))
+            connection.execute(failing(CANCELLED, "the job was cancelled").where(open_))
             return one_job(connection, where)
 
     def delete(self, id: str, owner: str = "") -> bool:
@@ -253,7 +255,7 @@ class JobStore:
         if preview_step is not None:
             values["preview_step"] = preview_step
         with self._write(lasts=False) as connection:
-            held = {job.id for job in jobs if connection.execute(_held(job).values(**values)).rowcount}
+            held = {job.id for job in jobs if connection.execute(while_held(job).values(**values)).rowcount}
         fault("step")
         return held
 
@@ -268,27 +270,26 @@ class JobStore:
             "expires_at": now + keep, "peak_memory_mb": peak_memory_mb,
         }  # fmt: skip
         with self._write() as connection:
-            done = {one.job.id for one in made if connection.execute(_completed(one, values)).rowcount}
+            done = {one.job.id for one in made if connection.execute(completing(one, values)).rowcount}
         fault("completed")
         return done
 
     def fail(self, job: Job, code: str, message: str) -> bool:
         """Fail a claimed job; whether the claim still held."""
         with self._write() as connection:
-            failure = _failure(code, message)
-            return connection.execute(failure.where(_is_held(job))).rowcount > 0
+            return connection.execute(failing(code, message).where(is_held(job))).rowcount > 0
 
     def give_back(self, jobs: Collection[Job], *, solo: bool = False) -> None:
         """Return claimed jobs to their places in the queue, uncounted: the worker lives.
 
         solo: whether each is to be made in a batch of its own.
         """
-        values: dict[str, Any] = {"attempts": videos.c.attempts - 1, **_WAITING}
+        values: dict[str, Any] = {"attempts": videos.c.attempts - 1, **WAITING}
         if solo:
             values["solo"] = True
         with self._write() as connection:
             for job in jobs:
-                connection.execute(_held(job).values(**values))
+                connection.execute(while_held(job).values(**values))
         fault("requeued")
 
     # ---- the supervisor's side ------------------------------------------------------------------------
@@ -320,13 +321,13 @@ class JobStore:
             for job in lost:
                 this = videos.c.seq == job.seq
                 if not counted:
-                    values = {**_WAITING, "attempts": job.attempts - 1}
+                    values = {**WAITING, "attempts": job.attempts - 1}
                     connection.execute(videos.update().where(this).values(**values))
                 elif job.attempts >= self._max_attempts:
                     message = f"its worker died {job.attempts} times while making this clip"
-                    connection.execute(_failure(WORKER_DIED, message).where(this))
+                    connection.execute(failing(WORKER_DIED, message).where(this))
                 else:
-                    values = {**_WAITING, "solo": job.solo or job.batch > 1}
+                    values = {**WAITING, "solo": job.solo or job.batch > 1}
                     connection.execute(videos.update().where(this).values(**values))
         if lost:
             fault("requeued")
@@ -358,14 +359,12 @@ class JobStore:
         aged = row.status.in_(("completed", "failed")) & ~row.expired & (row.completed_at < now - keep)
         gone = row.expired & (row.completed_at < now - 2 * keep)
         forgotten = deleted.c.at < now - _KNOWN_DELETED
+        old = sql.select(row.seq).where(gone), sql.select(deleted.c.seq).where(forgotten)
         clips = sql.select(row.seq, row.id, row.bytes).order_by(row.seq)
         with reading(self._engine) as connection:  # most looks find nothing, and need no lock
             over = [*connection.execute(clips.where(aged))]
             kept = [*connection.execute(clips.where((row.bytes > 0) & ~row.expired & ~aged))]
-            is_old = any(
-                connection.execute(sql.select(table.c.seq).where(where).limit(1)).first() is not None
-                for table, where in ((videos, gone), (deleted, forgotten))
-            )
+            is_old = connection.execute(sql.union_all(*old)).first() is not None
         taken = {one.id: (sizes or {}).get(one.id, one.bytes) for one in kept}
         total = sum(taken.values())
         for one in kept:
@@ -398,28 +397,3 @@ class JobStore:
         query = sql.select(sql.func.coalesce(sql.func.sum(videos.c.bytes), 0)).where(~videos.c.expired)
         with reading(self._engine) as connection:
             return int(connection.execute(query).scalar_one())
-
-
-_WAITING: dict[str, Any] = {"status": "queued", "worker": None, "lease_until": None}
-
-
-def _failure(code: str, message: str) -> sql.Update:
-    return videos.update().values(
-        status="failed", error_code=code, error_message=message, completed_at=time.time(), worker=None,
-        lease_until=None,
-    )  # fmt: skip
-
-
-def _completed(made: MadeFile, values: Mapping[str, Any]) -> sql.Update:
-    return _held(made.job).values(**values, file=made.name, bytes=made.bytes, inference_s=made.seconds)
-
-
-def _is_held(job: Job) -> sql.ColumnElement[bool]:
-    """Whether a claim holds still: nobody cancelled, deleted or claimed the job since."""
-    return (
-        (videos.c.seq == job.seq) & (videos.c.fence == job.fence) & (videos.c.worker == job.worker) & _running
-    )
-
-
-def _held(job: Job) -> sql.Update:
-    return videos.update().where(_is_held(job))

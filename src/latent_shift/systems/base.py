@@ -14,7 +14,6 @@ import secrets
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from latent_shift.documents import parse_yaml, read_yaml_mapping
-from latent_shift.io import is_out_of_memory, warn, write_json
+from latent_shift.io import write_json
 from latent_shift.limits import (
     MAX_FPS,
     MAX_FRAMES,
@@ -272,36 +271,6 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for one in value for text in _strings(one)]
     return [value] if isinstance(value, str) else []
-
-
-def check_batch(requests: Sequence[GenerationRequest], *, loops: bool = False) -> None:
-    """Raise ValueError for no requests, requests of several shapes, and loops where `loops` is not set."""
-    if not requests:
-        raise ValueError("a batch needs at least one request")
-    if len({request.shape for request in requests}) > 1:
-        raise ValueError("requests of one batch must be of one shape: frames, fps, steps, size ...")
-    if requests[0].loop and not loops:
-        raise ValueError("loop: this model makes no loops; a latent_shift model does")
-
-
-def warn_of_negatives(requests: Sequence[SettledRequest]) -> None:
-    """Warn (UserWarning) about negative prompts of a batch without guidance, which reads none."""
-    if requests[0].guidance <= 1 and any(request.negative for request in requests):
-        reason = f"guidance is {requests[0].guidance:g}: give more than 1 to make it count"
-        warn(f"the negative prompt has no effect, for {reason}")
-
-
-@contextmanager
-def advice_on_memory(clips: int) -> Iterator[None]:
-    """Turn a lack of memory, while so many clips are made, into a ValueError that says what takes less."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        made = "this clip" if clips == 1 else f"a batch of {clips} clips"
-        mends = "fewer frames, a smaller height and width, the dtype bf16, the device cpu"
-        raise ValueError(f"the device's memory does not hold {made}; try {mends}") from error
 
 
 class TextToVideoSystem(ABC):

@@ -26,10 +26,9 @@ from latent_shift.systems.base import (
     SystemInfo,
     TextToVideoSystem,
     TrainingPlan,
-    advice_on_memory,
-    check_batch,
     model_card_licence,
 )
+from latent_shift.systems.batch import advice_on_memory, check_batch
 from latent_shift.systems.diffusers_folder import (
     KEYWORDS,
     check_networks,

@@ -25,11 +25,10 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainedOn,
     TrainingPlan,
-    advice_on_memory,
-    check_batch,
     model_card_licence,
     recipe_stages,
 )
+from latent_shift.systems.batch import advice_on_memory, check_batch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,12 +25,10 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainedOn,
     TrainingPlan,
-    advice_on_memory,
-    check_batch,
     model_card_licence,
     recipe_stages,
-    warn_of_negatives,
 )
+from latent_shift.systems.batch import advice_on_memory, check_batch, warn_of_negatives
 from latent_shift.systems.cogvideo.clips import longest_clips, plan_clip, tokens_in_turn, write_clips
 from latent_shift.systems.cogvideo.model import CHANNELS, NAME, CogVideoModel, read_config, weight_files
 from latent_shift.systems.cogvideo.transformer_tasks import KeyFramesRecipe

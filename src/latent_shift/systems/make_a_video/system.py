@@ -29,12 +29,10 @@ from latent_shift.systems.base import (
     TextToVideoSystem,
     TrainedOn,
     TrainingPlan,
-    advice_on_memory,
-    check_batch,
     model_card_licence,
     recipe_stages,
-    warn_of_negatives,
 )
+from latent_shift.systems.batch import advice_on_memory, check_batch, warn_of_negatives
 from latent_shift.systems.make_a_video.cascade import (
     Cascade,
     ClipShape,

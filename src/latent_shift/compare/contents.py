@@ -1,0 +1,51 @@
+"""Contents of recipes: the folders that they name, and those that take their place in a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+ASSETS = "src/latent_shift/assets"  # in recipes: the package's parts, wherever it is installed
+_PACKAGED = "latent_shift/assets"  # how that folder ends
+
+
+def assets() -> dict[str, str]:
+    """The package's folder of parts, for the path that recipes name, where that is not the same."""
+    packaged = Path(str(files("latent_shift"))) / "assets"
+    here = Path(ASSETS)
+    return {} if here.is_dir() and here.resolve() == packaged.resolve() else {ASSETS: str(packaged)}
+
+
+def with_names_of_recipes(value: Any) -> Any:
+    """A resolved recipe's content in which parts of the package are named as in the project's recipes."""
+    if isinstance(value, dict):
+        return {key: with_names_of_recipes(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_names_of_recipes(one) for one in value]
+    if isinstance(value, str) and f"/{_PACKAGED}/" in f"/{value}":
+        return f"{ASSETS}/{value.partition(f'{_PACKAGED}/')[2]}"
+    return value
+
+
+def flat(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a mapping, by keys such as "a.b"."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{parent}{key}.")
+        else:
+            yield f"{parent}{key}", value
+
+
+def replaced(value: Any, folders: Mapping[str, str]) -> Any:
+    """A value with the folders that texts begin with replaced, the longest first."""
+    if isinstance(value, dict):
+        return {key: replaced(one, folders) for key, one in value.items()}
+    if isinstance(value, list):
+        return [replaced(one, folders) for one in value]
+    if isinstance(value, str):
+        for old in sorted(folders, key=len, reverse=True):
+            if value == old or value.startswith(f"{old}/"):
+                return folders[old] + value.removeprefix(old)
+    return value

@@ -429,6 +429,9 @@ def test_contents_of_a_clip(client, service):
     assert (clip.status_code, clip.headers["content-type"]) == (200, "video/mp4")
     assert clip.headers["content-disposition"] == f'inline; filename="a-red-circle-{video["seed"]}.mp4"'
     assert client.get(url, params={"variant": "video", "format": "mp4"}).content == clip.content
+    headed = client.head(url)
+    assert (headed.status_code, headed.content) == (200, b"")
+    assert headed.headers["content-length"] == str(len(clip.content))
     for variant, kind, size in (("thumbnail", "webp", (32, 32)), ("spritesheet", "jpeg", (138, 36))):
         answer = client.get(url, params={"variant": variant})
         assert answer.headers["content-type"] == f"image/{kind}"

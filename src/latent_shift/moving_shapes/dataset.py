@@ -162,13 +162,17 @@ class Scenes:
         return self._draw(index) if self._cache is None else self._cache[index]
 
     def _draw(self, index: int) -> Scene:
-        number, level = divmod(index, len(self.world.levels))
+        levels = self.world.levels
+        number, place = divmod(index, len(levels))
+        level = levels[place]
+        # A level that is named twice shows two clips of its series in a round, not one of them twice.
+        number = number * levels.count(level) + levels[:place].count(level)
         rng = item_rng(self.world.seed, index, _OVERSAMPLE_STREAM)
         oversampled = rng.random() < self.world.oversample_motions_ratio
         return draw_scene(
             self.world.seed,
             number,
-            level=self.world.levels[level],
+            level=level,
             split="seen",
             motions=self.world.oversample_motions if oversampled else MOTIONS,
             amplitude_range=self.world.amplitude_range if oversampled else 1.0,

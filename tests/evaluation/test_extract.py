@@ -29,7 +29,7 @@ class Means(Extractor):
     def __init__(self, per="clip"):
         super().__init__(
             nn.Identity(),
-            ExtractorInfo("means", "all", "0" * 12, per, 3),
+            ExtractorInfo("means", "all", "0" * 12, per, 3, classifies=True),
             Preprocessing(8, "bilinear", True),
             ExtractorOptions(),
         )

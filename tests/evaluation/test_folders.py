@@ -109,6 +109,9 @@ def test_features_of_two_folders_of_one_name_do_not_take_each_others_place(run, 
 def test_features_are_not_replaced_by_their_statistics(run, tmp_path):
     order = ("folders", "real", "other", *FRAMES, "--metrics", "fid", "--save-features", tmp_path / "k")
     assert run(*order)[0] == run(*order, "--statistics-only")[0] == 0
+    status, _, err = run(*order, "--statistics-only", "--metrics", "kid")
+    assert status == 2
+    assert "kid needs rows of features, and only statistics are kept (--statistics-only)" in err
     for file in (tmp_path / "k").iterdir():
         assert read_features(file).rows is not None
 

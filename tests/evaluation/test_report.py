@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from latent_shift.evaluation.clip_files import ClipReadOptions
+from latent_shift.evaluation.extractors.base import ExtractorInfo
 from latent_shift.evaluation.features import Features, FeatureSettings, Moments, Provenance, SourceFeatures
 from latent_shift.evaluation.metrics import DEFAULT_METRICS, METRICS, distances
 from latent_shift.evaluation.metrics.base import MetricOptions, NotAvailable
@@ -243,6 +244,17 @@ def test_other_clip_counts_and_references_are_other_columns():
     ]
     assert not keys[0] & keys[1]
     assert len(keys[0] & keys[2]) == 3  # the score and the pixels' two have no reference
+
+
+@pytest.mark.parametrize(("metric", "fact"), [("is", "classifies"), ("clipsim", "embeds_texts")])
+def test_scores_need_extractors_of_their_kind(metric, fact):
+    plain, able = (ExtractorInfo(name, "all", "0" * 12, "frame", 3, **{fact: name == "able"})
+                   for name in ("plain", "able"))  # fmt: skip
+    METRICS[metric](MetricOptions()).check([plain, able], False)
+    METRICS[metric](MetricOptions(), "able").check([plain, able], False)
+    for extractor, infos in ((None, [plain]), ("plain", [plain, able])):
+        with pytest.raises(NotAvailable, match="needs an extractor that"):
+            METRICS[metric](MetricOptions(), extractor).check(infos, False)
 
 
 def test_missing_captions_are_named():

@@ -89,6 +89,9 @@ def evaluate(
         metric = _make_metric(spec, options)
         try:
             metric.check([extractor.info for extractor in extractors], reference is not None)
+            if metric.needs_rows and not keep_rows:
+                kept = "only statistics are kept (--statistics-only)"
+                raise NotAvailable(f"{spec} needs rows of features, and {kept}")
         except NotAvailable as error:
             if strict:
                 raise NotAvailable(f"{', '.join(names)}: {error}") from error

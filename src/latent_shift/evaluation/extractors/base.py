@@ -40,6 +40,8 @@ class ExtractorInfo:
     per: Per
     width: int  # D
     frames: int | None = None  # that a clip must have, where the network has no choice
+    classifies: bool = False  # has logits
+    embeds_texts: bool = False  # is a TextExtractor
 
 
 @dataclass(frozen=True)

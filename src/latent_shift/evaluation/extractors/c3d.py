@@ -67,7 +67,8 @@ class C3D(base.Extractor):
         tensors = weights.read_tensors(file)
         weights.load_into(network, {own_name(name): tensor for name, tensor in tensors.items()}, file)
         digest = weights.combined_hash([file, mean_file])
-        info = base.ExtractorInfo(NAME, f"fc7, {WIDTH} numbers a clip", digest, "clip", WIDTH, FRAMES)
+        layer = f"fc7, {WIDTH} numbers a clip"
+        info = base.ExtractorInfo(NAME, layer, digest, "clip", WIDTH, FRAMES, classifies=True)
         super().__init__(network, info, PREPROCESSING, options)
         self.mean = read_mean(mean_file).to(self.device)
 

@@ -110,7 +110,8 @@ class I3D(base.Extractor):
         file, digest = weights.find_weights(weights.I3D, options.weights, NAME)
         network = InceptionI3d()
         weights.load_into(network, own_names(weights.read_tensors(file), file), file)
-        info = base.ExtractorInfo(NAME, f"logits, {CLASSES} numbers a clip", digest, "clip", CLASSES, FRAMES)
+        layer = f"logits, {CLASSES} numbers a clip"
+        info = base.ExtractorInfo(NAME, layer, digest, "clip", CLASSES, FRAMES, classifies=True)
         super().__init__(network, info, PREPROCESSING, options)
 
     def run(self, pixels: Tensor) -> base.ExtractorOutput:

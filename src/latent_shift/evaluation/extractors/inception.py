@@ -127,7 +127,8 @@ class Inception(base.Extractor):
         file, digest = weights.find_weights(weights.INCEPTION, options.weights, NAME)
         network = InceptionV3()
         weights.load_into(network, weights.read_tensors(file), file)
-        info = base.ExtractorInfo(NAME, f"pool3, {WIDTH} numbers a frame", digest, "frame", WIDTH)
+        layer = f"pool3, {WIDTH} numbers a frame"
+        info = base.ExtractorInfo(NAME, layer, digest, "frame", WIDTH, classifies=True)
         super().__init__(network, info, PREPROCESSING, options)
 
     def run(self, pixels: Tensor) -> base.ExtractorOutput:

@@ -93,7 +93,8 @@ class MobileNet(base.Extractor):
         file, digest = weights.find_weights(weights.MOBILENET, options.weights, NAME)
         network = MobileNetV2()
         load_convolutions(network, file)
-        info = base.ExtractorInfo(NAME, f"average pool, {WIDTH} numbers a frame", digest, "frame", WIDTH)
+        layer = f"average pool, {WIDTH} numbers a frame"
+        info = base.ExtractorInfo(NAME, layer, digest, "frame", WIDTH, classifies=True)
         super().__init__(network, info, PREPROCESSING, options)
 
     def run(self, pixels: Tensor) -> base.ExtractorOutput:

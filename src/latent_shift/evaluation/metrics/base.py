@@ -48,6 +48,8 @@ class NotAvailable(ValueError):
 class Metric(ABC):
     """A metric of one source of clips. notes: sentences for the report, added by `compute`."""
 
+    needs_rows = False  # of features, where their statistics do not do
+
     def __init__(self, options: MetricOptions, extractor: str | None = None) -> None:
         self.options, self.extractor = options, extractor
         self.notes: list[str] = []
@@ -79,6 +81,10 @@ class FeatureMetric(Metric):
         if self.extractor is not None and all(info.name != self.extractor for info in extractors):
             given = ", ".join(info.name for info in extractors)
             raise NotAvailable(f"{self.extractor}: is none of the extractors given ({given})")
+
+    def chosen(self, extractors: Sequence[ExtractorInfo]) -> list[ExtractorInfo]:
+        """Return the extractors that the metric may take."""
+        return [info for info in extractors if self.extractor in (None, info.name)]
 
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""

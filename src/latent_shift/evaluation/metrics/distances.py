@@ -59,6 +59,7 @@ class Distance(FeatureMetric):
     ) -> None:
         super().__init__(options, extractor)
         self.name, self.per, self.kernel = name, per, kernel
+        self.needs_rows = kernel
         self.needs = f"{name} needs a reference and an extractor of features of each {per}"
         if kernel:
             self.needs += ", with rows kept"
@@ -66,7 +67,7 @@ class Distance(FeatureMetric):
     def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
         """See `Metric.check`."""
         super().check(extractors, has_reference)
-        chosen = [info for info in extractors if self.extractor in (None, info.name)]
+        chosen = self.chosen(extractors)
         if not has_reference or all(info.per != self.per for info in chosen):
             needs = f"{self.needs}, such as {_EXAMPLES[self.per]}"
             given = [f"{info.name} gives features of each {info.per}" for info in chosen]

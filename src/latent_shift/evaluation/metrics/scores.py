@@ -15,13 +15,14 @@ Shapes: N samples, C classes; B clips, F frames, H, W pixels, D numbers an embed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from latent_shift.evaluation.extractors.base import ExtractorInfo
 from latent_shift.evaluation.features import Features, SourceFeatures, frames_of
 from latent_shift.evaluation.metrics.base import (
     FeatureMetric,
@@ -47,6 +48,12 @@ class InceptionScore(FeatureMetric):
 
     needs = "the Inception Score needs an extractor that classifies, such as inception-v3 or c3d"
 
+    def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
+        """See `Metric.check`."""
+        super().check(extractors, has_reference)
+        if not any(info.classifies for info in self.chosen(extractors)):
+            raise NotAvailable(self.needs)
+
     def of_features(
         self, features: Features, clips: SourceFeatures, reference: SourceFeatures | None
     ) -> Measurement | None:
@@ -70,6 +77,13 @@ class ClipSim(FeatureMetric):
     """CLIPSIM on every extractor that embeds texts, where every clip has a caption."""
 
     needs = "CLIPSIM needs an extractor that embeds texts, such as clip, and rows of features"
+    needs_rows = True
+
+    def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
+        """See `Metric.check`."""
+        super().check(extractors, has_reference)
+        if not any(info.embeds_texts for info in self.chosen(extractors)):
+            raise NotAvailable(self.needs)
 
     def compute(self, clips: SourceFeatures, reference: SourceFeatures | None) -> list[Measurement]:
         """See `Metric.compute`."""

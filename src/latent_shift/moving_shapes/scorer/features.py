@@ -66,7 +66,7 @@ class ScorerFeatures(Extractor):
         stored = files("latent_shift").joinpath("assets", shape_match.WEIGHTS_FILE).read_bytes()
         digest = hashlib.sha256(stored).hexdigest()[:12]
         layer = f"the scorer's measures, {SCORER_WIDTH} numbers a clip"
-        info = ExtractorInfo("moving-shapes-eyes", layer, digest, "clip", SCORER_WIDTH)
+        info = ExtractorInfo("moving-shapes-eyes", layer, digest, "clip", SCORER_WIDTH, classifies=True)
         # The scorer runs on numpy arrays, so always on the CPU.
         super().__init__(shape_match.ShapeNetwork(), info, PREPROCESSING, replace(options, device="cpu"))
 
@@ -120,7 +120,8 @@ class Encoders(TextExtractor):
         self.text_encoder.requires_grad_(False).eval().to(options.device)
         self.num_frames, width = int(config.num_frames), int(config.hidden_size)
         name = "moving-shapes" if per == "clip" else "moving-shapes-frames"
-        info = ExtractorInfo(name, f"video encoder, {width} numbers a {per}", digest, per, width)
+        layer = f"video encoder, {width} numbers a {per}"
+        info = ExtractorInfo(name, layer, digest, per, width, embeds_texts=True)
         super().__init__(network, info, PREPROCESSING, options)
 
     def run(self, pixels: Tensor) -> ExtractorOutput:

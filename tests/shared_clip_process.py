@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from latent_shift.shared_clip import predict_shared
+from latent_shift.systems.first_frame import FirstFrameAttention
 from latent_shift.unet import disable_temporal_shift, enable_temporal_shift
 from tiny import tiny_unet
 
@@ -36,6 +37,14 @@ def main(rank: int, store: str) -> None:
         predict_shared(unet, sample, 5, text, num_frames=frames)
     except ValueError as error:
         print(error)
+    enable_temporal_shift(unet, frames)
+    processors = dict(unet.attn_processors)
+    unet.set_attn_processor({name: FirstFrameAttention(one) for name, one in processors.items()})
+    try:
+        predict_shared(unet, sample, 5, text, num_frames=frames)
+    except ValueError as error:
+        print(error)
+    unet.set_attn_processor(processors)
     print(max(errors))
     enable_temporal_shift(unet, 4)  # the first part without the neighbours behind it
     alone = unet(sample[:4], 5, text[:4]).sample

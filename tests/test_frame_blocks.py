@@ -153,6 +153,10 @@ def test_the_size_of_blocks_follows_the_clip_and_free_memory(monkeypatch):
     assert [size(frames) for frames in (5, 6, 4096)] == [None, 5, 5]
     monkeypatch.setattr(frame_blocks, "_free_memory", lambda device: 0)
     assert [size(frames) for frames in (1, 2)] == [None, 1]
+    asked = []
+    monkeypatch.setattr(frame_blocks, "_free_memory", lambda device: asked.append(device) or 0)
+    block_size(unet, (8, 8), 4, 16, 2, torch.device("meta"))  # where an offloaded U-Net will run
+    assert asked == [torch.device("meta")]
 
 
 def test_a_disabled_shift_is_no_shift():

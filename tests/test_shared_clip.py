@@ -30,7 +30,8 @@ def test_two_processes_are_one(tmp_path):
     for process in processes:
         out, errors = process.communicate(timeout=100)
         assert process.returncode == 0, errors
-        refused, error, alone = out.splitlines()
+        refused, mixing, error, alone = out.splitlines()
+        assert mixing.startswith("frames meet in ")
         assert refused == "7 frames on 2 processes: each needs 4 or more; use fewer processes"
         assert float(error) < 3e-6
         assert float(alone) > 1e-2

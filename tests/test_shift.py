@@ -279,6 +279,9 @@ def test_changes_are_laid_over_the_options():
     assert torch.equal(shifted_add(hidden, hidden, 4, options, direction="causal"), hidden + expected)
     with pytest.raises(TypeError, match="paddings"):
         temporal_shift(hidden, 4, paddings="circular")
+    for change in ({"place": "input"}, {"strides": (3,)}):
+        with pytest.raises(ValueError, match="is for whole networks; of one tensor give the stride"):
+            temporal_shift(hidden, 4, **change)
 
 
 def test_a_file_with_an_unknown_option_is_refused():

@@ -111,8 +111,17 @@ def caption_embeds(
 
 
 def stack_embeds(*parts: PromptEmbeds) -> PromptEmbeds:
-    """Embeddings of all captions one after the other; guidance takes those of negative prompts first."""
+    """Embeddings of all captions one after the other; guidance takes those of negative prompts first.
+
+    Raises ValueError for parts of other shapes.
+    """
     pooled = [part.pooled for part in parts if part.pooled is not None]
+    for rows in ([part.states for part in parts], pooled):
+        if len(shapes := {tuple(one.shape[1:]) for one in rows}) > 1:
+            raise ValueError(
+                f"embeddings have the shapes {' and '.join(map(str, sorted(shapes)))}: those of prompts and"
+                " of negative prompts must have as many tokens, and one width"
+            )
     return PromptEmbeds(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
 

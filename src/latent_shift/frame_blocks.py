@@ -32,6 +32,7 @@ from latent_shift.shift import ShiftOptions, check_count
 from latent_shift.unet import (
     PartOfClip,
     ShiftedResnetBlock2D,
+    mixes_frames,
     override_num_frames,
     override_part_of_clip,
     shift_options,
@@ -46,7 +47,12 @@ Depth = tuple[int, int]  # frames of the future, and of the past, that a layer's
 
 
 def block_size(
-    unet: Any, latent_size: tuple[int, int], num_frames: int, native: int, halves: int
+    unet: Any,
+    latent_size: tuple[int, int],
+    num_frames: int,
+    native: int,
+    halves: int,
+    device: torch.device | None = None,
 ) -> int | None:
     """Frames of a clip that should pass a U-Net together: None for all of them.
 
@@ -54,15 +60,16 @@ def block_size(
     memory holds no more: longer blocks take more memory and hardly less time. None where frames meet in other
     layers than the shift.
 
-    unet: its channels, precision and device matter. latent_size: height and width in latent pixels.
-    num_frames: of the clip. halves: rows of a frame in the batch, 2 under guidance.
+    unet: its channels and precision matter. latent_size: height and width in latent pixels. num_frames: of
+    the clip. halves: rows of a frame in the batch, 2 under guidance. device: where the pass will run; None:
+    where the U-Net is, which under offloading is another place.
     """
     unet = getattr(unet, "_orig_mod", unet)
-    if num_frames == 1 or _mixes_frames(unet) is not None:
+    if num_frames == 1 or mixes_frames(unet) is not None:
         return None
     channels, itemsize = unet.config.block_out_channels[0], unet.dtype.itemsize
     frame = halves * latent_size[0] * latent_size[1] * channels * itemsize * _TENSORS_AT_PEAK
-    fitting = max(1, _free_memory(unet.device) // 2 // frame)
+    fitting = max(1, _free_memory(device or unet.device) // 2 // frame)
     return None if num_frames <= min(2 * native, fitting) else min(native, fitting)
 
 
@@ -334,17 +341,9 @@ class _FrameStream(PartOfClip):
         return self.lines.setdefault(key, _DelayLine())
 
 
-def _mixes_frames(unet: Any) -> str | None:
-    """The name of a layer beside the shift in which frames meet, or None."""
-    processors = unet.attn_processors if hasattr(unet, "attn_processors") else {}
-    mixing = [name for name, one in processors.items() if getattr(one, "mixes_frames", False)]
-    mixing += [name for name, module in unet.named_modules() if name.endswith(".temporal")]
-    return mixing[0] if mixing else None
-
-
 def _check_layers(unet: nn.Module) -> None:
     """Raise ValueError for layers without delay lines: where frames meet, or that read text by themselves."""
-    if (mixing := _mixes_frames(unet)) is not None:
+    if (mixing := mixes_frames(unet)) is not None:
         raise ValueError(f"frames meet in {mixing}: let all frames of a clip pass together")
     known = {
         id(part) for one in unet.modules() if isinstance(one, Transformer2DModel) for part in one.modules()

@@ -38,6 +38,12 @@ _MAX_TIMESTEPS = 100_000
 _MAX_LENGTH = 512  # tokens of a prompt, of a text encoder without a number of its own
 _STATES = ("Model", "ModelWithProjection")  # ends of the names of classes that give a state per token
 _WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
+_LORA_FILE = "adapter_config.json"  # of LoRA layers without the text encoder that they belong to
+_NUMBERS = {  # whole numbers of a part's config
+    "unet": ("in_channels", "out_channels", "addition_time_embed_dim"),
+    "vae": ("latent_channels",),
+    "text_encoder": ("vocab_size", "max_position_embeddings", "hidden_size", "d_model", "projection_dim"),
+}
 _OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")  # tokenizers without words
 _VOCABULARIES = (
     "tokenizer.json",
@@ -64,19 +70,25 @@ def model_of_run(folder: Path) -> Path:
 def check_model(folder: Path, given: Collection[str] = (), variant: str | None = None) -> None:
     """Raise ValueError where parts of a model's folder lack weights or cannot work together.
 
-    given: parts that come from elsewhere. variant: of the files, "fp16" or such. A part without a config or
-    safetensors files, such as LoRA layers of a text encoder, is left to the library that opens it.
+    given: parts that come from elsewhere. variant: of the files, "fp16" or such. LoRA layers in the place of
+    a text encoder are left to the library that opens them.
     """
     index = read_json_mapping(folder / INDEX)
     configs = [*folder.glob("*/config.json"), *folder.glob("scheduler/scheduler_config.json")]
     parts = {file.parent.name for file in configs} & (index.keys() - set(given))
     parts = {name for name in parts if isinstance(index[name], list) and any(index[name])}
     needed = {"unet", "vae", "text_encoder", "scheduler"} | ({"text_encoder_2"} & index.keys())
+    named = {name for name in needed & index.keys() - set(given) if isinstance(index[name], list)}
+    for part in sorted(name for name in named - parts if any(index[name])):
+        if not (folder / part / _LORA_FILE).is_file():
+            raise ValueError(f"{folder / part}: is missing, or has no config; fetch the model again")
     if needed <= parts:
         check_parts(folder)
     for part in (part for part in _WEIGHTED if part in parts):
         if opened_files(folder / part, variant):
             check_weights(folder / part, *library_and_class(folder, index, part), variant)
+        elif part in needed:
+            raise ValueError(f"{folder / part}: has no .safetensors file; expected its weights")
 
 
 def check_parts(folder: Path) -> None:
@@ -85,7 +97,12 @@ def check_parts(folder: Path) -> None:
     is_xl = "text_encoder_2" in index
     for part in (part for part in _WEIGHTED if (folder / part / "config.json").is_file()):
         file = folder / part / "config.json"
-        if quantized := read_json_mapping(file).get("quantization_config"):
+        config = read_json_mapping(file)
+        for name in _NUMBERS.get(part.removesuffix("_2"), ()):
+            value = config.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{file}: {name} is {str(value)[:80]!r}; expected a whole number above 0")
+        if quantized := config.get("quantization_config"):
             how = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
             raise ValueError(f"{file}: its weights are quantized ({how}); expected floating-point weights")
     texts = []
@@ -149,7 +166,8 @@ def check_words(part: Path, text: dict[str, Any] | None = None) -> None:
     if text is None or not (whole.is_file() or words.is_file()):
         return
     content = read_json_mapping(whole if whole.is_file() else words)
-    vocabulary = (content.get("model") or {}).get("vocab") if whole.is_file() else content
+    model = content.get("model") if whole.is_file() else {"vocab": content}
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict) or not all(isinstance(one, int) for one in vocabulary.values()):
         raise ValueError(f"{whole if whole.is_file() else words}: has no numbered words; fetch it again")
     numbers = [*vocabulary.values(), *_added_words(part, content if whole.is_file() else {})]
@@ -162,7 +180,9 @@ def check_words(part: Path, text: dict[str, Any] | None = None) -> None:
 
 def _added_words(part: Path, content: dict[str, Any]) -> list[int]:
     """Numbers of the words that were added to a tokenizer, as by textual inversion, wherever they stand."""
-    found: list[Any] = [one.get("id") for one in content.get("added_tokens") or [] if isinstance(one, dict)]
+    added = content.get("added_tokens")
+    listed = added if isinstance(added, list) else []
+    found: list[Any] = [one.get("id") for one in listed if isinstance(one, dict)]
     if (part / "added_tokens.json").is_file():
         found += read_json_mapping(part / "added_tokens.json").values()
     return [number for number in found if isinstance(number, int)]
@@ -208,7 +228,7 @@ def _unet_problem(unet: dict[str, Any], vae: dict[str, Any], texts: list[dict[st
         if unet.get(name, 4) != channels:
             task = OTHER_TASKS.get(unet.get("in_channels", 4), "another task")
             return (
-                f"its U-Net {verb} {unet[name]} channels, as one for {task} does;"
+                f"its U-Net {verb} {unet.get(name, 4)} channels, as one for {task} does;"
                 f" expected {channels}, the autoencoder's latent_channels"
             )
     hidden = unet.get("encoder_hid_dim_type")

@@ -31,6 +31,9 @@ def validate_prompts(
     embeds: (prompts, L, D) in place of `prompt`; the returned prompts are None then.
     Raises ValueError for an empty prompt, none, both texts and embeds, or lists that differ in length.
     """
+    for name, texts in (("prompt", prompt), ("negative_prompt", negative)):
+        if texts is not None and not isinstance(texts, Iterable):
+            raise ValueError(f"{name} is {texts!r}: expected a text, or a list of texts")
     if (prompt is None) == (embeds is None):
         raise ValueError("pass either prompt or prompt_embeds: a sentence that says what the clip shows")
     prompts = [prompt] if isinstance(prompt, str) else None if prompt is None else list(prompt)
@@ -45,6 +48,9 @@ def validate_prompts(
     )
     if negatives is not None and len(negatives) != count:
         raise ValueError(f"{len(negatives)} negative prompts for {count} prompts: pass one, or one for each")
+    for number, text in enumerate(negatives or (), 1):
+        if not isinstance(text, str):
+            raise ValueError(f"negative prompt {number} is {text!r}: expected a text, which may be empty")
     return count, prompts, negatives
 
 

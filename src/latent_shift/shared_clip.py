@@ -18,7 +18,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from latent_shift.shift import ShiftOptions, check_count
-from latent_shift.unet import PartOfClip, override_num_frames, override_part_of_clip, shift_options
+from latent_shift.unet import (
+    PartOfClip,
+    mixes_frames,
+    override_num_frames,
+    override_part_of_clip,
+    shift_options,
+)
 
 
 def own_frames(num_frames: int, rank: int, processes: int) -> range:
@@ -53,9 +59,12 @@ def predict_shared(
         kwargs: its other keywords.
 
     Raises:
-        ValueError: for a batch of broken clips, and fewer frames a process than a stride.
+        ValueError: for a batch of broken clips, fewer frames a process than a stride, and a U-Net in which
+            frames meet beside the shift.
     """
     check_count("num_frames", num_frames)
+    if (mixing := mixes_frames(getattr(unet, "_orig_mod", unet))) is not None:
+        raise ValueError(f"frames meet in {mixing}: such a clip cannot be shared between processes")
     if len(sample) % num_frames:
         raise ValueError(f"a batch of {len(sample)} is no whole number of clips of {num_frames} frames")
     rank, processes = dist.get_rank(group), dist.get_world_size(group)

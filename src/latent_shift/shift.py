@@ -75,6 +75,13 @@ class ShiftOptions:
 
 
 PAPER = ShiftOptions()
+_OF_TENSORS = (
+    "padding",
+    "direction",
+    "fold",
+    "single_frame",
+)  # options of a call; the others are of networks
+_ALL = (*_OF_TENSORS, "place", "strides")
 Call = tuple[int, ShiftOptions, int]  # a checked call: frames of a clip, options, stride
 
 
@@ -90,9 +97,9 @@ def temporal_shift(
     hidden: (B*F, C, H, W), the frames of one clip adjacent, num_frames each. options: all but place and
     strides, which are for whole networks; changes: fields that differ, such as padding="circular". Returns
     the same shape, dtype and memory format; `hidden` itself for a single frame under "bypass".
-    Raises ValueError for an unknown option, a tensor that is not 4-D, or a batch of broken clips.
+    Raises ValueError for an unknown value of an option, a tensor that is not 4-D, or a batch of broken clips.
     """
-    options = replace(options, **changes) if changes else options
+    options = _changed(options, changes) if changes else options
     _check_call(hidden, num_frames, stride)
     if num_frames == 1 and options.single_frame == "bypass":
         return hidden
@@ -120,7 +127,7 @@ def shifted_add(
     once, from the branch at the neighbouring frame; the gradient of the branch is the opposite shift. Raises
     ValueError as `temporal_shift` does, and where the shapes differ.
     """
-    options = replace(options, **changes) if changes else options
+    options = _changed(options, changes) if changes else options
     _check_call(branch, num_frames, stride)
     if skip.shape != branch.shape:
         raise ValueError(f"skip {tuple(skip.shape)} and branch {tuple(branch.shape)} must have one shape")
@@ -132,6 +139,12 @@ def shifted_add(
     if torch.is_grad_enabled() and (skip.requires_grad or branch.requires_grad):
         return _ShiftedAdd.apply(skip, branch, call)
     return _add_shifted(skip, branch, call)
+
+
+def _changed(options: ShiftOptions, changes: dict[str, Any]) -> ShiftOptions:
+    for name in changes.keys() & {"place", "strides"}:
+        raise ValueError(f"{name}={changes[name]!r}: is for whole networks; of one tensor give the stride")
+    return replace(options, **changes)
 
 
 class BandCopy(NamedTuple):

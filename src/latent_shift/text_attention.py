@@ -38,9 +38,14 @@ class ClipText:
         self._version = _version(source)
         self._kept: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
+    def may_be_written(self) -> bool:
+        """Whether the source was written to, or may have been: in `torch.inference_mode` nobody counts."""
+        return self.source.is_inference() or _version(self.source) != self._version
+
     def keys_and_values(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (rows, L, C) of text, (rows * repeats, L, D); kept where it lies in the source."""
-        place = (id(attn), text.storage_offset(), text.shape, text.stride())
+        layers = (_lora_state(attn.to_k), _lora_state(attn.to_v))
+        place = (id(attn), layers, text.storage_offset(), text.shape, text.stride())
         is_source = text.untyped_storage().data_ptr() == self.source.untyped_storage().data_ptr()
         if is_source and _version(self.source) == self._version and place in self._kept:
             return self._kept[place]
@@ -54,6 +59,13 @@ class ClipText:
 def _version(tensor: Tensor) -> int | None:
     """Number of writes to a tensor; None within `torch.inference_mode`, where they are not counted."""
     return None if tensor.is_inference() else tensor._version
+
+
+def _lora_state(layer: Any) -> tuple[Any, ...]:
+    """State of a projection's LoRA layers, active ones and their scales, which a callback may change."""
+    scaling = getattr(layer, "scaling", {})
+    active = tuple(getattr(layer, "active_adapters", ()))
+    return id(layer), active, getattr(layer, "disable_adapters", False), tuple(sorted(scaling.items()))
 
 
 _TEXT: ContextVar[ClipText | None] = ContextVar("text of clips", default=None)

@@ -157,8 +157,8 @@ def enable_temporal_shift(
     changes: fields of `options` that differ, such as place="input". Under gradient checkpointing the blocks
     run again in the backward pass, so `num_frames` must not change between a forward pass and its backward
     pass. Hooks of accelerate and diffusers on the blocks (offloading, device maps, layerwise casting) stay.
-    Raises ValueError for an unknown option, num_frames < 1, a model that is no `UNet2DConditionModel` or has
-    no stock ResNet block, and blocks with a forward of another kind.
+    Raises ValueError for an unknown value of an option, num_frames < 1, a model that is no
+    `UNet2DConditionModel` or has no stock ResNet block, and blocks with a forward of another kind.
     """
     check_count("num_frames", num_frames)
     state, blocks = ShiftState(num_frames, replace(options, **changes)), _resnet_blocks(unet)
@@ -179,6 +179,14 @@ def disable_temporal_shift(unet: UNet2DConditionModel) -> None:
     for block in _shifted_blocks(unet):
         _exchange_class(block, ResnetBlock2D)
         del block.shift_state, block.block_index
+
+
+def mixes_frames(unet: Any) -> str | None:
+    """The name of a layer beside the shift in which frames meet, or None."""
+    processors = unet.attn_processors if hasattr(unet, "attn_processors") else {}
+    mixing = [name for name, one in processors.items() if getattr(one, "mixes_frames", False)]
+    mixing += [name for name, module in unet.named_modules() if name.endswith(".temporal")]
+    return mixing[0] if mixing else None
 
 
 def set_num_frames(unet: UNet2DConditionModel, num_frames: int) -> None:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from latent_shift import checkpoints, hashes
+from latent_shift import LatentShiftPipeline, checkpoints, hashes
 from latent_shift.checkpoints.resolve import PARTS, WEIGHTED_PARTS
 from tiny import tiny_pipeline_folder
 
@@ -52,6 +52,28 @@ def test_a_folder_with_half_precision_files_alone_loads(copy):
 def test_an_image_model_without_a_video_config_loads(copy):
     (copy / "latent_shift.json").unlink()
     assert not checkpoints.load(copy, device="cpu").video_config.video_tuned
+
+
+def test_a_dangling_link_to_the_video_config_is_named(copy):
+    (copy / "latent_shift.json").rename(copy / "elsewhere")
+    (copy / "latent_shift.json").symlink_to(copy / "nowhere")
+    for load in (
+        lambda: checkpoints.load(copy, device="cpu"),
+        lambda: LatentShiftPipeline.from_pretrained(copy),
+    ):
+        with pytest.raises(ValueError, match=r"latent_shift\.json: is missing"):
+            load()
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler"])
+def test_a_missing_part_or_its_weights_are_named_to_python(copy, part):
+    for file in copy.glob(f"{part}/*.safetensors"):
+        file.unlink()
+        with pytest.raises(ValueError, match=f"{part}: has no .safetensors file"):
+            LatentShiftPipeline.from_pretrained(copy)
+    shutil.rmtree(copy / part)
+    with pytest.raises(ValueError, match=f"{part}: is missing, or has no config"):
+        LatentShiftPipeline.from_pretrained(copy)
 
 
 def test_the_hash_is_of_the_weights_alone(model, copy):

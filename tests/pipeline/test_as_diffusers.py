@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from diffusers.callbacks import SDCFGCutoffCallback, SDXLCFGCutoffCallback
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from huggingface_hub import ModelCard
 from peft import LoraConfig
@@ -85,7 +86,7 @@ def test_every_keyword_of_the_stock_pipeline(pipeline, stock):
 )
 def test_one_frame_equals_stock_with(pipeline, stock, call, layout):
     if layout == "sd" and "clip_skip" in call and not hasattr(stock.text_encoder, "text_model"):
-        pytest.skip("the stock pipeline does not find the final norm of this transformers release")
+        vars(stock.text_encoder)["text_model"] = stock.text_encoder  # for which diffusers looks in vain
     assert_image_as_in_stock(pipeline, stock, **call)
     assert pipeline.clip_skip == call.get("clip_skip")
     assert pipeline.guidance_rescale == call.get("guidance_rescale", 0)
@@ -99,6 +100,27 @@ def test_timesteps_and_sigmas(pipeline, stock, given):
     assert pipeline.num_timesteps == 3
     with pytest.raises(ValueError, match="[Oo]nly one of"):
         pipeline(PROMPT, timesteps=[1], sigmas=[1.0])
+    for wrong in ([], [1, 500, 999], [2000, 500], [5, -1]):
+        with pytest.raises(ValueError, match="expected falling numbers from at most 999 to 0"):
+            pipeline(PROMPT, timesteps=wrong)
+
+
+def test_layers_of_the_text_encoder_that_cannot_be_skipped(pipeline, layout):
+    layers = pipeline.text_encoder.config.num_hidden_layers - (layout == "xl")
+    for wrong in (layers + 1, -1, 1.5):
+        with pytest.raises(ValueError, match=f"clip_skip={wrong}: expected 0 to {layers} layers"):
+            clips(pipeline, clip_skip=wrong)
+    clips(pipeline, clip_skip=layers)
+
+
+def test_all_steps_are_guided_at_timesteps_below_zero(pipeline, stock):
+    options = {"timestep_type": "continuous", "prediction_type": "v_prediction"}
+    for one in (pipeline, stock):
+        one.scheduler = EulerDiscreteScheduler(**options)
+    assert_image_as_in_stock(pipeline, stock)
+    assert pipeline.scheduler.timesteps[-1] < 0
+    with pytest.raises(ValueError, match="timesteps of this EulerDiscreteScheduler are not within 0 to 999"):
+        clips(pipeline, guidance_interval=(0.2, 0.8))
 
 
 def test_the_scale_of_lora_layers(pipeline, stock):
@@ -113,7 +135,7 @@ def test_the_scale_of_lora_layers(pipeline, stock):
 
 def test_the_keywords_of_sdxl(layout, pipeline, stock):
     calls = [
-        {"prompt_2": OTHER, "negative_prompt_2": "a black square"},
+        {"prompt_2": OTHER, "negative_prompt": "", "negative_prompt_2": "a black square"},
         {"original_size": (64, 64), "crops_coords_top_left": (4, 8), "target_size": (16, 16)},
         {"negative_original_size": (8, 8), "negative_target_size": (4, 4)},
         {"denoising_end": 0.6},
@@ -128,6 +150,46 @@ def test_the_keywords_of_sdxl(layout, pipeline, stock):
     if layout == "xl":
         with pytest.raises(ValueError, match="prompt_2 for 1 prompts"):
             clips(pipeline, prompt_2=[OTHER, OTHER])
+        with pytest.raises(ValueError, match=r"original_size=\(32,\): expected two whole numbers"):
+            clips(pipeline, original_size=(32,))
+        with pytest.warns(UserWarning, match="negative_prompt_2 alone has no effect"):
+            assert_image_as_in_stock(pipeline, stock, negative_prompt_2="a black square")
+
+
+def test_the_scale_of_lora_layers_changes_between_steps(pipeline):
+    config = LoraConfig(r=2, target_modules=["attn2.to_k", "attn2.to_v"], init_lora_weights=False)
+    pipeline.unet.add_adapter(config, adapter_name="one")
+
+    def without(pipe, step, timestep, tensors):
+        pipe.unet.set_adapters(["one"], [0.0])
+
+    def changed():
+        pipeline.unet.set_adapters(["one"], [5.0])
+        return clips(pipeline, callback_on_step_end=without)
+
+    found = changed()
+    pipeline.unet.set_attn_processor(AttnProcessor2_0())  # computes keys and values anew in each step
+    assert torch.allclose(found, changed(), atol=1e-5)
+    assert not torch.allclose(found, clips(pipeline), atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_callback_may_write_into_the_embeddings_of_frames(pipeline, mode):
+    def writing(pipe, step, timestep, tensors):
+        tensors["prompt_embeds"][-2:] += 1  # of the last two frames
+
+    def exchanging(pipe, step, timestep, tensors):
+        changed = tensors["prompt_embeds"].clone()
+        changed[-2:] += 1
+        return {"prompt_embeds": changed}
+
+    with mode():
+        found, expected = (
+            clips(pipeline, callback_on_step_end=one, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+            for one in (writing, exchanging)
+        )
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, clips(pipeline), atol=1e-3)
 
 
 def test_an_untuned_model_has_the_guidance_of_stock(tmp_path):
@@ -299,11 +361,13 @@ def test_the_generators_reach_the_decoder(pipeline):
 
 
 def test_the_same_twice_is_refused(pipeline):
-    embeds = torch.zeros(1, 12, 16)
+    embeds = torch.zeros(1, 12, pipeline.unet.config.cross_attention_dim)
     with pytest.raises(ValueError, match="negative_prompt and negative_prompt_embeds are the same"):
         pipeline(PROMPT, negative_prompt="a", negative_prompt_embeds=embeds)
     with pytest.raises(ValueError, match="must have one shape"):
         pipeline(prompt_embeds=embeds, negative_prompt_embeds=embeds[:, :5])
+    with pytest.raises(ValueError, match="num_videos_per_prompt=3 and num_images_per_prompt=2 are the same"):
+        pipeline(PROMPT, num_videos_per_prompt=3, num_images_per_prompt=2)
     with pytest.raises(ValueError, match="ip_adapter_image and ip_adapter_image_embeds are the same"):
         pipeline(PROMPT, ip_adapter_image=1, ip_adapter_image_embeds=[embeds])
     with pytest.raises(ValueError, match="ip_adapter_image_embeds must be a list of tensors"):

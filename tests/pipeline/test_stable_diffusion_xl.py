@@ -81,6 +81,10 @@ def test_encoded_prompts_come_with_their_pooled_ones(pipeline):
     assert embeds["pooled_prompt_embeds"].shape == (2, POOLED)
     expected = pipeline(PROMPTS, generator=seeded(1, 2), **CALL).frames
     assert np.array_equal(pipeline(**embeds, generator=seeded(1, 2), **CALL).frames, expected)
+    with pytest.raises(ValueError, match="prompt_2 and prompt_embeds are the same"):
+        pipeline(**embeds, prompt_2=PROMPTS, **CALL)
+    with pytest.raises(ValueError, match=r"pooled_prompt_embeds has the shape \(1, .*expected \(2, width\)"):
+        pipeline(**{**embeds, "pooled_prompt_embeds": embeds["pooled_prompt_embeds"][:1]}, **CALL)
     del embeds["pooled_prompt_embeds"]
     with pytest.raises(ValueError, match="prompt_embeds and pooled_prompt_embeds together"):
         pipeline(**embeds, **CALL)

@@ -8,6 +8,7 @@ file stays the same, so a model may be resolved again at no cost.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -151,7 +152,7 @@ def video_config(path: Path) -> VideoConfig:
     from latent_shift.video_config import FILE_NAME, UNTUNED, UNTUNED_XL, read_video_config  # imports torch
 
     file = path / FILE_NAME
-    if file.exists():
+    if os.path.lexists(file):  # a dangling link is one that is missing
         return read_video_config(file)
     folder = detect_layout(path)[0].config_folder if path.is_file() else path
     return UNTUNED_XL if (folder / "text_encoder_2").is_dir() else UNTUNED

@@ -31,11 +31,13 @@ from latent_shift.pipeline.decoding import SHORT_CLIP, DecodingMixin, frames_at_
 from latent_shift.pipeline.denoising import DenoisingMixin
 from latent_shift.pipeline.inputs import (
     check_embeds,
+    check_image_embeds,
     check_output,
     count_videos,
     latent_size,
     set_timesteps,
     split_into_clips,
+    videos_per_prompt,
 )
 from latent_shift.prompts import Texts, preprocess_prompts, validate_prompts
 from latent_shift.text_attention import ClipText
@@ -203,11 +205,12 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
         frames, scale = call.num_frames, self.vae_scale_factor
         size = latent_size(call.height, call.width, scale, self.unet.config.sample_size)
         count, prompts, negatives = validate_prompts(prompt, negative_prompt, prompt_embeds)
-        check_embeds(
-            negatives, prompt_embeds, negative_prompt_embeds, ip_adapter_image, ip_adapter_image_embeds
-        )
-        per_prompt = num_videos_per_prompt if num_images_per_prompt == 1 else num_images_per_prompt
-        videos = count_videos(count, per_prompt, generator)
+        width = self.unet.config.encoder_hid_dim or self.unet.config.cross_attention_dim
+        check_embeds(count, width, negatives, prompt_embeds, negative_prompt_embeds)
+        check_image_embeds(ip_adapter_image, ip_adapter_image_embeds)
+        per_prompt = videos_per_prompt(num_videos_per_prompt, num_images_per_prompt)
+        generator = list(generator) if isinstance(generator, tuple) else generator
+        videos = count_videos(count * per_prompt, generator)
         shape = (videos, frames, self.unet.config.in_channels, *size)
         pixels = (size[0] * scale, size[1] * scale)
         size_ids = self._size_ids(pixels, {
@@ -298,7 +301,7 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
             return given if given < frames else None
         native = max(SHORT_CLIP, self._stored_config.num_frames)
         halves = 2 if self.do_classifier_free_guidance else 1
-        block = block_size(self.unet, size, frames, native, halves)
+        block = block_size(self.unet, size, frames, native, halves, self._execution_device)
         if block is not None and hasattr(self.unet, "_orig_mod"):
             warn(f"{frames} frames pass the U-Net in blocks, which does so as if it were not compiled")
         return block

@@ -23,7 +23,7 @@ from latent_shift.noise import repeat_generator_per_frame
 from latent_shift.pipeline.finite import check_finite
 from latent_shift.pipeline.folders import FolderMixin
 from latent_shift.pipeline.inputs import timesteps_until
-from latent_shift.pipeline.shortcuts import EVERYWHERE, Forecast, is_inside
+from latent_shift.pipeline.shortcuts import EVERYWHERE, Forecast, check_interval, is_inside
 from latent_shift.text_attention import ClipText, attending_to
 from latent_shift.unet import override_num_frames, shift_options
 
@@ -91,12 +91,14 @@ class DenoisingMixin(FolderMixin):
                 f"callback tensors {unknown} are unknown: choose of {self._callback_tensor_inputs}"
             )
         timesteps = timesteps_until(self.scheduler, self._denoising_end)
+        check_interval(self._guidance_interval, self.scheduler)
         self._interrupt, self._num_timesteps = False, len(timesteps)
         forecast = Forecast(self._forecast_threshold, self.scheduler, len(timesteps))
         for step, timestep in enumerate(self.progress_bar(timesteps)):
             latents = tensors["latents"]
-            if tensors["prompt_embeds"] is not text.source:  # changed by a callback
-                text = ClipText(tensors["prompt_embeds"], 1)
+            shown_text = step > 0 and callback is not None and "prompt_embeds" in callback_inputs
+            if tensors["prompt_embeds"] is not text.source or (shown_text and text.may_be_written()):
+                text = ClipText(tensors["prompt_embeds"], 1)  # changed by a callback
             with attending_to(text) if self._block is None else nullcontext():
                 noise = forecast(
                     step, latents, timestep, partial(self._predict_step, latents, timestep, tensors, frames)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from diffusers import DiffusionPipeline
 from diffusers.utils.hub_utils import load_or_create_model_card, populate_model_card
 from huggingface_hub import create_repo
+from transformers import PreTrainedModel
 
 from latent_shift.io import write_json
 from latent_shift.model_files import INDEX, check_model
@@ -83,8 +84,9 @@ class FolderMixin(DiffusionPipeline):
         with libraries_quiet():
             pipeline = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
-            for text_encoder in pipeline.text_encoders():  # all else is float32; only transformers keeps
-                text_encoder.float()  # the precision of the file
+            for name, part in pipeline.components.items():
+                if isinstance(part, PreTrainedModel) and kwargs.get(name) is None:
+                    part.float()  # all else is float32; only transformers keeps the precision of the file
         if config_file is not None:
             pipeline.video_config = read_video_config(config_file)
         return pipeline
@@ -95,6 +97,7 @@ class FolderMixin(DiffusionPipeline):
         Keywords as in diffusers; the weights are safetensors, anything else raises ValueError. So do attached
         LoRA layers: the folder would hold weights under names that nothing opens. Only those of a text
         encoder that was loaded from somewhere are saved, as in stock: without it, by its name.
+        `from_pretrained` opens such a folder, the commands of this package do not.
         """
         if kwargs.get("safe_serialization", True) is not True:
             raise ValueError("safe_serialization must be True: weights are saved as safetensors only")
@@ -105,9 +108,9 @@ class FolderMixin(DiffusionPipeline):
         folder = Path(save_directory)
         upload = {name: kwargs.pop(name) for name in _UPLOAD_OPTIONS if name in kwargs}
         push_to_hub = kwargs.pop("push_to_hub", False)
-        write_video_config(folder / FILE_NAME, self.video_config)
         with libraries_quiet():
             super().save_pretrained(folder, **kwargs)
+        write_video_config(folder / FILE_NAME, self.video_config)  # after weights that fit it
         for config_file in (folder / name / "config.json" for name in _TEXT_ENCODERS):
             if config_file.is_file():  # where no dtype is given, transformers loads in that of the config
                 config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -158,7 +161,7 @@ def _find_config(model: str | os.PathLike, keywords: dict[str, Any]) -> Path | N
     """The `latent_shift.json` of a folder, or of a hub id; None where it has none."""
     if os.path.isdir(model):
         path = Path(model) / FILE_NAME
-        return path if path.exists() else None
+        return path if os.path.lexists(path) else None  # a dangling link is one that is missing
     return fetch_video_config(str(model), **_hub_options(keywords))
 
 

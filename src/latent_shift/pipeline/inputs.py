@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,15 +12,24 @@ from torch import Tensor
 
 from latent_shift.io import one_line
 from latent_shift.model_files import is_flow_matching
+from latent_shift.shift import check_count
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
-def count_videos(prompts: int, videos_per_prompt: int, generator: Any) -> int:
-    """Prompts times videos per prompt. Raises ValueError where that does not fit the generators."""
-    if videos_per_prompt < 1:
-        raise ValueError(f"num_videos_per_prompt={videos_per_prompt} must be at least 1")
-    videos = prompts * videos_per_prompt
+def videos_per_prompt(videos: int, images: int) -> int:
+    """Clips of each prompt, which has two names. Raises ValueError where these differ, and for none."""
+    check_count("num_videos_per_prompt", videos)
+    check_count("num_images_per_prompt", images)
+    if videos != images and 1 not in (videos, images):
+        raise ValueError(
+            f"num_videos_per_prompt={videos} and num_images_per_prompt={images} are the same: pass one"
+        )
+    return max(videos, images)
+
+
+def count_videos(videos: int, generator: Any) -> int:
+    """The number of videos. Raises ValueError where it does not fit the generators."""
     if isinstance(generator, list) and len(generator) != videos:
         raise ValueError(
             f"{len(generator)} generators for {videos} videos: pass one for each video, or one for all"
@@ -57,37 +67,59 @@ def check_output(output_type: str, decode_chunk_size: int | None, frames_per_blo
     """Raise ValueError for an unknown type of output, or chunks or blocks of no frame."""
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type={output_type!r} is unknown: choose one of {', '.join(OUTPUT_TYPES)}")
-    if decode_chunk_size is not None and decode_chunk_size < 1:
-        raise ValueError(f"decode_chunk_size={decode_chunk_size} must be at least 1 frame")
-    if frames_per_block is not None and frames_per_block < 1:
-        raise ValueError(f"frames_per_block={frames_per_block} must be at least 1 frame")
+    for name, count in (("decode_chunk_size", decode_chunk_size), ("frames_per_block", frames_per_block)):
+        if count is not None:
+            check_count(name, count)
 
 
 def check_embeds(
+    count: int,
+    width: Any,
     negatives: list[str] | None,
     embeds: Tensor | None,
     negative_embeds: Tensor | None,
-    image: Any,
-    image_embeds: list[Tensor] | None,
 ) -> None:
-    """Raise ValueError for texts or images that come twice, and embeddings that do not fit one another.
+    """Raise ValueError for negative prompts that come twice, and embeddings that do not fit one another.
 
-    negatives, embeds, negative_embeds: negative prompts, embeddings of prompts and of negative prompts;
-    image, image_embeds: the image of IP adapters, and its embeddings, (copies, images, D) for each adapter.
+    count: of prompts. width: of the text that the U-Net reads, where that is one number. negatives, embeds,
+    negative_embeds: negative prompts, embeddings of prompts and of negative prompts, (count, L, width) each.
     """
     if negatives is not None and negative_embeds is not None:
         raise ValueError("negative_prompt and negative_prompt_embeds are the same: pass one of them")
+    for name, given in (("prompt_embeds", embeds), ("negative_prompt_embeds", negative_embeds)):
+        if given is not None and (
+            given.ndim != 3 or len(given) != count or (isinstance(width, int) and given.shape[-1] != width)
+        ):
+            shape = tuple(given.shape)
+            raise ValueError(f"{name} has the shape {shape}: expected ({count}, tokens, {width})")
     if embeds is not None and negative_embeds is not None and embeds.shape != negative_embeds.shape:
         shapes = f"{tuple(embeds.shape)} and {tuple(negative_embeds.shape)}"
         raise ValueError(f"prompt_embeds and negative_prompt_embeds must have one shape, not {shapes}")
-    if image is not None and image_embeds is not None:
+
+
+def check_image_embeds(image: Any, embeds: list[Tensor] | None) -> None:
+    """Raise ValueError for an image of IP adapters that comes twice, and embeddings of other shapes.
+
+    embeds: (copies, images, D) for each adapter.
+    """
+    if image is not None and embeds is not None:
         raise ValueError("ip_adapter_image and ip_adapter_image_embeds are the same: pass one of them")
-    if image_embeds is not None and not (
-        isinstance(image_embeds, list) and all(one.ndim in (3, 4) for one in image_embeds)
-    ):
+    if embeds is not None and not (isinstance(embeds, list) and all(one.ndim in (3, 4) for one in embeds)):
         raise ValueError(
             "ip_adapter_image_embeds must be a list of tensors of 3 or 4 dimensions, one an adapter"
         )
+
+
+def check_clip_skip(skip: int | None, text_encoder: Any, *, beyond: int) -> None:
+    """Raise ValueError for a number of layers to skip that a text encoder does not have.
+
+    beyond: layers that are skipped without it, 1 in SDXL's layout.
+    """
+    if skip is None or text_encoder is None:
+        return
+    most = text_encoder.config.num_hidden_layers - beyond
+    if isinstance(skip, bool) or not isinstance(skip, int) or not 0 <= skip <= most:
+        raise ValueError(f"clip_skip={skip!r}: expected 0 to {most} layers of this text encoder")
 
 
 def timesteps_until(scheduler: Any, end: float | None) -> Tensor:
@@ -118,10 +150,13 @@ def set_timesteps(
             f"{type(scheduler).__name__}, as it is configured, is a scheduler of another family; exchange it"
             " for one of noise or velocity, such as DDIMScheduler"
         )
+    trained = scheduler.config.num_train_timesteps
     if timesteps is not None or sigmas is not None:
+        if timesteps is not None:
+            _check_timesteps(timesteps, trained)
         retrieve_timesteps(scheduler, None, device, timesteps, sigmas)
         return
-    trained, reason = scheduler.config.num_train_timesteps, ""
+    reason = ""
     try:
         scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError, ZeroDivisionError) as error:
@@ -134,6 +169,13 @@ def set_timesteps(
         f"{steps} steps: are more than {type(scheduler).__name__} can take on this model's schedule of"
         f" {trained} timesteps; use fewer{reason}"
     )
+
+
+def _check_timesteps(timesteps: Sequence[int], trained: int) -> None:
+    falls = all(first > second for first, second in pairwise(timesteps))
+    if not len(timesteps) or not falls or timesteps[0] >= trained or timesteps[-1] < 0:
+        shown = str(list(timesteps))[:80]
+        raise ValueError(f"timesteps={shown}: expected falling numbers from at most {trained - 1} to 0")
 
 
 def split_into_clips(images: Any, frames: int) -> Any:

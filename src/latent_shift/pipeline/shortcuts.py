@@ -20,8 +20,23 @@ EVERYWHERE = (0.0, 1.0)
 
 def is_inside(interval: tuple[float, float], timestep: Tensor, scheduler: Any) -> bool:
     """Whether a step's noise level, its timestep as a part of the schedule, lies in an interval."""
+    if interval == EVERYWHERE:
+        return True
     level = float(timestep) / max(scheduler.config.num_train_timesteps - 1, 1)
     return interval[0] <= level <= interval[1]
+
+
+def check_interval(interval: tuple[float, float], scheduler: Any) -> None:
+    """Raise ValueError where steps are guided in an interval only, and timesteps are no parts of a schedule.
+
+    So it is with a scheduler of continuous timesteps, which are logarithms of the noise.
+    """
+    steps, trained = scheduler.timesteps, scheduler.config.num_train_timesteps
+    if interval != EVERYWHERE and bool((steps < 0).any() or (steps >= trained).any()):
+        raise ValueError(
+            f"guidance_interval={interval} (--guidance-interval): the timesteps of this"
+            f" {type(scheduler).__name__} are not within 0 to {trained - 1}; leave the interval out"
+        )
 
 
 class Forecast:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from latent_shift.conditioning import PromptEmbeds
 from latent_shift.pipeline.base import VideoPipelineMixin
 from latent_shift.pipeline.folders import read_index
+from latent_shift.pipeline.inputs import check_clip_skip
 from latent_shift.pipeline.stable_diffusion_xl import LatentShiftXLPipeline
 
 _CLIP_TYPES = ("clip", "clip_text_model")
@@ -46,11 +49,29 @@ class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
                 f"clip_skip {given['clip_skip']}: is for CLIP's text encoder; this model has a"
                 f" {type(self.text_encoder).__name__}"
             )
+        check_clip_skip(given.get("clip_skip"), self.text_encoder, beyond=0)
         guided = self.do_classifier_free_guidance
-        text, negative = self.encode_prompt(
-            prompts, self._execution_device, videos_per_prompt, guided, negatives, **given
-        )
+        with _named_text_model(self.text_encoder):
+            text, negative = self.encode_prompt(
+                prompts, self._execution_device, videos_per_prompt, guided, negatives, **given
+            )
         return PromptEmbeds(text), PromptEmbeds(negative) if guided else None
 
     def _check_safety(self, images: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[bool] | None]:
         return self.run_safety_checker(images, images.device, dtype)
+
+
+@contextmanager
+def _named_text_model(encoder: Any) -> Iterator[None]:
+    """CLIP's text encoder is its own `text_model`, in which diffusers looks for the final norm.
+
+    From transformers 5 on the two are one, and the name is gone.
+    """
+    if encoder is None or hasattr(encoder, "text_model"):
+        yield
+        return
+    vars(encoder)["text_model"] = encoder  # beside the modules: nothing is saved or moved twice
+    try:
+        yield
+    finally:
+        del vars(encoder)["text_model"]

@@ -8,6 +8,7 @@ warning. A prompt of known words is never changed. Pure functions of a tokenizer
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice, product
 from typing import Any
@@ -100,15 +101,23 @@ def keep_known_words(
 ) -> tuple[str, list[str]]:
     """A prompt without words outside a closed vocabulary (lower case), and those words in order, once each.
 
-    Punctuation falls away unnamed. A prompt of known words is returned unchanged, letter by letter. added:
-    tokens that are known besides, of any characters.
+    Punctuation falls away unnamed; emoji and other symbols are named as words are. A prompt of known words is
+    returned unchanged, letter by letter. added: tokens that are known besides, of any characters.
     """
     parts = _split(prompt, added)
     known = [part for part in parts if part in added or part.lower() in vocabulary]
     if len(known) == len(parts):
         return prompt, []
-    unknown = [part for part in parts if part[0].isalnum() and part.lower() not in vocabulary]
+    unknown = [
+        part
+        for part in parts
+        if part.lower() not in vocabulary and part not in added and (part[0].isalnum() or _is_symbol(part))
+    ]
     return " ".join(known), list(dict.fromkeys(unknown))
+
+
+def _is_symbol(part: str) -> bool:
+    return any(unicodedata.category(one) == "So" for one in part)
 
 
 def check_known(prompts: Iterable[str], vocabulary: Collection[str], added: Collection[str] = ()) -> None:

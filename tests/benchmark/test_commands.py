@@ -43,6 +43,8 @@ def test_networks(tmp_path, capsys):
     block = page.read_text().partition("<!-- begin networks tiny step -->")[2]
     assert "one training step" in block
     assert "one pass" not in block  # what the folder holds of other modes has a block of its own
+    status, _, said = run_program(capsys, "benchmark", "networks", *given, "--modes", "", *how)
+    assert (status, "--modes '': names none; known are pass and step" in said) == (2, True)
 
 
 def test_systems(model, capsys):
@@ -79,6 +81,9 @@ def test_floor_of_a_system(model, capsys, tmp_path, monkeypatch):
     assert f"--markdown '{page}' '\\udcff'`" in page.read_text()  # a command that can be repeated
     found = json.loads(out)
     assert status == 0
+    for option, value in (("size", "tiny"), ("frames", 3), ("resolution", 64)):
+        status, _, said = run_program(capsys, *given, f"--{option}", value)
+        assert (status, f"--{option} {value}: is of the U-Net's pass" in said) == (2, True)
     assert found["rate"] > 1
     assert sum(found["shares"].values()) == pytest.approx(1)
     assert "convolutions" in found["shares"]

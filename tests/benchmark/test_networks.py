@@ -1,5 +1,7 @@
 """U-Nets side by side: what is counted, that they take turns, and that a stopped measurement goes on."""
 
+import json
+
 import pytest
 import torch
 
@@ -83,6 +85,12 @@ def test_cells_are_kept_and_only_the_missing_are_measured(tmp_path):
     assert found.keys() == {IMAGE, SHIFT, "latent-vdm"}
     assert all(len(cell.times.cpu) == len(cell.image.cpu) == 2 for cell in found.values())
     (tmp_path / "cells" / "tiny-pass-cpu-fp32-2x64-shift.json").unlink()
+    del said[:]
+    measure(plan, tmp_path, lambda *told: said.append(told))
+    assert [told[0] for told in said] == ["shift pass 2x64"] * 2
+    file = tmp_path / "cells" / "tiny-pass-cpu-fp32-2x64-shift.json"  # as if by another number of threads
+    cell = json.loads(file.read_text())
+    file.write_text(json.dumps({**cell, "machine": {**cell["machine"], "threads": 99}}))
     del said[:]
     measure(plan, tmp_path, lambda *told: said.append(told))
     assert [told[0] for told in said] == ["shift pass 2x64"] * 2

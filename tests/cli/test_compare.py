@@ -78,6 +78,25 @@ def test_the_pages_have_all_tables_and_clips(smoke):
 
 
 @pytest.mark.slow
+def test_a_command_of_fewer_systems_loses_no_rows_of_the_pages(smoke, capsys):
+    kept = [(smoke / name).read_text() for name in ("page.md", "compare.html")]
+    command = ("compare", "--preset", "smoke", "-o", smoke, "--systems", "shift_off", "--only", "page")
+    status, _, err = run_program(capsys, *command, "--markdown", smoke / "page.md")
+    assert (status, err) == (0, "")
+    again = (smoke / "page.md").read_text()
+    assert [line for line in kept[0].splitlines() if line[:1] == "|"] == [
+        line for line in again.splitlines() if line[:1] == "|"
+    ]
+    assert (smoke / "compare.html").read_text().count("data:image/webp") == kept[1].count("data:image/webp")
+    (smoke / "page.md").write_text(kept[0].replace("| motion_module |", "| of another folder |"))
+    status, _, err = run_program(capsys, *command, "--markdown", smoke / "page.md")
+    assert (status, "has rows that " in err, "has not: of another folder; name" in err) == (2, True, True)
+    assert "| of another folder |" in (smoke / "page.md").read_text()
+    for name, text in zip(("page.md", "compare.md", "compare.html"), (kept[0], *kept), strict=True):
+        (smoke / name).write_text(text)
+
+
+@pytest.mark.slow
 def test_every_model_is_one_of_its_system(smoke):
     for name, config in ROWS.items():
         folder = smoke / "rows" / name / "seed-0"
@@ -140,6 +159,8 @@ def test_nothing_is_left_to_do_and_nothing_is_lost_by_mistakes(smoke, capsys):
         (["--budget", "hours=3"], "budget 'hours=3': expected core-seconds=N, clips=N, steps=N"),
         (["--only", "sing"], "--only sing: expected one of train, sample, score, cost, page"),
         (["--seeds", "0"], "--seeds 0: give 1 or more"),
+        (["--systems", ","], "--systems ',': names none; leave it out for all rows"),
+        (["--dry-run", "--only", "page"], "--only page: --dry-run shows all parts; leave one of them out"),
         (["--recipes", "nowhere"], "nowhere: has no presets/"),
         (["--markdown", "page.txt"], "page.txt"),
         (["--markdown", "a.md", "--only", "score"], "--markdown a.md: no page is written with --only score"),

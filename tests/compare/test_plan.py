@@ -284,6 +284,13 @@ def test_denoising_steps_of_a_model_that_has_none(compared):
         replace(run, steps=7).check_model()
 
 
+def test_steps_of_a_system_that_names_none_are_found_before_any_training(compared):
+    comparison = compared("smoke", "cogvideo")
+    row = comparison.rows["cogvideo"].model_copy(update={"steps": 5})
+    with pytest.raises(ValueError, match="row cogvideo: steps 5: a model of cogvideo names no denoising"):
+        replace(comparison, rows={"cogvideo": row}).check()
+
+
 def test_a_system_that_cannot_be_trained(compared):
     with pytest.raises(
         ValueError, match="row diffusers_pipeline: diffusers_pipeline has no stages in .*; leave"
@@ -364,6 +371,15 @@ def test_stills_of_another_comparison(compared, tmp_path):
     assert isinstance(image, StageRun)
     assert image.folder == other.folder / "stills" / "latent-1-image"
     recipe = comparison.resolve(run, clips, 10)
+    file = image.folder / "recipe.yaml"
+    before = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**before, "batch_size": 8, "steps": 7}))  # trained in another way
+    compared("smoke", "latent_shift", folder=tmp_path / "new", stills_from=other.folder).check()
+    file.write_text(yaml.safe_dump({**before, "unet": {**before["unet"], "cross_attention_dim": 64}}))
+    with pytest.raises(
+        ValueError, match=r"latent-1-image was trained with other settings: unet\.cross_atten"
+    ):
+        compared("smoke", "latent_shift", folder=tmp_path / "new", stills_from=other.folder).check()
     assert recipe.pretrained_model == str(image.model)
     assert recipe.latents.folder == tmp_path / "new" / "latents"
 
@@ -379,6 +395,10 @@ def test_the_plan_has_a_row_for_every_stage_with_its_minutes(compared, tmp_path)
     stages_of = [row[0] for row in rows if row[1] == "latent_shift-2-clips"]
     assert stages_of == ["latent_shift, seed 0", "latent_shift, seed 1", "latent_shift, seed 2"]
     assert float(rows[0][5]) > 0
+    run.stages[0].record(comparison.resolve(run, run.stages[0], 10))
+    write_json(run.stages[0].folder / "spent.json", {"seconds": 600.0, "preparation": 0.0, "wall_seconds": 1})
+    minutes = plan_table(comparison).rows[0][5]
+    assert float(minutes) == pytest.approx(float(rows[0][5]) * 2 / 3, abs=0.1)
     finish(comparison, run, run.stages[0])
     assert plan_table(comparison).rows[0][3:] == ["10", "trained", "0.0"]
     assert rows[-1][0] == "all that is left"

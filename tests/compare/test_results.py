@@ -17,6 +17,7 @@ from latent_shift.compare.results import (
     read_results,
     share,
     verdicts_of,
+    with_rows_of_folder,
 )
 from latent_shift.compare.scoring import VERDICTS, Scores
 from latent_shift.compare.tables import tables
@@ -67,6 +68,7 @@ def filled(compared):
         costs = Costs(
             rows={"latent_shift": COST, "shift_off": COST}, batch=32,
             machine={"machine": "m, 2 cores", "threads": 2, "date": "d", "versions": {"torch": "2"}},
+            models={run.row: run.model_hash() for run in comparison.first_runs()},
         )  # fmt: skip
         (comparison.folder / "cost.json").write_text(costs.model_dump_json())
         return read_results(comparison)
@@ -186,6 +188,22 @@ def test_a_json_line_a_row(filled):
     assert first["paper"] == {"fid": 15.23, "clipsim": 0.2773, "parameters": "1.5 B"}
     assert second["paper"] is None
     json.dumps([first, second])
+
+
+def test_costs_of_a_row_that_was_trained_again_are_not_shown(filled):
+    comparison = filled().comparison
+    comparison.first_runs()[0].record_stages()
+    results = read_results(comparison)
+    assert [row.cost is None for row in results.rows] == [True, False]
+    assert "Not complete yet: latent_shift." in markdown(results, "latent-shift compare")
+
+
+def test_a_page_has_all_rows_and_seeds_of_its_folder(filled, compared):
+    filled()
+    fewer = compared("compare-6", "shift_off", seeds=1)
+    assert [*with_rows_of_folder(fewer).rows] == ["latent_shift", "shift_off"]
+    results = read_results(with_rows_of_folder(fewer))
+    assert [sorted(row.runs) for row in results.rows] == [[0, 1], [0]]
 
 
 def test_pieces_that_are_not_there_are_left_out(compared):

@@ -32,6 +32,8 @@ def test_known_words_pass_untouched(prompt):
         ("a _red_ circle", "a red circle", []),
         ("Ein roter Kreis на a", "a", ["Ein", "roter", "Kreis", "на"]),
         ("!?", "", []),
+        ("a red 🚀 moves left", "a red moves left", ["🚀"]),
+        ("a ❤️ on a circle", "a on a circle", ["❤️"]),
     ],
 )
 def test_the_rest_is_left_out_and_words_are_named(prompt, kept, unknown):

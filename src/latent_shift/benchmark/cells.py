@@ -136,7 +136,8 @@ def _is_measured(file: Path, plan: Plan) -> bool:
         return False
     cell = read_model(Cell, file)
     enough = cell.times is not None and len(cell.times.wall) >= plan.repeats
-    return enough and (cell.peak is not None or not plan.memory)
+    same = cell.machine.get("threads") == torch.get_num_threads()  # else a table would mix both
+    return enough and same and (cell.peak is not None or not plan.memory)
 
 
 def _measured(

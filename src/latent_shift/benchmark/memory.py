@@ -3,7 +3,8 @@
 python -m latent_shift.benchmark.memory MODULE:FUNCTION ARGUMENTS MODULE,...   # prints the bytes as JSON
 
 One process imports the modules that the calls need, and forks a process for each: what the libraries take is
-no part of the figures.
+no part of the figures. A fork begins without the pages of their files; those that the call reads again are
+taken out where Linux tells them.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def peak_memory(call: str, arguments: Sequence[Sequence[Any]], modules: Sequence
 
 
 def _measure(function: Callable[..., object], arguments: Sequence[Any]) -> int:
-    before = _resident()
+    before, mapped = _resident(), _library_pages()
     function(*arguments)
     if torch.cuda.is_initialized():  # by the call, which works there
         return int(torch.cuda.max_memory_allocated())
-    return max(0, _resident() - before)
+    return max(0, _resident() - before - (_library_pages() - mapped))
 
 
 def _in_fork(function: Callable[..., object], arguments: Sequence[Any]) -> int:
@@ -87,6 +88,20 @@ def _resident() -> int:
     """The largest number of bytes that this process has had in memory."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
+
+
+def _library_pages() -> int:
+    """Bytes of library files that are in this process's memory; 0 where the system does not tell."""
+    maps, total, of_library = Path("/proc/self/smaps"), 0, False
+    if not maps.is_file():
+        return 0
+    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):  # the head of a mapping, which ends with its file
+            of_library = ".so" in line.rpartition("/")[2]
+        elif of_library and name in ("Rss:", "Anonymous:"):
+            total += int(rest[0]) * (1024 if name == "Rss:" else -1024)
+    return total
 
 
 def available_memory(device: str) -> int:

@@ -90,6 +90,8 @@ def networks(
     from latent_shift.benchmark.tables import cell_tables, write_plots
 
     chosen = opt.split_names(names) or [name for name, one in NETWORKS.items() if size in one.sizes]
+    if not opt.split_names(modes):
+        raise ValueError(f"--modes {modes!r}: names none; known are pass and step")
     plan = Plan(
         chosen, size, _numbers("frames", frames), _numbers("resolution", resolution), opt.split_names(modes),
         choose_device(device).type, dtype, warmups, repeats, memory,
@@ -203,9 +205,11 @@ def floor(
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Sampling of a clip by this system. [a U-Net's pass]")
     ] = None,
-    size: Annotated[str, typer.Option(help="Size of the U-Net: sd-1, sdxl or tiny.")] = "sd-1",
-    frames: Annotated[int, typer.Option(help="Frames of the U-Net's clip.")] = 16,
-    resolution: Annotated[int, typer.Option(help="Pixels of a frame's side, for the U-Net.")] = 256,
+    size: Annotated[str | None, typer.Option(help="Size of the U-Net: sd-1, sdxl or tiny. [sd-1]")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of the U-Net's clip. [16]")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels of a frame's side, for the U-Net. [256]")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Precision: fp32, bf16 or fp16.")] = "bf16",
     device: Device = "auto",
     repeats: Repeats = 3,
@@ -222,11 +226,16 @@ def floor(
 
     on = choose_device(device).type
     if model is None:
+        size = "sd-1" if size is None else size
+        frames, resolution = 16 if frames is None else frames, 256 if resolution is None else resolution
         Plan([SHIFT], size, [frames], [resolution], ["pass"], on, dtype, 0, repeats)
         bench = Bench("image", size, frames, resolution, on, KINDS[dtype])
         bench.shifted(True)
         call, what = bench.passes("pass"), f"{size}, one pass with the shift, {frames} frames of {resolution}"
     else:
+        for name, value in (("size", size), ("frames", frames), ("resolution", resolution)):
+            if value is not None:
+                raise ValueError(f"--{name} {value}: is of the U-Net's pass; with --model leave it out")
         opt.check_choice(KINDS, dtype=dtype)
         from latent_shift import systems as known
         from latent_shift.systems.base import GenerationRequest

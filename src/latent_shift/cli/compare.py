@@ -13,7 +13,7 @@ import typer
 from latent_shift.checkpoints.quiet import quiet_libraries
 from latent_shift.cli import options as opt
 from latent_shift.cli.options import split_names
-from latent_shift.cli.output import put_into_page
+from latent_shift.cli.output import block_of, put_into_page, read_page
 from latent_shift.cli.progress import progress_of_sets, training_bar
 from latent_shift.io import printable, write_text
 
@@ -80,6 +80,8 @@ def compare(
     if markdown is not None and (dry_run or only not in (None, "page")):
         without = "--dry-run" if dry_run else f"--only {only}"
         raise ValueError(f"--markdown {markdown}: no page is written with {without}; leave one of them out")
+    if dry_run and only is not None:
+        raise ValueError(f"--only {only}: --dry-run shows all parts; leave one of them out")
     quiet_libraries()
     comparison = _comparison(preset, names, seeds, budget, output, recipes, stills)
     comparison.check()
@@ -90,13 +92,15 @@ def compare(
         lines = [json.dumps(dict(zip(plan.headers, row, strict=True))) for row in plan.rows]
         print("\n".join(lines) if as_json else plan.markdown())
         return
+    from latent_shift.compare.results import read_results, with_rows_of_folder
+
+    if markdown is not None:  # before the work, and again after it
+        _check_block(markdown, comparison, list(with_rows_of_folder(comparison).rows))
     comparison.record()
     _work(comparison, PHASES if only is None else (only,))
-    from latent_shift.compare.results import read_results
-
     results = read_results(comparison)
     if only in (None, "page"):
-        _write_pages(results, markdown)
+        _write_pages(read_results(with_rows_of_folder(comparison)), markdown)
     from latent_shift.compare.page import json_lines
     from latent_shift.compare.tables import tables
 
@@ -123,6 +127,8 @@ def _comparison(
     from latent_shift.compare.plan import ROOT, Comparison, one_precision
     from latent_shift.compare.preset import default_recipes, load_preset
 
+    if names and not split_names(names):
+        raise ValueError(f"--systems {names!r}: names none; leave it out for all rows")
     folder = recipes or default_recipes()
     preset = load_preset(name, folder)
     if preset.needs_gpu and not torch.cuda.is_available():
@@ -164,6 +170,25 @@ def _work(comparison: Comparison, phases: tuple[str, ...]) -> None:
             cost.measure(comparison, on_progress)
 
 
+def _block_name(comparison: Comparison) -> str:
+    return f"{comparison.preset_name}, {comparison.budget or comparison.preset.clips}"
+
+
+def _check_block(page: Path, comparison: Comparison, rows: list[str]) -> None:
+    """Raise ValueError where a page's block has results of rows that would be lost."""
+    from latent_shift.compare.tables import EACH_RUN
+
+    name = _block_name(comparison)
+    old = block_of(read_page(page, ""), name)
+    _, _, table = old.partition(f"### {EACH_RUN}")
+    cells = [line.split("|")[1].strip() for line in table.partition("###")[0].splitlines() if line[:1] == "|"]
+    if lost := [row for row in dict.fromkeys(cells[2:]) if row not in rows]:
+        raise ValueError(
+            f"--markdown {page}: its block {name!r} has rows that {comparison.folder} has not:"
+            f" {', '.join(lost)}; name another page, or remove the block to begin it again"
+        )
+
+
 def _write_pages(results: Results, page: Path | None) -> None:
     """Write the pages in the comparison's folder, and a block of another one."""
     from latent_shift.compare.page import html, markdown
@@ -172,9 +197,11 @@ def _write_pages(results: Results, page: Path | None) -> None:
     comparison = results.comparison
     given = sys.argv[1:] if sys.argv[1:2] == ["compare"] else ["compare", "--preset", comparison.preset_name]
     command = printable(f"latent-shift {shlex.join(given)}")
-    name = f"{comparison.preset_name}, {comparison.budget or comparison.preset.clips}"
+    name = _block_name(comparison)
     block = f"## {name}\n\n{markdown(results, command)}"
     own, shown = (comparison.folder / name for name in PAGES)
     write_text(shown, html(results, command))
+    if page is not None:
+        _check_block(page, comparison, [row.name for row in results.rows if row.runs])
     for file in (own, *([] if page is None else [page])):
         put_into_page(file, name, block, "# Systems compared\n")

@@ -130,6 +130,11 @@ def put_into_page(page: Path, name: str, body: str, title: str) -> None:
         write_text(page, put_block(text, name, body))
 
 
+def block_of(text: str, name: str) -> str:
+    """Return the block `name` of a Markdown page, `text`; empty where it has none."""
+    return text.partition(f"<!-- begin {name} -->")[2].partition(f"<!-- end {name} -->")[0]
+
+
 def put_block(text: str, name: str, body: str) -> str:
     """Return a Markdown page, `text`, with the block `name` replaced by `body`, or added at the end.
 

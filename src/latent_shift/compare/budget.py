@@ -30,6 +30,7 @@ SPENT = "spent.json"  # of a stage: seconds so far
 UNITS = ("core-seconds", "clips", "steps")
 _EMA_HORIZON, _WARMUP, _COOLDOWN = 0.05, 0.03, 1 / 3  # parts of the steps
 _NEVER = 10**9
+_MOST = 10**9  # of a budget
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def parse_budget(text: str) -> Budget:
         amount = float(number)
     except ValueError:
         amount = 0.0
-    if unit not in UNITS or not 0 < amount < math.inf or (unit != "core-seconds" and amount != int(amount)):
-        raise ValueError(f"budget {text!r}: expected {', '.join(f'{one}=N' for one in UNITS)} with N above 0")
+    if unit not in UNITS or not 0 < amount <= _MOST or (unit != "core-seconds" and amount != int(amount)):
+        units = ", ".join(f"{one}=N" for one in UNITS)
+        raise ValueError(f"budget {text!r}: expected {units} with N above 0, at most {_MOST:,}")
     return Budget(unit, amount)
 
 
@@ -81,7 +83,7 @@ def schedule(steps: int) -> dict[str, Any]:
     """Settings of a recipe that follow from its steps: average over 5 %, warm-up 3 %, cool-down a third."""
     return {
         "steps": steps,
-        "ema_decay": round(max(0.0, 1 - 1 / max(1.0, _EMA_HORIZON * steps)), 6),
+        "ema_decay": min(round(max(0.0, 1 - 1 / max(1.0, _EMA_HORIZON * steps)), 6), 0.999999),
         "optimizer": {
             "warmup_steps": round(_WARMUP * steps), "cooldown_steps": math.floor(_COOLDOWN * steps),
         },

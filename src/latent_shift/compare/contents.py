@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 ASSETS = "src/latent_shift/assets"  # in recipes: the package's parts, wherever it is installed
+_NETWORK = ("unet", "autoencoder", "transformer", "quantizer", "scheduler", "size", "patch")
+_STORES = ("latents", "tokens")  # sections that name a source in one of theirs
 _PACKAGED = "latent_shift/assets"  # how that folder ends
 
 
@@ -27,6 +29,14 @@ def with_names_of_recipes(value: Any) -> Any:
     if isinstance(value, str) and f"/{_PACKAGED}/" in f"/{value}":
         return f"{ASSETS}/{value.partition(f'{_PACKAGED}/')[2]}"
     return value
+
+
+def made_from(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a resolved recipe that decide the network and its data, and not how it is trained."""
+    parts = {key: content[key] for key in (*_NETWORK, "source") if key in content}
+    held = {key: {"source": content[key]["source"]} for key in _STORES if content.get(key)}
+    named: dict[str, Any] = with_names_of_recipes(parts | held)
+    return named
 
 
 def flat(values: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:

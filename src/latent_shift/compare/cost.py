@@ -23,7 +23,7 @@ from latent_shift.compare.memory import peak_memory
 from latent_shift.compare.plan import Comparison, Run
 from latent_shift.documents import read_model
 from latent_shift.evaluation.runner import environment
-from latent_shift.io import write_text
+from latent_shift.io import only_process_in, write_text
 from latent_shift.moving_shapes.constants import SIZE
 from latent_shift.rng import StepRNG, step_seed
 from latent_shift.systems.base import GenerationRequest, TextToVideoSystem
@@ -61,13 +61,25 @@ class Cost(BaseModel):
 
 
 class Costs(BaseModel):
-    """Costs by row, measured together. batch: clips of `batch_seconds`. machine: with versions and date."""
+    """Costs by row, measured together.
+
+    Attributes:
+        rows: by name.
+        batch: clips of `batch_seconds`.
+        machine: with versions and date.
+        models: hashes of what each row's model was made of, which another training changes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: dict[str, Cost]
     batch: int
     machine: dict[str, Any]
+    models: dict[str, str] = {}
+
+    def of(self, run: Run) -> Cost | None:
+        """The cost of a row by its first run, None where it was not measured, or trained again since."""
+        return self.rows.get(run.row) if self.models.get(run.row) == run.model_hash() else None
 
 
 def read_costs(folder: Path) -> Costs | None:
@@ -80,10 +92,15 @@ def measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]
     """Measure the first run of every row, all in one go, where one of them is not measured yet.
 
     on_progress: as in `evaluation.runner.evaluate`, for rounds of clips. Raises ValueError for a row that is
-    not trained yet.
+    not trained yet, and while another process measures.
     """
+    with only_process_in(comparison.folder / "timings" / "cost", "measures costs by"):
+        _measure(comparison, on_progress)
+
+
+def _measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]) -> None:
     preset, known = comparison.preset, read_costs(comparison.folder)
-    if known is not None and set(comparison.rows) <= set(known.rows):
+    if known is not None and all(known.of(run) for run in comparison.first_runs()):
         return
     runs = runs_together(comparison, set() if known is None else set(known.rows))
     for run in runs.values():
@@ -110,8 +127,9 @@ def measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]
             },
         )  # fmt: skip
     costs = Costs(
-        rows=rows, batch=preset.cost_batch, machine={**environment(), "threads": torch.get_num_threads()}
-    )
+        rows=rows, batch=preset.cost_batch, machine={**environment(), "threads": torch.get_num_threads()},
+        models={row: run.model_hash() for row, run in runs.items()},
+    )  # fmt: skip
     write_text(comparison.folder / FILE, costs.model_dump_json(indent=2) + "\n")
 
 

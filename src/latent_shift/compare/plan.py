@@ -26,7 +26,7 @@ import yaml
 
 from latent_shift.checkpoints import DTYPES
 from latent_shift.compare.budget import Budget, schedule
-from latent_shift.compare.contents import assets, flat, replaced, with_names_of_recipes
+from latent_shift.compare.contents import assets, flat, made_from, replaced, with_names_of_recipes
 from latent_shift.compare.preset import Changes, Preset, RowConfig, laid_over
 from latent_shift.documents import read_json_mapping, read_yaml_mapping
 from latent_shift.io import one_line, write_json, write_text
@@ -133,6 +133,11 @@ class Run:
         """Write of which stages the model is made."""
         write_json(self.folder / _MADE_OF, self._stage_hashes())
 
+    def model_hash(self) -> str:
+        """A hash of what the model was made of, and of its settings; that of nothing where there is none."""
+        files = (self.folder / _MADE_OF, self.model / FILE_NAME)
+        return hashlib.sha256(b"".join(one.read_bytes() for one in files if one.is_file())).hexdigest()
+
     def check_stages(self) -> None:
         """Raise ValueError where the model is there and stages that it was made of are not."""
         gone = [one.label for one in self.stages if not one.finished]
@@ -213,6 +218,11 @@ class Comparison:
                 " leave it out"
             )
         self._check_names(name, row.changes, stages)
+        if row.steps is not None and not system.names_its_steps:
+            raise ValueError(
+                f"row {name}: steps {row.steps}: a model of {row.system} names no denoising steps that could"
+                " be set; leave steps out"
+            )
         count = self.seeds or self.preset.seeds
         if row.seeds is not None:
             count = min(count, row.seeds)
@@ -327,6 +337,24 @@ class Comparison:
                         f"--stills {self.stills_from}: its {one.stage.name} had {one.recorded_budget}, where"
                         f" this comparison gives it {one.budget}; name another folder"
                     )
+                else:
+                    self._check_given(run, one)
+
+    def _check_given(self, run: Run, one: StageRun) -> None:
+        """Check that a stage of another comparison is the network, on the data, that this one would train.
+
+        How it was trained may differ, as on another machine.
+        """
+        before = one.recorded()
+        if before is None:
+            raise ValueError(f"--stills {self.stills_from}: its {one.stage.name} has no recipe.yaml")
+        now = self.resolve(run, one, before.steps)
+        different = changed_keys(*(made_from(recipe.model_dump(mode="json")) for recipe in (before, now)))
+        if different:
+            raise ValueError(
+                f"--stills {self.stills_from}: its {one.stage.name} was trained with other settings:"
+                f" {'; '.join(different)}; name another folder"
+            )
 
     def _check_budget(self, run: Run, one: StageRun) -> None:
         """Check a stage that was begun, and whether the budget of another does for a step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -184,6 +184,19 @@ def paired_difference(apart: NDArray[np.int64]) -> Difference:
     return Difference(value, low, high, (float(seeds.min()), float(seeds.max())))
 
 
+def with_rows_of_folder(comparison: Comparison) -> Comparison:
+    """The comparison with all rows and seeds of the preset that its folder has scores of.
+
+    Several commands, each with other systems, may work in one folder; its page is of all of them.
+    """
+    preset, rows = comparison.preset, {}
+    for name in dict.fromkeys((*preset.rows, *comparison.rows)):
+        scores = comparison.folder / "rows" / name / "seed-0" / "scores.json"
+        if name in comparison.rows or scores.is_file():
+            rows[name] = comparison.rows.get(name) or preset.rows[name]
+    return replace(comparison, rows=rows, seeds=max(comparison.seeds or 0, preset.seeds))
+
+
 def read_results(comparison: Comparison) -> Results:
     """Read what there is; pieces that are not there yet are left out."""
     costs, runs = read_costs(comparison.folder), comparison.runs
@@ -208,7 +221,7 @@ def _read_row(
     return RowResult(
         name, config, scored, {run.seed: [*_stages(run)] for run in runs},
         read_scores(first.folder / RECONSTRUCTION), images,
-        None if costs is None else costs.rows.get(name), [*_points(comparison, first)],
+        None if costs is None else costs.of(first), [*_points(comparison, first)],
     )  # fmt: skip
 
 

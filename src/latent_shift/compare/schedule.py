@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from latent_shift.compare.budget import SPENT, read_spent
 from latent_shift.compare.cost import read_costs
 from latent_shift.compare.plan import Comparison, Run, StageRun
 from latent_shift.compare.results import state_of
@@ -13,10 +14,10 @@ from latent_shift.evaluation.report import Table
 
 
 def plan_table(comparison: Comparison) -> Table:
-    """Rows, stages, their state, steps, and minutes of what is left.
+    """Rows, stages, their state, steps, and minutes of what is left, those of measuring costs aside.
 
-    Minutes are those of the budget where it is one of seconds, else by timings that are stored; unknown ones
-    are left open.
+    Minutes are those of the budget where it is one of seconds, less those spent, else by timings that are
+    stored; unknown ones are left open.
     """
     rows, seen, total, unknown = [], set[str](), 0.0, False
     for run in comparison.runs:
@@ -35,7 +36,7 @@ def plan_table(comparison: Comparison) -> Table:
         for made in made_by(comparison, run):
             clips = comparison.preset.images if made.images else comparison.preset.prompts
             count = clips * (1 if made.few else len(comparison.preset.subsets))
-            cost = None if costs is None else costs.rows.get(run.row)
+            cost = None if costs is None else costs.of(run)
             minutes = 0.0 if made.sampled else None if cost is None else count * cost.batch_seconds / 60
             total, unknown = total + (minutes or 0.0), unknown or minutes is None
             state = "scored" if made.scores.is_file() else "made" if made.sampled else "to do"
@@ -48,12 +49,13 @@ def plan_table(comparison: Comparison) -> Table:
 
 def _minutes(comparison: Comparison, run: Run, one: StageRun) -> float | None:
     threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
+    spent = read_spent(one.folder / SPENT)["seconds"]
     if one.budget.unit == "core-seconds":
-        return one.budget.amount / threads / 60
+        return max(0.0, one.budget.amount - spent) / threads / 60
     timing, recipe = stored_timing(comparison, run, one), one.recorded()
     if timing is None or recipe is None:
         return None
-    return recipe.steps * timing.step / threads / 60
+    return max(0.0, recipe.steps * timing.step - spent) / threads / 60
 
 
 def _cell(minutes: float | None) -> str:

@@ -25,6 +25,7 @@ from latent_shift.evaluation.report import Proportion, Table, format_number
 
 METRICS = {"FVD": "FVD ↓", "KVD": "KVD ↓", "FID": "FID ↓", "KID": "KID ↓", "CLIPSIM": "CLIPSIM ↑",
             "flicker": "flicker", "motion": "motion"}  # fmt: skip
+EACH_RUN = "Each run"  # title of the table with a line for every run
 _PAPER = "the paper's, MSR-VTT: other data, other sizes, not comparable"
 
 
@@ -231,7 +232,7 @@ def _runs_table(results: Results) -> Table:
         for subset in subsets
         for score in (BY_WORD, BY_PHASE, ALL)
     ]
-    return Table(["system", "seed", *names], rows, "Each run", notes=["In brackets Wilson's 95 % interval."])
+    return Table(["system", "seed", *names], rows, EACH_RUN, notes=["In brackets Wilson's 95 % interval."])
 
 
 def _question_tables(results: Results) -> Iterator[Table]:

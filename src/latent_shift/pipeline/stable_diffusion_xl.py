@@ -35,11 +35,11 @@ class LatentShiftXLPipeline(VideoPipelineMixin, StableDiffusionXLPipeline):
         given: dict[str, Any],
     ) -> tuple[PromptEmbeds, PromptEmbeds | None]:
         given = {**given, **self._checked_embeds(given)}
-        if negatives is None and given["negative_prompt_2"] and self.config.force_zeros_for_empty_prompt:
+        guided, zeros = self.do_classifier_free_guidance, self.config.force_zeros_for_empty_prompt
+        if guided and zeros and negatives is None and given["negative_prompt_2"]:
             warn("negative_prompt_2 alone has no effect, as in stock pipelines: pass negative_prompt='', too")
         for encoder in self.text_encoders():
             check_clip_skip(given["clip_skip"], encoder, beyond=1)
-        guided = self.do_classifier_free_guidance
         text, negative, pooled, negative_pooled = self.encode_prompt(
             prompts, device=self._execution_device, num_images_per_prompt=videos_per_prompt,
             do_classifier_free_guidance=guided, negative_prompt=negatives, **given,

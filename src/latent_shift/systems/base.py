@@ -277,6 +277,7 @@ class TextToVideoSystem(ABC):
     """A text-to-video system: one file in this folder, and an entry in `systems.SYSTEMS`."""
 
     name: ClassVar[str]
+    names_its_steps: ClassVar[bool] = False  # of denoising, in its folder's latent_shift.json
 
     @classmethod
     @abstractmethod

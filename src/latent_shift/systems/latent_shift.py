@@ -52,6 +52,7 @@ class LatentShift(TextToVideoSystem):
 
     name: ClassVar[str] = "latent_shift"
     loops: ClassVar[bool] = True  # only the shift lets frames meet
+    names_its_steps: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
 The network, about 100,000 parameters, is trained by `recipes/moving-shapes/train_scorer.py` on rendered clips
 with training glyphs only, and is part of the scorer, not of any model under test.
 
-A shape must also last: an object that is missing, or clearly another shape, in a quarter of the frames has
-none. Frames of a spin are rotated back first, so that a six stays a six.
+A shape must also last: an object that is missing, or clearly another shape, in more than a quarter of the
+frames has none. Frames of a spin are rotated back first, so that a six stays a six.
 
 Shape legend: F frames, H, W pixels, N patches.
 """

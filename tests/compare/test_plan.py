@@ -13,7 +13,8 @@ import yaml
 from latent_shift import precision
 from latent_shift.compare.budget import Timing, parse_budget
 from latent_shift.compare.cost import runs_together
-from latent_shift.compare.plan import StageRun, one_precision
+from latent_shift.compare.plan import one_precision
+from latent_shift.compare.run import StageRun
 from latent_shift.compare.schedule import plan_table
 from latent_shift.compare.scoring import made_by
 from latent_shift.compare.training import _timed, _train_stage, assemble, stored_timing

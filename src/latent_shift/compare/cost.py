@@ -20,7 +20,8 @@ from latent_shift import systems
 from latent_shift.benchmark import systems as measured
 from latent_shift.benchmark.measure import counted as counting
 from latent_shift.compare.memory import peak_memory
-from latent_shift.compare.plan import Comparison, Run
+from latent_shift.compare.plan import Comparison
+from latent_shift.compare.run import Run
 from latent_shift.documents import read_model
 from latent_shift.evaluation.runner import environment
 from latent_shift.io import only_process_in, write_text

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from latent_shift.compare.budget import SPENT, read_spent
 from latent_shift.compare.contents import with_names_of_recipes
 from latent_shift.compare.cost import Cost, Costs, read_costs
-from latent_shift.compare.plan import Comparison, Run, StageRun
+from latent_shift.compare.plan import Comparison
 from latent_shift.compare.preset import RowConfig
+from latent_shift.compare.run import Run, StageRun
 from latent_shift.compare.scoring import (
     RECONSTRUCTION,
     Scores,

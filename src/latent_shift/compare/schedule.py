@@ -6,8 +6,9 @@ import torch
 
 from latent_shift.compare.budget import SPENT, read_spent
 from latent_shift.compare.cost import read_costs
-from latent_shift.compare.plan import Comparison, Run, StageRun
+from latent_shift.compare.plan import Comparison
 from latent_shift.compare.results import state_of
+from latent_shift.compare.run import Run, StageRun
 from latent_shift.compare.scoring import made_by
 from latent_shift.compare.training import stored_timing
 from latent_shift.evaluation.report import Table

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from latent_shift.checkpoints import choose_device
-from latent_shift.compare.plan import Comparison, Run
+from latent_shift.compare.plan import Comparison
+from latent_shift.compare.run import Run
 from latent_shift.compare.training import BEFORE, part_folder
 from latent_shift.documents import read_model
 from latent_shift.evaluation.evaluated_model import EvaluatedModel

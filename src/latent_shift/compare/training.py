@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from latent_shift.compare.budget import SPENT, Meter, Timing, read_spent, time_steps
-from latent_shift.compare.plan import Comparison, Run, StageRun
+from latent_shift.compare.plan import Comparison
+from latent_shift.compare.run import Run, StageRun
 from latent_shift.documents import read_json_mapping
 from latent_shift.io import only_process_in, write_json
 from latent_shift.systems.base import link_or_copy

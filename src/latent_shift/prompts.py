@@ -101,7 +101,7 @@ def keep_known_words(
 ) -> tuple[str, list[str]]:
     """A prompt without words outside a closed vocabulary (lower case), and those words in order, once each.
 
-    Punctuation falls away unnamed; emoji and other symbols are named as words are. A prompt of known words is
+    Punctuation falls away unnamed; emoji and such symbols are named as words are. A prompt of known words is
     returned unchanged, letter by letter. added: tokens that are known besides, of any characters.
     """
     parts = _split(prompt, added)
@@ -117,7 +117,7 @@ def keep_known_words(
 
 
 def _is_symbol(part: str) -> bool:
-    return any(unicodedata.category(one) == "So" for one in part)
+    return any(not one.isascii() and unicodedata.category(one)[0] == "S" for one in part) or "\ufe0f" in part
 
 
 def check_known(prompts: Iterable[str], vocabulary: Collection[str], added: Collection[str] = ()) -> None:

@@ -75,13 +75,6 @@ class ShiftOptions:
 
 
 PAPER = ShiftOptions()
-_OF_TENSORS = (
-    "padding",
-    "direction",
-    "fold",
-    "single_frame",
-)  # options of a call; the others are of networks
-_ALL = (*_OF_TENSORS, "place", "strides")
 Call = tuple[int, ShiftOptions, int]  # a checked call: frames of a clip, options, stride
 
 

@@ -36,7 +36,8 @@ class ClipText:
     def __init__(self, source: Tensor, repeats: int) -> None:
         self.source, self.repeats = source, repeats
         self._version = _version(source)
-        self._kept: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        # By layer and place in the source: the state of LoRA layers, and keys and values
+        self._kept: dict[tuple[Any, ...], tuple[Any, tuple[Tensor, Tensor]]] = {}
 
     def may_be_written(self) -> bool:
         """Whether the source was written to, or may have been: in `torch.inference_mode` nobody counts."""
@@ -44,15 +45,16 @@ class ClipText:
 
     def keys_and_values(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (rows, L, C) of text, (rows * repeats, L, D); kept where it lies in the source."""
-        layers = (_lora_state(attn.to_k), _lora_state(attn.to_v))
-        place = (id(attn), layers, text.storage_offset(), text.shape, text.stride())
+        state = (_lora_state(attn.to_k), _lora_state(attn.to_v))
+        place = (id(attn), text.storage_offset(), text.shape, text.stride())
         is_source = text.untyped_storage().data_ptr() == self.source.untyped_storage().data_ptr()
-        if is_source and _version(self.source) == self._version and place in self._kept:
-            return self._kept[place]
+        before, kept = self._kept.get(place, (None, None))
+        if kept is not None and is_source and _version(self.source) == self._version and before == state:
+            return kept
         rows = text[:: self.repeats]
         found = attn.to_k(rows), attn.to_v(rows)
         if is_source:
-            self._kept[place] = found
+            self._kept[place] = (state, found)
         return found
 
 

@@ -1,11 +1,12 @@
 """U-Nets side by side: what is counted, that they take turns, and that a stopped measurement goes on."""
 
 import json
+import sys
 
 import pytest
 import torch
 
-from latent_shift.benchmark import cells
+from latent_shift.benchmark import cells, memory
 from latent_shift.benchmark.cells import Plan, measure, read_cells
 from latent_shift.benchmark.measure import Times, ratio, take_turns
 from latent_shift.benchmark.networks import IMAGE, NETWORKS, SHIFT, Bench, count
@@ -127,3 +128,11 @@ def test_plans_that_are_none(changes, message):
     given = {"networks": [IMAGE], "size": "tiny", "frames": [2], "resolutions": [64], "modes": ["pass"]}
     with pytest.raises(ValueError, match=message):
         Plan(**{**given, **changes}, device="cpu", dtype="fp32")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell no mappings")
+def test_pages_of_libraries_are_told_from_what_a_call_takes():
+    before = memory._library_pages()
+    held = bytearray(64 * 2**20)
+    assert 0 < before <= memory._library_pages() < memory._resident()
+    assert memory._library_pages() - before < len(held) // 2

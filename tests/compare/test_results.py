@@ -193,6 +193,7 @@ def test_a_json_line_a_row(filled):
 def test_costs_of_a_row_that_was_trained_again_are_not_shown(filled):
     comparison = filled().comparison
     comparison.first_runs()[0].record_stages()
+    comparison.first_runs()[0].model.mkdir()
     results = read_results(comparison)
     assert [row.cost is None for row in results.rows] == [True, False]
     assert "Not complete yet: latent_shift." in markdown(results, "latent-shift compare")

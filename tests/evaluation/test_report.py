@@ -248,8 +248,11 @@ def test_other_clip_counts_and_references_are_other_columns():
 
 @pytest.mark.parametrize(("metric", "fact"), [("is", "classifies"), ("clipsim", "embeds_texts")])
 def test_scores_need_extractors_of_their_kind(metric, fact):
-    plain, able = (ExtractorInfo(name, "all", "0" * 12, "frame", 3, **{fact: name == "able"})
-                   for name in ("plain", "able"))  # fmt: skip
+    facts = ("all", "0" * 12, "frame", 3)
+    plain, able = (
+        ExtractorInfo(name, *facts, **{"classifies": False, fact: name == "able"})
+        for name in ("plain", "able")
+    )
     METRICS[metric](MetricOptions()).check([plain, able], False)
     METRICS[metric](MetricOptions(), "able").check([plain, able], False)
     for extractor, infos in ((None, [plain]), ("plain", [plain, able])):

@@ -174,19 +174,24 @@ def test_the_scale_of_lora_layers_changes_between_steps(pipeline):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_callback_may_write_into_the_embeddings_of_frames(pipeline, mode):
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("prompt_embeds", slice(-2, None)), ("negative_prompt_embeds", slice(2, 4))],  # of the last two frames
+    ids=["text", "negative"],
+)
+def test_a_callback_may_write_into_the_embeddings_of_frames(pipeline, mode, name, rows):
     def writing(pipe, step, timestep, tensors):
-        tensors["prompt_embeds"][-2:] += 1  # of the last two frames
+        tensors[name][rows] += 1
 
     def exchanging(pipe, step, timestep, tensors):
-        changed = tensors["prompt_embeds"].clone()
-        changed[-2:] += 1
+        changed = tensors["prompt_embeds"].clone()  # whose first half is that of the negative prompt
+        changed[rows] += 1
         return {"prompt_embeds": changed}
 
     with mode():
         found, expected = (
-            clips(pipeline, callback_on_step_end=one, callback_on_step_end_tensor_inputs=["prompt_embeds"])
-            for one in (writing, exchanging)
+            clips(pipeline, callback_on_step_end=one, callback_on_step_end_tensor_inputs=[names])
+            for one, names in ((writing, name), (exchanging, "prompt_embeds"))
         )
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(found, clips(pipeline), atol=1e-3)

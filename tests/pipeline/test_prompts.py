@@ -34,6 +34,7 @@ def test_known_words_pass_untouched(prompt):
         ("!?", "", []),
         ("a red 🚀 moves left", "a red moves left", ["🚀"]),
         ("a ❤️ on a circle", "a on a circle", ["❤️"]),
+        ("a red ◼️ moves ↔️ left‼️", "a red moves left", ["◼️", "↔️", "‼️"]),
     ],
 )
 def test_the_rest_is_left_out_and_words_are_named(prompt, kept, unknown):

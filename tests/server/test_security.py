@@ -133,13 +133,3 @@ def test_every_answer_has_its_headers():
             assert answer.headers[name] == value
         assert len(answer.headers["x-request-id"]) == 16
         assert "access-control-allow-origin" not in answer.headers
-
-
-def test_head_is_get_without_a_body():
-    client = client_of(api_keys=KEYS, public_paths=("/open",))
-    got, headed = client.get("/open"), client.head("/open")
-    assert (headed.status_code, headed.content) == (200, b"")
-    assert headed.headers["content-length"] == str(len(got.content))
-    refused = client.head("/closed")
-    assert (refused.status_code, refused.content) == (401, b"")
-    assert client_of().head("/large").status_code == 405  # of POST only

@@ -136,7 +136,8 @@ def _is_measured(file: Path, plan: Plan) -> bool:
         return False
     cell = read_model(Cell, file)
     enough = cell.times is not None and len(cell.times.wall) >= plan.repeats
-    same = cell.machine.get("threads") == torch.get_num_threads()  # else a table would mix both
+    threads = cell.machine.get("threads")
+    same = plan.device != "cpu" or threads == torch.get_num_threads()  # else a table would mix both
     return enough and same and (cell.peak is not None or not plan.memory)
 
 

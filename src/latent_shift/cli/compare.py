@@ -95,7 +95,8 @@ def compare(
     from latent_shift.compare.results import read_results, with_rows_of_folder
 
     if markdown is not None:  # before the work, and again after it
-        _check_block(markdown, comparison, list(with_rows_of_folder(comparison).rows))
+        runs = with_rows_of_folder(comparison).runs
+        _check_block(markdown, comparison, {(run.row, str(run.seed)) for run in runs})
     comparison.record()
     _work(comparison, PHASES if only is None else (only,))
     results = read_results(comparison)
@@ -174,18 +175,21 @@ def _block_name(comparison: Comparison) -> str:
     return f"{comparison.preset_name}, {comparison.budget or comparison.preset.clips}"
 
 
-def _check_block(page: Path, comparison: Comparison, rows: list[str]) -> None:
-    """Raise ValueError where a page's block has results of rows that would be lost."""
+def _check_block(page: Path, comparison: Comparison, runs: set[tuple[str, str]]) -> None:
+    """Raise ValueError where a page's block has results that would be lost.
+
+    runs: rows and seeds that would take its place.
+    """
     from latent_shift.compare.tables import EACH_RUN
 
     name = _block_name(comparison)
-    old = block_of(read_page(page, ""), name)
-    _, _, table = old.partition(f"### {EACH_RUN}")
-    cells = [line.split("|")[1].strip() for line in table.partition("###")[0].splitlines() if line[:1] == "|"]
-    if lost := [row for row in dict.fromkeys(cells[2:]) if row not in rows]:
+    _, _, table = block_of(read_page(page, ""), name).partition(f"### {EACH_RUN}")
+    lines = [line for line in table.partition("###")[0].splitlines() if line[:1] == "|"]
+    old = [(cells[1].strip(), cells[2].strip()) for cells in (line.split("|") for line in lines[2:])]
+    if lost := [f"{row}, seed {seed}" for row, seed in old if (row, seed) not in runs]:
         raise ValueError(
-            f"--markdown {page}: its block {name!r} has rows that {comparison.folder} has not:"
-            f" {', '.join(lost)}; name another page, or remove the block to begin it again"
+            f"--markdown {page}: its block {name!r} has results that {comparison.folder} has not:"
+            f" {'; '.join(lost)}; name another page, or remove the block to begin it again"
         )
 
 
@@ -202,6 +206,6 @@ def _write_pages(results: Results, page: Path | None) -> None:
     own, shown = (comparison.folder / name for name in PAGES)
     write_text(shown, html(results, command))
     if page is not None:
-        _check_block(page, comparison, [row.name for row in results.rows if row.runs])
+        _check_block(page, comparison, {(row.name, str(seed)) for row in results.rows for seed in row.runs})
     for file in (own, *([] if page is None else [page])):
         put_into_page(file, name, block, "# Systems compared\n")

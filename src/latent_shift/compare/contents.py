@@ -33,7 +33,12 @@ def with_names_of_recipes(value: Any) -> Any:
 
 def made_from(content: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a resolved recipe that decide the network and its data, and not how it is trained."""
-    parts = {key: content[key] for key in (*_NETWORK, "source") if key in content}
+    # A folder says where a network lies, and not what it is.
+    parts = {
+        key: content[key]
+        for key in (*_NETWORK, "source")
+        if key in content and not isinstance(content[key], str)
+    }
     held = {key: {"source": content[key]["source"]} for key in _STORES if content.get(key)}
     named: dict[str, Any] = with_names_of_recipes(parts | held)
     return named

@@ -21,6 +21,7 @@ from latent_shift.benchmark import systems as measured
 from latent_shift.benchmark.measure import counted as counting
 from latent_shift.compare.memory import peak_memory
 from latent_shift.compare.plan import Comparison
+from latent_shift.compare.preset import Preset
 from latent_shift.compare.run import Run
 from latent_shift.documents import read_model
 from latent_shift.evaluation.runner import environment
@@ -80,7 +81,8 @@ class Costs(BaseModel):
 
     def of(self, run: Run) -> Cost | None:
         """The cost of a row by its first run, None where it was not measured, or trained again since."""
-        return self.rows.get(run.row) if self.models.get(run.row) == run.model_hash() else None
+        is_known = run.row in self.models and run.model.is_dir()
+        return None if is_known and self.models[run.row] != run.model_hash() else self.rows.get(run.row)
 
 
 def read_costs(folder: Path) -> Costs | None:
@@ -95,18 +97,20 @@ def measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]
     on_progress: as in `evaluation.runner.evaluate`, for rounds of clips. Raises ValueError for a row that is
     not trained yet, and while another process measures.
     """
-    with only_process_in(comparison.folder / "timings" / "cost", "measures costs by"):
-        _measure(comparison, on_progress)
-
-
-def _measure(comparison: Comparison, on_progress: Callable[[str, int, int], None]) -> None:
-    preset, known = comparison.preset, read_costs(comparison.folder)
+    known = read_costs(comparison.folder)
     if known is not None and all(known.of(run) for run in comparison.first_runs()):
         return
     runs = runs_together(comparison, set() if known is None else set(known.rows))
     for run in runs.values():
         if not run.model.is_dir():
             raise ValueError(f"{run.name}: is not trained yet; leave --only out, or begin with --only train")
+    with only_process_in(comparison.folder / "costs", "measures costs by"):
+        _measure(comparison.preset, comparison.folder, runs, on_progress)
+
+
+def _measure(
+    preset: Preset, folder: Path, runs: Mapping[str, Run], on_progress: Callable[[str, int, int], None]
+) -> None:
     loaded = {row: systems.load(str(run.model), dtype=preset.dtype) for row, run in runs.items()}
 
     def seconds(batch: int) -> dict[str, float]:
@@ -131,7 +135,7 @@ def _measure(comparison: Comparison, on_progress: Callable[[str, int, int], None
         rows=rows, batch=preset.cost_batch, machine={**environment(), "threads": torch.get_num_threads()},
         models={row: run.model_hash() for row, run in runs.items()},
     )  # fmt: skip
-    write_text(comparison.folder / FILE, costs.model_dump_json(indent=2) + "\n")
+    write_text(folder / FILE, costs.model_dump_json(indent=2) + "\n")
 
 
 def runs_together(comparison: Comparison, known: Set[str]) -> dict[str, Run]:

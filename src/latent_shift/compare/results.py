@@ -28,6 +28,7 @@ from latent_shift.evaluation.metrics.base import proportion
 from latent_shift.evaluation.metrics.intervals import bootstrap, normal_interval
 from latent_shift.evaluation.report import Proportion
 from latent_shift.moving_shapes.constants import CIRCLING, SPINNING
+from latent_shift.systems import SYSTEMS
 
 # Motions that a word and a place in the clip decide; all others take a phase.
 _BY_PHASE = {"bouncing", *CIRCLING, *SPINNING, "swinging from side to side"}
@@ -186,16 +187,21 @@ def paired_difference(apart: NDArray[np.int64]) -> Difference:
 
 
 def with_rows_of_folder(comparison: Comparison) -> Comparison:
-    """The comparison with all rows and seeds of the preset that its folder has scores of.
+    """The comparison with all rows and seeds that its folder has scores of.
 
     Several commands, each with other systems, may work in one folder; its page is of all of them.
     """
-    preset, rows = comparison.preset, {}
-    for name in dict.fromkeys((*preset.rows, *comparison.rows)):
-        scores = comparison.folder / "rows" / name / "seed-0" / "scores.json"
-        if name in comparison.rows or scores.is_file():
-            rows[name] = comparison.rows.get(name) or preset.rows[name]
-    return replace(comparison, rows=rows, seeds=max(comparison.seeds or 0, preset.seeds))
+    preset, folder = comparison.preset, comparison.folder / "rows"
+    scored = [file.parent for file in sorted(folder.glob("*/seed-*/scores.json"))]
+    names = {place.parent.name for place in scored} | {*comparison.rows}
+    seeds = [int(number) for place in scored if (number := place.name.removeprefix("seed-")).isdecimal()]
+    known = {name: RowConfig(system=name) for name in SYSTEMS.names()}  # which may have no row in the preset
+    known = preset.rows | {name: row for name, row in known.items() if name not in preset.rows}
+    return replace(
+        comparison,
+        rows={name: comparison.rows.get(name) or row for name, row in known.items() if name in names},
+        seeds=max([comparison.seeds or 0, preset.seeds, *(seed + 1 for seed in seeds)]),
+    )
 
 
 def read_results(comparison: Comparison) -> Results:

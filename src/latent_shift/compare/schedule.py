@@ -37,7 +37,7 @@ def plan_table(comparison: Comparison) -> Table:
         for made in made_by(comparison, run):
             clips = comparison.preset.images if made.images else comparison.preset.prompts
             count = clips * (1 if made.few else len(comparison.preset.subsets))
-            cost = None if costs is None else costs.of(run)
+            cost = None if costs is None else costs.rows.get(run.row)
             minutes = 0.0 if made.sampled else None if cost is None else count * cost.batch_seconds / 60
             total, unknown = total + (minutes or 0.0), unknown or minutes is None
             state = "scored" if made.scores.is_file() else "made" if made.sampled else "to do"

@@ -96,7 +96,8 @@ class DenoisingMixin(FolderMixin):
         forecast = Forecast(self._forecast_threshold, self.scheduler, len(timesteps))
         for step, timestep in enumerate(self.progress_bar(timesteps)):
             latents = tensors["latents"]
-            shown_text = step > 0 and callback is not None and "prompt_embeds" in callback_inputs
+            names = {"prompt_embeds", "negative_prompt_embeds"}  # the second is half of the first
+            shown_text = step > 0 and callback is not None and not names.isdisjoint(callback_inputs)
             if tensors["prompt_embeds"] is not text.source or (shown_text and text.may_be_written()):
                 text = ClipText(tensors["prompt_embeds"], 1)  # changed by a callback
             with attending_to(text) if self._block is None else nullcontext():

@@ -44,14 +44,14 @@ class LatentShiftPipeline(VideoPipelineMixin, StableDiffusionPipeline):
     ) -> tuple[PromptEmbeds, PromptEmbeds | None]:
         xl_only = {name: given.pop(name) for name in list(given) if "pooled" in name or name.endswith("_2")}
         self._refuse_xl(**xl_only)
-        if given.get("clip_skip") is not None and self.text_encoder.config.model_type not in _CLIP_TYPES:
+        encoder, skip = self.text_encoder, given.get("clip_skip")
+        if skip is not None and encoder is not None and encoder.config.model_type not in _CLIP_TYPES:
             raise ValueError(
-                f"clip_skip {given['clip_skip']}: is for CLIP's text encoder; this model has a"
-                f" {type(self.text_encoder).__name__}"
+                f"clip_skip {skip}: is for CLIP's text encoder; this model has a {type(encoder).__name__}"
             )
-        check_clip_skip(given.get("clip_skip"), self.text_encoder, beyond=0)
+        check_clip_skip(skip, encoder, beyond=0)
         guided = self.do_classifier_free_guidance
-        with _named_text_model(self.text_encoder):
+        with _named_text_model(encoder):
             text, negative = self.encode_prompt(
                 prompts, self._execution_device, videos_per_prompt, guided, negatives, **given
             )

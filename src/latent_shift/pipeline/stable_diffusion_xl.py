@@ -6,6 +6,7 @@ The size ids are those of the stock pipeline. No refiner.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ class LatentShiftXLPipeline(VideoPipelineMixin, StableDiffusionXLPipeline):
             if size is not None and not (
                 isinstance(size, (tuple, list))
                 and len(size) == 2
-                and all(isinstance(one, int) for one in size)
+                and all(isinstance(one, Integral) for one in size)
             ):
                 raise ValueError(f"{name}={size!r}: expected two whole numbers, as (height, width)")
 

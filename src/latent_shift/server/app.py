@@ -16,6 +16,7 @@ from latent_shift import __version__
 from latent_shift.server import errors
 from latent_shift.server.config import ServerConfig
 from latent_shift.server.errors import ERRORS
+from latent_shift.server.head import HeadAsGet
 from latent_shift.server.jobs import StoreBusyError, StoreFullError
 from latent_shift.server.metrics import CONTENT_TYPE
 from latent_shift.server.pages import static_pages
@@ -122,6 +123,7 @@ def create_app(config: ServerConfig, security: Security | None = None) -> FastAP
     app.include_router(_service_routes(service, shows_sources=not guarded.api_keys))
     app.include_router(static_pages(Path(__file__).parent / "static"))
     app.add_middleware(Guard, settings=guarded)
+    app.add_middleware(HeadAsGet)
     return app
 
 

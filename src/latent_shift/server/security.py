@@ -10,7 +10,6 @@ One ASGI middleware without any knowledge of what it protects:
 - With API keys every request but those for public paths needs one ("Authorization: Bearer KEY").
 - A body larger than allowed is refused with 413, by its header or as soon as it has grown too large.
 - Every answer has a strict Content-Security-Policy and a request id.
-- HEAD is answered as GET, without the body (RFC 9110, section 9.3.2).
 """
 
 from __future__ import annotations
@@ -72,17 +71,13 @@ class Guard:
             return
         headers = Headers(scope=scope)
         request_id = secrets.token_hex(8)
-        is_head, started = scope["method"] == "HEAD", False
-        if is_head:
-            scope = {**scope, "method": "GET"}
+        started = False
 
         async def send_safely(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 _add_headers(MutableHeaders(scope=message), request_id)
-            elif is_head:
-                message = {**message, "body": b""}
             await send(message)
 
         refused = self._refusal(scope["method"], scope["path"], headers)

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from latent_shift import __version__
 from latent_shift.server import errors
 from latent_shift.server.errors import ERRORS, ApiError
+from latent_shift.server.head import HeadAsGet
 from latent_shift.server.pages import static_pages
 from latent_shift.server.security import Guard, Security
 from latent_shift.study.design import CLIPS, Choice, Kind, Study
@@ -127,6 +128,7 @@ def create_app(folder: Path, security: Security | None = None, *, open_to_all: b
     app.include_router(_page_routes(store))
     app.include_router(static_pages(PAGE))
     app.add_middleware(Guard, settings=security or Security(body_bytes=_BODY_BYTES))
+    app.add_middleware(HeadAsGet)
     return app
 
 

@@ -40,8 +40,8 @@ class ExtractorInfo:
     per: Per
     width: int  # D
     frames: int | None = None  # that a clip must have, where the network has no choice
-    classifies: bool = False  # has logits
-    embeds_texts: bool = False  # is a TextExtractor
+    classifies: bool | None = None  # has logits; None: not known before it runs
+    embeds_texts: bool = False  # set by `TextExtractor`
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ class Extractor(ABC):
 
 class TextExtractor(Extractor):
     """An extractor that embeds texts in the same space as frames or clips, as CLIP does."""
+
+    def __init__(
+        self, network: nn.Module, info: ExtractorInfo, preprocessing: Preprocessing, options: ExtractorOptions
+    ) -> None:
+        super().__init__(network, replace(info, embeds_texts=True), preprocessing, options)
 
     @abstractmethod
     def texts(self, captions: Sequence[str]) -> Tensor:

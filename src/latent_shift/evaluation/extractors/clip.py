@@ -38,7 +38,7 @@ class Clip(base.TextExtractor):
             f"ViT {vision.hidden_size} wide, {vision.num_hidden_layers} deep, patch {vision.patch_size}"
         )
         layer = f"{backbone}, image embedding, {width} numbers a frame"
-        info = base.ExtractorInfo(NAME, layer, digest, "frame", width, embeds_texts=True)
+        info = base.ExtractorInfo(NAME, layer, digest, "frame", width, classifies=False)
         super().__init__(network, info, base.Preprocessing(int(vision.image_size), "bicubic", True), options)
 
     def run(self, pixels: Tensor) -> base.ExtractorOutput:

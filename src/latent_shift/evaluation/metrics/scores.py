@@ -51,7 +51,7 @@ class InceptionScore(FeatureMetric):
     def check(self, extractors: Sequence[ExtractorInfo], has_reference: bool) -> None:
         """See `Metric.check`."""
         super().check(extractors, has_reference)
-        if not any(info.classifies for info in self.chosen(extractors)):
+        if all(info.classifies is False for info in self.chosen(extractors)):
             raise NotAvailable(self.needs)
 
     def of_features(

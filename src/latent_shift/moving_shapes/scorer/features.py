@@ -121,7 +121,7 @@ class Encoders(TextExtractor):
         self.num_frames, width = int(config.num_frames), int(config.hidden_size)
         name = "moving-shapes" if per == "clip" else "moving-shapes-frames"
         layer = f"video encoder, {width} numbers a {per}"
-        info = ExtractorInfo(name, layer, digest, per, width, embeds_texts=True)
+        info = ExtractorInfo(name, layer, digest, per, width, classifies=False)
         super().__init__(network, info, PREPROCESSING, options)
 
     def run(self, pixels: Tensor) -> ExtractorOutput:

@@ -180,6 +180,9 @@ def test_the_scale_of_lora_layers_changes_between_steps(pipeline):
     ids=["text", "negative"],
 )
 def test_a_callback_may_write_into_the_embeddings_of_frames(pipeline, mode, name, rows):
+    if name not in pipeline._callback_tensor_inputs:
+        pytest.skip("callbacks of SDXL's layout do not get negative embeddings of their own")
+
     def writing(pipe, step, timestep, tensors):
         tensors[name][rows] += 1
 

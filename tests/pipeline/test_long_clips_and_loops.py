@@ -190,7 +190,7 @@ def test_files_of_loops_show_all_frames_equally_long_and_begin_again(folder, tmp
 def test_what_no_loop_can_be_is_refused(folder, pipeline):
     with pytest.raises(ValueError, match="one frame is no loop"):
         pipeline(PROMPT, num_frames=1, loop=True)
-    with pytest.raises(ValueError, match="frames_per_block=0 must be at least 1"):
+    with pytest.raises(ValueError, match="frames_per_block=0 must be a whole number of at least 1"):
         pipeline(PROMPT, frames_per_block=0)
     defaults = systems.inspect(folder)
     with pytest.raises(ValueError, match="--loop: one frame"):

@@ -52,7 +52,9 @@ class WorldConfig(GeneratedSource):
     format: Literal["moving-shapes"] = "moving-shapes"
     seed: int = Field(0, description="random seed of the series; other seeds give other series")
     clips: Annotated[int, Field(ge=1)] = Field(10_000_000, description="length of the series")
-    levels: tuple[Literal[1, 2], ...] = Field((1,), min_length=1, description="levels, alternating by clip")
+    levels: tuple[Literal[1, 2], ...] = Field(
+        (1,), min_length=1, description="levels, alternating by clip; one named twice shows each clip twice"
+    )
     paraphrases: float = Field(0.5, ge=0.0, le=1.0, description="share of captions that are paraphrased")
     size: int = Field(SIZE, ge=8, multiple_of=8, description="height and width of the clips in pixels")
     oversample_motions: tuple[str, ...] = Field(
@@ -162,17 +164,13 @@ class Scenes:
         return self._draw(index) if self._cache is None else self._cache[index]
 
     def _draw(self, index: int) -> Scene:
-        levels = self.world.levels
-        number, place = divmod(index, len(levels))
-        level = levels[place]
-        # A level that is named twice shows two clips of its series in a round, not one of them twice.
-        number = number * levels.count(level) + levels[:place].count(level)
+        number, level = divmod(index, len(self.world.levels))
         rng = item_rng(self.world.seed, index, _OVERSAMPLE_STREAM)
         oversampled = rng.random() < self.world.oversample_motions_ratio
         return draw_scene(
             self.world.seed,
             number,
-            level=level,
+            level=self.world.levels[level],
             split="seen",
             motions=self.world.oversample_motions if oversampled else MOTIONS,
             amplitude_range=self.world.amplitude_range if oversampled else 1.0,

@@ -158,11 +158,6 @@ def assemble(run: Run, models: Mapping[str, Path], folder: Path) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     run.system.assemble(models, partial)
     if run.steps is not None:
-        _set_steps(partial / FILE_NAME, run)
+        file = partial / FILE_NAME
+        write_video_config(file, read_video_config(file).overlaid(num_inference_steps=run.steps))
     os.replace(partial, folder)
-
-
-def _set_steps(file: Path, run: Run) -> None:
-    if not file.is_file():
-        raise ValueError(f"row {run.row}: steps: models of {run.system.name} have no denoising steps to set")
-    write_video_config(file, read_video_config(file).overlaid(num_inference_steps=run.steps))

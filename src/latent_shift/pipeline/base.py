@@ -31,9 +31,9 @@ from latent_shift.pipeline.decoding import SHORT_CLIP, DecodingMixin, frames_at_
 from latent_shift.pipeline.denoising import DenoisingMixin
 from latent_shift.pipeline.inputs import (
     check_embeds,
+    check_generators,
     check_image_embeds,
     check_output,
-    count_videos,
     latent_size,
     set_timesteps,
     split_into_clips,
@@ -210,7 +210,8 @@ class VideoPipelineMixin(DenoisingMixin, DecodingMixin):
         check_image_embeds(ip_adapter_image, ip_adapter_image_embeds)
         per_prompt = videos_per_prompt(num_videos_per_prompt, num_images_per_prompt)
         generator = list(generator) if isinstance(generator, tuple) else generator
-        videos = count_videos(count * per_prompt, generator)
+        videos = count * per_prompt
+        check_generators(generator, videos)
         shape = (videos, frames, self.unet.config.in_channels, *size)
         pixels = (size[0] * scale, size[1] * scale)
         size_ids = self._size_ids(pixels, {

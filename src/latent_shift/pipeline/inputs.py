@@ -28,13 +28,12 @@ def videos_per_prompt(videos: int, images: int) -> int:
     return max(videos, images)
 
 
-def count_videos(videos: int, generator: Any) -> int:
-    """The number of videos. Raises ValueError where it does not fit the generators."""
+def check_generators(generator: Any, videos: int) -> None:
+    """Raise ValueError for a list of generators that is not one for each video."""
     if isinstance(generator, list) and len(generator) != videos:
         raise ValueError(
             f"{len(generator)} generators for {videos} videos: pass one for each video, or one for all"
         )
-    return videos
 
 
 def latent_size(
